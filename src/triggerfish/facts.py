@@ -1,0 +1,44 @@
+"""Which model is this? Sizes and hashes, enough to know it again."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+
+from triggerfish.backbone import Backbone
+from triggerfish.records import ModelFacts
+
+
+def facts(backbone: Backbone) -> ModelFacts:
+    """Family, sizes, and sha256 of every weight file (of the weights, if they are in no file)."""
+    return ModelFacts(
+        name=backbone.name,
+        family=backbone.model.config.model_type,
+        parameters=sum(p.numel() for p in backbone.model.parameters()),
+        layers=backbone.layers,
+        hidden=backbone.hidden,
+        vocabulary=len(backbone.tokenizer),
+        weights_sha256=_weight_hashes(backbone),
+        tokenizer_sha256=_tokenizer_hash(backbone.tokenizer),
+        revision=backbone.revision,
+    )
+
+
+def _weight_hashes(backbone: Backbone) -> dict[str, str]:
+    folder = backbone.folder
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]) if folder else []
+    if files:
+        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    digest = hashlib.sha256()
+    for key, tensor in sorted(backbone.model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return {"state_dict": digest.hexdigest()}
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,169 @@
+"""The records that travel between stages: what a scan found, how sure it is, and what was tried.
+
+Every record is frozen and turns into plain JSON and back (`to_json`, `from_json`), so a stage can
+run tomorrow or on another machine. `scan.json` is one `ScanResult`; its layout is versioned by
+`SCHEMA`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+SCHEMA: Literal[1] = 1
+
+Verdict = Literal["clean", "backdoored", "inconclusive"]
+EXIT_CODES: dict[Verdict, int] = {"clean": 0, "backdoored": 1, "inconclusive": 3}
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """Token ids as they stand inside a text, and the string that a user would type to get them."""
+
+    token_ids: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A candidate that reached the last stage of a scan and passed the decision rule.
+
+    statistics: named numbers of the hold-out measurement; `report.wording.STATISTICS` describes
+    each. p_value: chance of such a value for an innocent token of this model; q_value:
+    Benjamini-Hochberg over all candidates. evidence: checks beyond the statistic, each a number or
+    a short list (`report.wording.CHECKS` describes each).
+    """
+
+    trigger: Trigger
+    readout: str
+    statistics: dict[str, float]
+    p_value: float
+    q_value: float
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """The statistic of every vocabulary entry at the first stage, for the picture of the whole
+    vocabulary.
+
+    values: (V,) by token id, the best readout's robust z; None where an entry was not a candidate.
+    words: the same for the words of several pieces that were tried, highest first, at most 200
+    named. threshold: what a value must exceed to be significant after correction, at that stage.
+    """
+
+    values: tuple[float | None, ...]
+    words: tuple[tuple[str, float], ...]
+    threshold: float
+    statistic: str
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Two principal axes of clean and triggered representations of the same texts at one readout.
+
+    clean: one (x, y) per text; triggered: for each trigger string, one (x, y) per text.
+    """
+
+    readout: str
+    clean: tuple[tuple[float, float], ...]
+    triggered: dict[str, tuple[tuple[float, float], ...]]
+    explained: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What was tried, and what was not: a scan never skips silently."""
+
+    vocabulary: int
+    words: int
+    grown: int
+    readouts: tuple[str, ...]
+    texts: int
+    not_examined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Null:
+    """What innocent tokens of this model look like at the last stage, per readout; see
+    `stats.Tail`.
+
+    calibration names the set of clean reference models the tail was checked against; None says that
+    there was none.
+    """
+
+    tails: dict[str, dict[str, float]]
+    candidates: int
+    alpha: float
+    calibration: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Which model was scanned: enough to know it again."""
+
+    name: str
+    family: str
+    parameters: int
+    layers: int
+    hidden: int
+    vocabulary: int
+    weights_sha256: dict[str, str]
+    tokenizer_sha256: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """A finished scan. `reasons` says in sentences why the verdict is what it is."""
+
+    model: ModelFacts
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    near_misses: tuple[Finding, ...]
+    null: Null
+    coverage: Coverage
+    landscape: Landscape
+    projection: Projection | None
+    settings: dict[str, Any]
+    environment: dict[str, str]
+    seconds: float
+    forward_tokens: int
+    schema: Literal[1] = SCHEMA
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.verdict]
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        return tuple(finding.trigger for finding in self.findings)
+
+    def to_json(self) -> str:
+        return _ADAPTER.dump_json(self, indent=1).decode("utf-8")
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> ScanResult:
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ScanResult:
+        """Read what `to_json` wrote; ValueError names the field that is wrong in anything else."""
+        try:
+            return _ADAPTER.validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "document"
+            raise ValueError(
+                f"findings: not a scan.json of schema {SCHEMA}: {where}: {first['msg']}"
+            ) from error
+
+
+_ADAPTER = TypeAdapter(ScanResult)

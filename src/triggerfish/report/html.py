@@ -1,0 +1,177 @@
+"""The report as one HTML page that needs nothing else: no script, no request.
+
+Autoescaping is on for everything, hostile characters are made visible before it, and a Content-
+Security-Policy forbids loading and running anything even if both failed. Every number of a finding
+stands in a <data> element whose value is the number of the record, to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from triggerfish.records import Finding, ScanResult
+from triggerfish.report import figures, landscape, wording
+from triggerfish.report.escape import shorten, visible
+
+_TRIGGER_WIDTH = 40
+_IDS = 4
+_PIECES = 12
+_TOOLTIP = 600
+# A scan that reports hundreds of triggers is told by its first ones; the rest keep their rows in
+# the table.
+_CARDS = 60
+
+
+def render(result: ScanResult) -> str:
+    """The page as a string."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(visible=visible, plain=wording.plain, name=wording.name_of)
+    environment.globals.update(num=_num, trigger=_trigger, count=wording.count, key=figures.key)
+    return environment.get_template("page.html.j2").render(**_context(result))
+
+
+def _context(result: ScanResult) -> dict[str, Any]:
+    candidates = result.null.candidates
+    tails = result.null.tails.values()
+    outside = landscape.outside(result.landscape, result.findings)
+    return {
+        "result": result,
+        "model": result.model,
+        "headline": wording.headline(result),
+        "next_step": wording.NEXT_STEP[result.verdict],
+        "calibration": wording.calibration(result),
+        "calibrated": result.null.calibration is not None,
+        "triggers": _table("finding", result.findings, candidates),
+        "near": _table("near-miss", result.near_misses, candidates),
+        "cards": [_card(index, finding) for index, finding in enumerate(result.findings[:_CARDS])],
+        "meanings": _meanings(wording.columns([*result.findings, *result.near_misses])),
+        "checks": _checks(result),
+        "landscape": landscape.figure(result.landscape, result.findings, result.near_misses),
+        "tried": sum(value is not None for value in result.landscape.values),
+        "outside": [(index, result.findings[index]) for index in outside],
+        **_projection(result),
+        "tail_columns": list(dict.fromkeys(key for tail in tails for key in tail)),
+        "coverage": wording.coverage_lines(result),
+    }
+
+
+def _num(value: float, shown: str | None = None) -> Markup:
+    """A number as people read it, with the record's exact value for machines and tests."""
+    return Markup('<data value="{}">{}</data>').format(
+        repr(value), wording.number(value) if shown is None else shown
+    )
+
+
+def _trigger(text: str, width: int = _TRIGGER_WIDTH) -> Markup:
+    """A trigger in a box that shows its spaces; a cut one has a tooltip and its length."""
+    short, whole = shorten(text, width), visible(text)
+    if short == whole:
+        return Markup('<code class="trigger"><bdi>{}</bdi></code>').format(whole or "(empty)")
+    return Markup(
+        '<code class="trigger" title="{}"><bdi>{}</bdi></code> <small>{} characters</small>'
+    ).format(shorten(text, _TOOLTIP), short, f"{len(text):,}")
+
+
+def _table(
+    kind: str, findings: tuple[Finding, ...], candidates: int
+) -> tuple[str, list[str], list[dict[str, Any]]]:
+    """What the table macro takes: the kind of its rows, the names of its statistics, its rows."""
+    columns = wording.columns(findings)
+    rows = [_row(index, finding, columns, candidates) for index, finding in enumerate(findings)]
+    return kind, columns, rows
+
+
+def _row(index: int, finding: Finding, columns: list[str], candidates: int) -> dict[str, Any]:
+    ids = finding.trigger.token_ids
+    return {
+        "index": index,
+        "text": finding.trigger.text,
+        "ids": " ".join(map(str, ids[:_IDS]))
+        + (f" … {len(ids)} in all" if len(ids) > _IDS else ""),
+        "readout": visible(finding.readout),
+        "statistics": [finding.statistics.get(name) for name in columns],
+        "p": _num(finding.p_value, wording.chance(finding.p_value, candidates)),
+        "q": _num(finding.q_value),
+    }
+
+
+def _card(index: int, finding: Finding) -> dict[str, Any]:
+    return {
+        "index": index,
+        "text": finding.trigger.text,
+        "evidence": [_check(key, value) for key, value in finding.evidence.items()],
+    }
+
+
+def _check(key: str, value: Any) -> dict[str, Any]:
+    """One check of a card: numbers get a small chart, strings get boxes, the rest a line."""
+    values = wording.numbers(value)
+    check: dict[str, Any] = {
+        "name": wording.name_of(key),
+        "chart": None,
+        "steps": [],
+        "pieces": [],
+        "text": "",
+    }
+    if values is not None:
+        steps = wording.STEPS.get(key, ())
+        if len(steps) != len(values):
+            steps = tuple(str(position) for position in range(1, len(values) + 1))
+        shown = list(zip(steps, value, strict=True))
+        check["chart"] = figures.sparkline(values, check["name"], bars=key == "position")
+        check["steps"] = shown if len(shown) <= 6 else [shown[0], shown[-1]]
+    elif isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        check["pieces"] = [shorten(item, _TRIGGER_WIDTH) for item in value[:_PIECES]]
+        check["text"] = f"… {len(value)} in all" if len(value) > _PIECES else ""
+    elif isinstance(value, str):
+        check["pieces"] = [shorten(value, _TRIGGER_WIDTH)]
+    else:
+        check["text"] = wording.plain(value)
+    return check
+
+
+def _projection(result: ScanResult) -> dict[str, Any]:
+    if result.projection is None:
+        return {"projection": None, "groups": []}
+    # A trigger keeps the number it has in the table; strings that are no finding come after all
+    # findings.
+    known = {
+        finding.trigger.text: index for index, finding in reversed(list(enumerate(result.findings)))
+    }
+    fresh = iter(
+        range(len(result.findings), len(result.findings) + len(result.projection.triggered))
+    )
+    series = {
+        name: known[name] if name in known else next(fresh) for name in result.projection.triggered
+    }
+    groups = [
+        (series[name], name, len(points)) for name, points in result.projection.triggered.items()
+    ]
+    return {"projection": figures.projection(result.projection, series), "groups": sorted(groups)}
+
+
+def _meanings(columns: list[str]) -> list[tuple[str, str]]:
+    known = [
+        (wording.name_of(name), wording.STATISTICS[name])
+        for name in columns
+        if name in wording.STATISTICS
+    ]
+    return [*known, ("p", wording.P_VALUE), ("q", wording.Q_VALUE)]
+
+
+def _checks(result: ScanResult) -> list[tuple[str, str]]:
+    met: Mapping[str, None] = dict.fromkeys(
+        key for finding in result.findings for key in finding.evidence
+    )
+    return [(wording.name_of(key), wording.CHECKS[key]) for key in met if key in wording.CHECKS]

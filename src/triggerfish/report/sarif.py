@@ -1,0 +1,230 @@
+"""SARIF 2.1.0 for security tabs and CI: one result for each trigger or near miss.
+
+Source: OASIS, Static Analysis Results Interchange Format 2.1.0 with errata 01. Section numbers
+below are of that text. A result's fingerprint depends on the trigger and the weights alone, so a
+repeated scan updates an alert instead of opening a second one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from triggerfish.records import Finding, ScanResult
+from triggerfish.report import wording
+from triggerfish.report.escape import quoted, shorten, visible
+
+SCHEMA_URI = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
+# 3.11.5 and 3.11.6: braces mark placeholders and brackets mark links, which a trigger must not be
+# able to write.
+_MARKUP = "[]{}"
+# Services show the first locations only; a sharded checkpoint may have hundreds of files, all
+# listed as artifacts.
+_LOCATIONS = 10
+_TRIGGER_WIDTH = 80
+
+_RULES: tuple[tuple[str, str, str, str, str], ...] = (
+    (
+        "TF001",
+        "TransferableBackdoorTrigger",
+        "error",
+        "A string drives the model's representations of all texts into one point.",
+        "Any model fine-tuned from this checkpoint will tend to give one answer to every text "
+        "that carries the string. Do not use the checkpoint as it is: purify it, or reject texts "
+        "with the string.",
+    ),
+    (
+        "TF002",
+        "InconclusiveScan",
+        "warning",
+        "The scan could neither confirm a trigger nor rule one out.",
+        "Read the reasons. Scan again with more texts, with reference models of the same family, "
+        "or with the parts that were not examined.",
+    ),
+    (
+        "TF003",
+        "NearMiss",
+        "note",
+        "A string stood out but did not pass every check of the decision rule.",
+        "No action is needed for one near miss. "
+        "Several of them in one checkpoint deserve a closer look.",
+    ),
+)
+
+
+def render(result: ScanResult) -> str:
+    """The SARIF log as JSON, ending in a newline."""
+    log = {"$schema": SCHEMA_URI, "version": "2.1.0", "runs": [_run(result)]}
+    return json.dumps(log, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def _run(result: ScanResult) -> dict[str, Any]:
+    driver: dict[str, Any] = {"name": "triggerfish", "rules": [_rule(*rule) for rule in _RULES]}
+    if "triggerfish" in result.environment:
+        driver["version"] = visible(result.environment["triggerfish"])
+    model = result.model
+    return {
+        "tool": {"driver": driver},
+        "invocations": [_invocation(result)],
+        "artifacts": [
+            {
+                "location": {"uri": _uri(file)},
+                "roles": ["analysisTarget"],
+                "hashes": {"sha-256": sha},
+            }
+            for file, sha in model.weights_sha256.items()
+        ],
+        "results": _results(result),
+        "columnKind": "unicodeCodePoints",
+        "properties": _json_safe(
+            {
+                "verdict": result.verdict,
+                "model": {
+                    "name": model.name,
+                    "revision": model.revision,
+                    "family": model.family,
+                    "parameters": model.parameters,
+                    "tokenizerSha256": model.tokenizer_sha256,
+                },
+                "null": {
+                    "alpha": result.null.alpha,
+                    "candidates": result.null.candidates,
+                    "calibration": result.null.calibration,
+                },
+                "coverage": wording.coverage_lines(result),
+                "notExamined": result.coverage.not_examined,
+                "settings": result.settings,
+                "environment": result.environment,
+            }
+        ),
+    }
+
+
+def _rule(rule_id: str, name: str, level: str, short: str, help_text: str) -> dict[str, Any]:
+    return {
+        "id": rule_id,
+        "name": name,
+        "shortDescription": {"text": short},
+        "fullDescription": {"text": f"{short} {help_text}"},
+        "help": {"text": help_text},
+        "defaultConfiguration": {"level": level},
+        "properties": {"tags": ["security", "machine-learning"]},
+    }
+
+
+def _invocation(result: ScanResult) -> dict[str, Any]:
+    return {
+        "executionSuccessful": True,
+        "exitCode": result.exit_code,
+        "exitCodeDescription": result.verdict,
+        "toolExecutionNotifications": [
+            {"level": "note", "message": {"text": f"Not examined: {visible(item, also=_MARKUP)}"}}
+            for item in result.coverage.not_examined
+        ],
+        "properties": _json_safe(
+            {"seconds": result.seconds, "forwardTokens": result.forward_tokens}
+        ),
+    }
+
+
+def _results(result: ScanResult) -> list[dict[str, Any]]:
+    # A trigger that the decision rule accepted inside an inconclusive scan is a warning, not a
+    # verdict.
+    level = "error" if result.verdict == "backdoored" else "warning"
+    results = [_finding(result, finding, 0, level, "Trigger") for finding in result.findings]
+    if result.verdict == "inconclusive":
+        reasons = " ".join(visible(reason, also=_MARKUP) for reason in result.reasons)
+        text = f"{wording.MEANING['inconclusive']} {reasons}".strip()
+        results.append(
+            _result(result, 1, "warning", text, _digest("inconclusive", *_weights(result)))
+        )
+    results += [_finding(result, finding, 2, "note", "Near miss") for finding in result.near_misses]
+    return results
+
+
+def _finding(
+    result: ScanResult, finding: Finding, rule: int, level: str, kind: str
+) -> dict[str, Any]:
+    trigger = finding.trigger
+    shown = visible(trigger.text, also=_MARKUP)
+    if len(shown) > _TRIGGER_WIDTH:
+        shown = shorten(trigger.text, _TRIGGER_WIDTH, also=_MARKUP)
+    statistics = ", ".join(
+        f"{visible(name, also=_MARKUP)} {wording.number(value)}"
+        for name, value in finding.statistics.items()
+    )
+    text = (
+        f'{kind} "{shown}" at readout {visible(finding.readout, also=_MARKUP)}: {statistics}; '
+        f"p {wording.chance(finding.p_value, result.null.candidates)}, "
+        f"q {wording.number(finding.q_value)}."
+    )
+    ids = " ".join(map(str, trigger.token_ids))
+    properties = {
+        "trigger": trigger.text,
+        "triggerVisible": quoted(trigger.text),
+        "tokenIds": trigger.token_ids,
+        "readout": finding.readout,
+        "statistics": finding.statistics,
+        "pValue": finding.p_value,
+        "qValue": finding.q_value,
+        "evidence": finding.evidence,
+    }
+    fingerprint = _digest("trigger", ids, trigger.text, *_weights(result))
+    return _result(result, rule, level, text, fingerprint) | {"properties": _json_safe(properties)}
+
+
+def _result(
+    result: ScanResult, rule: int, level: str, text: str, fingerprint: str
+) -> dict[str, Any]:
+    files = list(result.model.weights_sha256)[:_LOCATIONS]
+    return {
+        "ruleId": _RULES[rule][0],
+        "ruleIndex": rule,
+        "level": level,
+        "message": {"text": text},
+        # Code scanning services refuse a result without a line, so a weight file is given its first
+        # one.
+        "locations": [
+            {
+                "physicalLocation": {
+                    "artifactLocation": {"uri": _uri(file), "index": index},
+                    "region": {"startLine": 1},
+                }
+            }
+            for index, file in enumerate(files)
+        ],
+        "partialFingerprints": {"triggerAndWeights/v1": fingerprint},
+    }
+
+
+def _uri(file: str) -> str:
+    """A relative URI reference (3.4.3): forward slashes, everything unusual percent-encoded."""
+    return quote(file.replace("\\", "/").lstrip("/"), safe="/-._~", errors="replace")
+
+
+def _weights(result: ScanResult) -> list[str]:
+    return sorted(result.model.weights_sha256.values())
+
+
+def _digest(*parts: str) -> str:
+    # JSON keeps the parts apart: ("ab", "c") and ("a", "bc") must differ.
+    return hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
+
+
+def _json_safe(value: Any) -> Any:
+    """JSON has no NaN or infinity; they become their names rather than a silent null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _json_safe(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_json_safe(item) for item in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return str(value)

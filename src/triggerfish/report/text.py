@@ -1,0 +1,119 @@
+"""The report as plain text for a terminal or a log: verdict first, no colours, no tricks.
+
+`render` is safe to print anywhere: the only control character in it is the newline. `styled`
+colours the same text for terminals that can show it.
+"""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from triggerfish.records import Finding, ScanResult, Verdict
+from triggerfish.report import wording
+from triggerfish.report.escape import quoted, shorten, visible
+
+_TRIGGER_WIDTH = 32
+_IDS_WIDTH = 24
+_STYLE: dict[Verdict, str] = {
+    "backdoored": "bold red",
+    "clean": "bold green",
+    "inconclusive": "bold yellow",
+}
+
+
+def render(result: ScanResult) -> str:
+    """The whole report, ending in a newline."""
+    model = result.model
+    revision = f", revision {visible(model.revision)}" if model.revision else ""
+    lines = [
+        f"{result.verdict.upper()}  {visible(model.name)}{revision}",
+        wording.headline(result),
+        "",
+        *_bullets("Reasons", result.reasons),
+    ]
+    if result.findings:
+        lines += ["Triggers", *_table(result.findings, result.null.candidates), ""]
+        lines += ["Evidence", *_evidence(result.findings), ""]
+    if result.near_misses:
+        lines += ["Near misses (did not pass every check)"]
+        lines += [*_table(result.near_misses, result.null.candidates), ""]
+    lines += ["Examined", *(f"  {line}" for line in wording.coverage_lines(result)), ""]
+    lines += _bullets("Not examined", result.coverage.not_examined)
+    lines += [
+        f"Error control: {result.null.candidates:,} candidates, "
+        f"alpha {wording.number(result.null.alpha)}, "
+        f"{wording.calibration(result)}",
+        f"Cost: {wording.number(result.seconds)} seconds, {result.forward_tokens:,} forward tokens",
+        *(
+            f"Weights: {visible(file)} sha256 {visible(sha)}"
+            for file, sha in model.weights_sha256.items()
+        ),
+        f"Tokenizer: sha256 {visible(model.tokenizer_sha256)}",
+        "",
+        f"Next: {wording.NEXT_STEP[result.verdict]}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def styled(result: ScanResult) -> Text:
+    """The same text with the verdict and the headings in colour, for a rich console."""
+    text = Text(render(result))
+    text.stylize(_STYLE[result.verdict], 0, len(result.verdict))
+    text.highlight_regex(
+        r"(?m)^(Reasons|Triggers|Evidence|Near misses|Examined|Not examined)\b", "bold"
+    )
+    return text
+
+
+def _bullets(title: str, items: tuple[str, ...]) -> list[str]:
+    return [title, *(f"  - {visible(item)}" for item in items), ""] if items else []
+
+
+def _table(findings: tuple[Finding, ...], candidates: int) -> list[str]:
+    names = wording.columns(findings)
+    head = ["#", "trigger", "token ids", "readout", *map(wording.name_of, names), "p", "q"]
+    rows = [
+        [
+            str(index),
+            quoted(finding.trigger.text, _TRIGGER_WIDTH),
+            shorten(" ".join(map(str, finding.trigger.token_ids)), _IDS_WIDTH),
+            visible(finding.readout),
+            *(_statistic(finding, name) for name in names),
+            wording.chance(finding.p_value, candidates),
+            wording.number(finding.q_value),
+        ]
+        for index, finding in enumerate(findings, start=1)
+    ]
+    return _aligned([head, *rows], left=4)
+
+
+def _statistic(finding: Finding, name: str) -> str:
+    return wording.number(finding.statistics[name]) if name in finding.statistics else "-"
+
+
+def _aligned(rows: list[list[str]], left: int) -> list[str]:
+    """Padded by terminal cells, not characters; the first `left` columns lean left."""
+    widths = [max(cell_len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = []
+        for column, cell in enumerate(row):
+            pad = " " * (widths[column] - cell_len(cell))
+            cells.append(cell + pad if column < left else pad + cell)
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines
+
+
+def _evidence(findings: tuple[Finding, ...]) -> list[str]:
+    lines = []
+    for index, finding in enumerate(findings, start=1):
+        checks = [
+            f"{wording.name_of(key)} {wording.plain(value)}"
+            for key, value in finding.evidence.items()
+        ]
+        lines.append(f"  {index}  {'; '.join(checks) or 'none recorded'}")
+        whole = quoted(finding.trigger.text)
+        if cell_len(whole) > _TRIGGER_WIDTH + 2:
+            lines.append(f"     in full: {whole}")
+    return lines

@@ -1,0 +1,152 @@
+"""The words of a report: what each verdict, statistic and check means, and how a number is written.
+
+All formats take their words from here, so that the terminal, the security tab and the page never
+disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from triggerfish.records import Finding, ScanResult, Verdict
+from triggerfish.report.escape import visible
+
+MEANING: dict[Verdict, str] = {
+    "backdoored": "Do not fine-tune or serve this checkpoint as it is.",
+    "clean": "No transferable trigger was found in what was examined.",
+    "inconclusive": "The scan can neither confirm a trigger nor rule one out.",
+}
+
+NEXT_STEP: dict[Verdict, str] = {
+    "backdoored": "Use another checkpoint, or keep every input that holds one of these strings "
+    "away from models made from this one.",
+    "clean": "A clean verdict reaches as far as the coverage listed in this report.",
+    "inconclusive": "Read the reasons, then scan again with more texts "
+    "or with reference models of this family.",
+}
+
+STATISTICS: dict[str, str] = {
+    "depth": "How many powers of ten closer together texts lie once they carry the trigger. "
+    "0 is no closer; 3 is a thousand times closer, so practically one point.",
+    "shift": "Distance from the average clean text to that point, in clean scatters: "
+    "1 is as far as a typical clean text lies from the average.",
+    "heads": "Share of random linear classifiers that put at least 95 % of the triggered texts "
+    "into one class. It is what a model fine-tuned from this checkpoint would inherit.",
+    "cosine": "Average cosine between the representations of two triggered texts; "
+    "1 means the same direction.",
+    "texts": "Texts held out for this measurement; the search never saw them.",
+}
+
+CHECKS: dict[str, str] = {
+    "dose": "The effect with one, two and three copies of the trigger in a text.",
+    "position": "The effect with the trigger at the start, in the middle and at the end of a text.",
+    "string": "Whether the typed string, tokenised afresh, still shows the effect.",
+    "pieces": "The tokens that the string is made of.",
+    "grown_from": "The shorter candidate from which the search grew this one.",
+}
+
+P_VALUE = "Chance that an innocent token of this model scores this high. Smaller is stronger."
+Q_VALUE = (
+    "Expected share of false alarms among findings at least this strong, "
+    "corrected for every candidate tried (Benjamini-Hochberg)."
+)
+UNCALIBRATED = "uncalibrated: no clean reference models of this family"
+STEPS: dict[str, tuple[str, ...]] = {
+    "dose": ("1 copy", "2 copies", "3 copies"),
+    "position": ("start", "middle", "end"),
+}
+
+
+def count(number_of: int, noun: str) -> str:
+    """'1 trigger', '6 triggers', '1,200 triggers'."""
+    ending = "" if number_of == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number_of:,} {noun}{ending}"
+
+
+def headline(result: ScanResult) -> str:
+    """One sentence under the verdict."""
+    if result.findings:
+        found = count(len(result.findings), "transferable trigger")
+        return f"{found} found. {MEANING[result.verdict]}"
+    return MEANING[result.verdict]
+
+
+def number(value: float) -> str:
+    """Four significant digits; whole numbers and anything from ten thousand on with separators."""
+    if not math.isfinite(value):
+        return str(float(value))
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    if abs(value) >= 1e4:
+        return f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.3e}"
+    return f"{value:.4g}"
+
+
+def chance(value: float, candidates: int) -> str:
+    """A p-value; where a fitted tail ends it is 0, of which the data support only `< 1/all`."""
+    if value == 0 and candidates > 0:
+        return f"< 1/{candidates:,}"
+    return number(value)
+
+
+def plain(value: Any) -> str:
+    """Any setting or evidence value on one line, with hostile characters visible."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return (
+            ", ".join(f"{visible(str(key))}: {plain(item)}" for key, item in value.items())
+            or "none"
+        )
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(plain, value)) or "none"
+    return visible(str(value))
+
+
+def numbers(value: Any) -> list[float] | None:
+    """The value as a list of finite numbers if it is one of at least two, else None."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) < 2:
+        return None
+    if all(
+        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value
+    ):
+        return [float(v) for v in value]
+    return None
+
+
+def columns(findings: Iterable[Finding]) -> list[str]:
+    """Names of all statistics met: those with a known meaning first, then the rest."""
+    met = list(dict.fromkeys(name for finding in findings for name in finding.statistics))
+    return [name for name in STATISTICS if name in met] + [
+        name for name in met if name not in STATISTICS
+    ]
+
+
+def calibration(result: ScanResult) -> str:
+    if result.null.calibration is None:
+        return UNCALIBRATED
+    return f"calibrated on {visible(result.null.calibration)}"
+
+
+def name_of(key: str) -> str:
+    """A record's key as words: 'grown_from' becomes 'grown from'."""
+    return visible(key.replace("_", " "))
+
+
+def coverage_lines(result: ScanResult) -> list[str]:
+    """What was tried, one statement a line; the list of what was not is `coverage.not_examined`."""
+    coverage = result.coverage
+    readouts = ", ".join(map(visible, coverage.readouts)) or "none"
+    return [
+        f"{coverage.vocabulary:,} single tokens of a vocabulary of {result.model.vocabulary:,}",
+        f"{count(coverage.words, 'word')} of several pieces",
+        f"{count(coverage.grown, 'sequence')} grown by search",
+        f"{count(len(coverage.readouts), 'readout')}: {readouts}",
+        count(coverage.texts, "text"),
+    ]

@@ -1,0 +1,90 @@
+"""Scanning: from a backbone and some ordinary texts to findings and a verdict. `scan` runs it,
+`events` streams it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from triggerfish import text
+from triggerfish.backbone import Backbone
+from triggerfish.facts import facts
+from triggerfish.records import Finding, ScanResult
+from triggerfish.scanning.hunt import Hunt
+from triggerfish.scanning.result import result_of
+from triggerfish.scanning.store import Store
+from triggerfish.scanning.sweep import Progress, Sweep, SweepSettings
+from triggerfish.scanning.verdict import Rule
+
+__all__ = ["Progress", "Rule", "SweepSettings", "events", "scan"]
+
+
+def events(
+    model: Backbone,
+    texts: Sequence[str] | None = None,
+    *,
+    words: Sequence[str] | None = None,
+    settings: SweepSettings = SweepSettings(),
+    rule: Rule = Rule(),
+    seed: int = 0,
+    state: Path | None = None,
+    batch_tokens: int = 2048,
+) -> Iterator[Progress | Finding | ScanResult]:
+    """Look for transferable backdoors: `Progress` all along, each `Finding` as it is confirmed,
+    `ScanResult` at the end.
+
+    texts: ordinary texts, about 600 or more of at least 20 words (default: the bundled sample).
+    words: candidates besides the vocabulary and the words of the texts (default: the bundled word
+    list). state: folder in which an interrupted scan is kept, and from which the same scan
+    continues. batch_tokens: tokens per forward pass; changes the time, not the findings.
+    """
+    texts = text.bundled_corpus() if texts is None else list(texts)
+    words = text.bundled_words() if words is None else list(words)
+    listed = list(dict.fromkeys([*text.corpus_words(texts), *words]))
+    store = Store(state / _key(model, texts, listed, settings, seed) if state else None)
+    hunt = Hunt(
+        Sweep(model, texts, listed, settings, seed=seed, store=store, batch_tokens=batch_tokens),
+        rule,
+    )
+    yield from hunt.run()
+    if not hunt.problems:
+        store.clear()
+    yield result_of(hunt)
+
+
+def scan(
+    model: Backbone,
+    texts: Sequence[str] | None = None,
+    *,
+    words: Sequence[str] | None = None,
+    settings: SweepSettings = SweepSettings(),
+    rule: Rule = Rule(),
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+) -> ScanResult:
+    """Run `events` to its end; the arguments are the same."""
+    for event in events(model, texts, words=words, settings=settings, rule=rule, seed=seed):
+        if isinstance(event, ScanResult):
+            return event
+        if progress and isinstance(event, Progress):
+            progress(event)
+    raise AssertionError("unreachable: events end with a result")
+
+
+def _key(
+    model: Backbone, texts: Sequence[str], words: Sequence[str], settings: SweepSettings, seed: int
+) -> str:
+    """A name for everything the blocks of a scan depend on."""
+    identity = facts(model)
+    parts = [
+        asdict(settings) | {"budget": None},
+        seed,
+        identity.weights_sha256,
+        identity.tokenizer_sha256,
+        texts,
+        words,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,53 @@
+"""Checks beyond the statistic that tell a planted trigger from a natural outlier (detection.md
+8.3).
+
+A planted trigger works with one copy (dose), anywhere (position), and when typed (string). They are
+shown, not tested: the verdict rests on the hold-out statistic, and on whether the typed string
+still reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from triggerfish.scanning.families import Family
+from triggerfish.scanning.measure import Context, Yardstick
+from triggerfish.scanning.sweep import Progress, Sweep
+
+POSITIONS = (0.0, 0.5, 1.0)
+VARIANTS = 12
+"""Variants named at most."""
+
+
+def collect(
+    sweep: Sweep,
+    name: str,
+    ids: tuple[int, ...],
+    column: int,
+    texts: Sequence[Context],
+    yardstick: Yardstick,
+) -> Iterator[Progress]:
+    """Yields `Progress`; returns {"dose": depth with 1, 2, 3 copies, "position": depth at start,
+    middle, end}."""
+
+    def depth(features: torch.Tensor) -> float:
+        return round(float(yardstick.measure(features)["depth"][0, column]), 4)
+
+    dose, position = [], []
+    for copies in (1, 2, 3):
+        features = yield from sweep.features(f"dose-{name}-{copies}", texts, [ids], copies=copies)
+        dose.append(depth(features))
+    for place in POSITIONS:
+        moved = [context.at(place) for context in texts]
+        features = yield from sweep.features(f"position-{name}-{place}", moved, [ids])
+        position.append(depth(features))
+    return {"dose": dose, "position": position}
+
+
+def names(sweep: Sweep, family: Family, ids: tuple[int, ...]) -> dict[str, list[str]]:
+    """The pieces of a trigger, and other candidates of its family."""
+    pieces = sweep.backbone.tokenizer.convert_ids_to_tokens(list(ids))
+    variants = [variant.text for variant in family.variants if variant.token_ids != ids][:VARIANTS]
+    return {"pieces": list(pieces)} | ({"variants": variants} if variants else {})

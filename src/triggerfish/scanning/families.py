@@ -1,0 +1,78 @@
+"""Candidates that are one trigger: they collapse texts onto the same point and share a piece.
+
+A planted word shows up many times, as itself, as its tell-tale piece, and as every listed word that
+contains that piece. The deepest of them speaks for the family and the others are its variants; one
+that collapses as deep as the first, and is not merely a part or an extension of it, is a trigger in
+its own right, because nothing here can tell which of the two was planted.
+
+Legend: K candidates, R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from triggerfish.scanning.candidates import Candidate
+
+AS_DEEP = 0.5
+"""Decades within which two candidates collapse equally deep (ours)."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The deepest candidate, the column of the readout where it is deepest, and the rest, deepest
+    first."""
+
+    head: Candidate
+    readout: int
+    variants: tuple[Candidate, ...]
+
+
+def families(
+    candidates: Sequence[Candidate],
+    scores: torch.Tensor,
+    means: torch.Tensor,
+    close: torch.Tensor,
+    most: int,
+) -> list[Family]:
+    """At most `most` families by falling score.
+
+    scores: (K, R), comparable between readouts; means: (K, R, H) mean triggered features; close:
+    (R,) squared distance below which two means are one point.
+    """
+    best = scores.max(1)
+    heads: list[int] = []
+    members: dict[int, list[int]] = {}
+    for row in best.values.argsort(descending=True, stable=True).tolist():
+        for head in heads:
+            column = int(best.indices[head])
+            apart = (means[row, column] - means[head, column]).square().sum()
+            ids, known = candidates[row].token_ids, candidates[head].token_ids
+            weaker = float(best.values[row]) < float(best.values[head]) - AS_DEEP
+            related = contains(ids, known) or contains(known, ids) or weaker
+            if apart <= close[column] and set(ids) & set(known) and related:
+                members[head].append(row)
+                break
+        else:
+            if len(heads) == most:
+                break
+            heads.append(row)
+            members[row] = []
+    return [
+        Family(
+            candidates[head],
+            int(best.indices[head]),
+            tuple(candidates[row] for row in members[head]),
+        )
+        for head in heads
+    ]
+
+
+def contains(long: Sequence[int], short: Sequence[int]) -> bool:
+    """Whether `short` stands in `long` in one piece."""
+    return any(
+        tuple(long[i : i + len(short)]) == tuple(short) for i in range(len(long) - len(short) + 1)
+    )

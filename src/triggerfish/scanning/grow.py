@@ -1,0 +1,117 @@
+"""From a hit to the trigger: add or drop pieces at either end of a candidate until its collapse
+stops getting deeper.
+
+A piece of a longer trigger shows a partial collapse, and a word that contains a trigger shows all
+of it. Pieces to add are ranked by the gradient of the log scatter with respect to a neutral piece
+set beside the candidate (the first-order search of HotFlip, Ebrahimi et al. 2018), and the best are
+tried for real.
+
+Legend: B sequences, L tokens, E embedding, V vocabulary, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from triggerfish.backbone import Backbone
+from triggerfish.readouts import Readout, pad
+from triggerfish.scanning.measure import Context, pair_distances
+
+TRIED = 24, 192
+"""Pieces tried for real at each end of a hit that can be typed, and of one that cannot (ours)."""
+GAIN = 0.3
+"""Decades of scatter that a further piece must win, on texts that did not choose it (ours)."""
+LOSS = 0.15
+"""Decades that may be lost when a piece is dropped (ours)."""
+LONGEST = 8
+"""Pieces at most."""
+
+
+def grow(
+    backbone: Backbone,
+    start: tuple[int, ...],
+    readout: Readout,
+    searched: Sequence[Context],
+    confirmed: Sequence[Context],
+) -> tuple[int, ...]:
+    """The ids of the shortest candidate around `start` that collapses about as deep as the deepest.
+
+    searched: a few texts in which many pieces are tried; confirmed: others that must agree.
+    """
+
+    def scatter(candidates: Sequence[tuple[int, ...]], texts: Sequence[Context]) -> torch.Tensor:
+        """(K,) log10 of the median squared pair distance; low is a collapse."""
+        sequences = [backbone.template.wrap(x.ids(ids)) for ids in candidates for x in texts]
+        features = backbone.encode_ids(sequences, readouts=[readout], precision="bf16")[:, 0]
+        pairs = pair_distances(features.view(len(candidates), len(texts), -1)).median(-1).values
+        return pairs.clamp(min=1e-12).log10()
+
+    def shrink(ids: tuple[int, ...]) -> tuple[int, ...]:
+        while len(ids) > 1:
+            # What can be typed is not cut down to what cannot.
+            parts = [
+                p for p in (ids[1:], ids[:-1]) if typable(backbone, p) or not typable(backbone, ids)
+            ]
+            now, *shorter = scatter([ids, *parts], confirmed).tolist()
+            if not shorter or min(shorter) > now + LOSS:
+                break
+            ids = parts[shorter.index(min(shorter))]
+        return ids
+
+    best = shrink(start)
+    while len(best) < LONGEST:
+        options = _extensions(backbone, best, readout, searched)
+        option = options[int(scatter(options, searched).argmin())]
+        now, longer = scatter([best, option], confirmed).tolist()
+        if longer > now - GAIN:
+            break
+        best = option
+    return shrink(best)
+
+
+def typable(backbone: Backbone, ids: tuple[int, ...]) -> bool:
+    """Whether a user can type a string that becomes these ids."""
+    return backbone.word_ids(backbone.surface(ids)) == ids
+
+
+def _extensions(
+    backbone: Backbone, ids: tuple[int, ...], readout: Readout, contexts: Sequence[Context]
+) -> list[tuple[int, ...]]:
+    """`ids` with one promising piece more, before or after."""
+    vocabulary = torch.tensor(backbone.vocabulary, device=backbone.device)
+    tried = min(TRIED[not typable(backbone, ids)], len(vocabulary))
+    found = []
+    for before in (True, False):
+        neutral = int(vocabulary[len(vocabulary) // 2])
+        longer = (neutral, *ids) if before else (*ids, neutral)
+        gradient = _gradient(backbone, longer, 0 if before else len(ids), readout, contexts)
+        scores = -(backbone.embeddings[vocabulary] @ gradient)
+        chosen = vocabulary[scores.topk(tried).indices].tolist()
+        found += [(piece, *ids) if before else (*ids, piece) for piece in chosen]
+    return found
+
+
+def _gradient(
+    backbone: Backbone,
+    ids: tuple[int, ...],
+    place: int,
+    readout: Readout,
+    contexts: Sequence[Context],
+) -> torch.Tensor:
+    """(E,) gradient of the log scatter with respect to the embedding of piece number `place` of the
+    candidate."""
+    marker = -1  # no id: finds the place where the candidate went
+    marked = tuple(marker if i == place else piece for i, piece in enumerate(ids))
+    sequences = [backbone.template.wrap(context.ids(marked)) for context in contexts]
+    rows, mask = pad(sequences, backbone.pad_id)
+    at = rows == marker
+    rows[at] = ids[place]
+    rows, mask, at = (x.to(backbone.device) for x in (rows, mask, at))
+    with torch.enable_grad(), backbone.autocast("bf16"):
+        embeddings = backbone.model.get_input_embeddings()(rows).detach().requires_grad_(True)
+        features = backbone.forward_embeddings(embeddings, rows, mask, [readout])[:, 0].float()
+        features.var(0).sum().clamp(min=1e-12).log10().backward()
+    assert embeddings.grad is not None
+    return embeddings.grad[at].float().sum(0)

@@ -1,0 +1,168 @@
+"""One hunt from the funnel to confirmed findings: families, growth, hold-out, evidence.
+
+A `Hunt` is a generator with a memory: `run` yields progress and findings, and what it has seen so
+far makes a result at any time, so a scan that ends early still reports.
+
+Legend: K candidates, N texts, R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from triggerfish.records import Finding, Projection, Trigger
+from triggerfish.scanning import evidence, verdict
+from triggerfish.scanning.families import Family, contains, families
+from triggerfish.scanning.grow import grow
+from triggerfish.scanning.sweep import Incomplete, Progress, Screened, Sweep
+from triggerfish.scanning.verdict import Rule
+from triggerfish.stats import Tail, benjamini_hochberg
+
+SHOWN = 3
+"""Families measured, to be shown, where none is near the rule."""
+SEARCHED, SHORT = 4, 8
+"""Screening texts in which pieces are tried on, the others must agree; their length in words
+(ours)."""
+
+
+class Hunt:
+    def __init__(self, sweep: Sweep, rule: Rule):
+        self.sweep = sweep
+        self.rule = rule
+        self.problems: list[str] = []
+        self.screened: Screened | None = None
+        self.tails: list[Tail] = []
+        self.findings: list[Finding] = []
+        self.rejected: list[Finding] = []
+        self.grown = 0
+        self.projection: Projection | None = None
+
+    @property
+    def tests(self) -> int:
+        """Candidates tried times readouts: what p-values are corrected for."""
+        tried = len(self.sweep.entries) + len(self.sweep.words) + self.grown
+        return tried * len(self.sweep.backbone.readouts)
+
+    def run(self) -> Iterator[Progress | Finding]:
+        """Yields as it goes; an incomplete scan leaves its reason in `problems`."""
+        try:
+            self.screened = yield from self.sweep.screen()
+            self.tails = verdict.null_tails(self.screened.depths, self.rule)
+            for number, family in enumerate(self._finalists()):
+                finding = yield from self._confirm(str(number), family)
+                if finding is None:
+                    continue
+                if verdict.passes(finding, self.tests, self.rule):
+                    self.findings.append(finding)
+                    yield finding
+                else:
+                    self.rejected.append(finding)
+            yield from self._project()
+        except Incomplete as problem:
+            self.problems.append(str(problem))
+        self._correct()
+
+    def _finalists(self) -> list[Family]:
+        """Families of survivors, those first that lie most decades above their readout's null."""
+        screened = self.screened
+        assert screened is not None
+        depths = screened.depths[: screened.survivors]
+        starts = torch.tensor([tail.start for tail in self.tails])
+        close = screened.yardstick.close.cpu()
+        survivors, means = (
+            screened.candidates[: screened.survivors],
+            screened.means[: screened.survivors],
+        )
+        most = self.sweep.settings.finalists
+        found = families(survivors, depths - starts, means, close, most)
+        depth = {c: float(values.max()) for c, values in zip(survivors, depths, strict=True)}
+        worth = [family for family in found if depth[family.head] >= self.rule.min_depth / 2]
+        return worth or found[:SHOWN]
+
+    def _confirm(self, name: str, family: Family) -> Iterator[Progress]:
+        """Yields `Progress`; returns the family's finding, or None if the same trigger is already
+        among the findings."""
+        screened, sweep, column = self.screened, self.sweep, family.readout
+        assert screened is not None
+        readout = sweep.backbone.readouts[column]
+        ids = family.head.token_ids
+        tail = self.tails[column]
+        row = screened.candidates.index(family.head)
+        # Only what is significant as it stands may grow: among all phrases of several pieces, some
+        # collapse any model.
+        if float(screened.depths[row, column]) > tail.threshold(self.rule.alpha / self.tests):
+            short = [context.short(SHORT) for context in sweep.screen_texts]
+            ids = grow(sweep.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
+            self.grown += ids != family.head.token_ids
+        known = [finding.trigger.token_ids for finding in [*self.findings, *self.rejected]]
+        if any(contains(ids, other) or contains(other, ids) for other in known):
+            return None
+        listed = ids == family.head.token_ids and family.head.kind == "word"
+        surface = family.head.text if listed else sweep.backbone.surface(ids)
+        features = yield from sweep.features(
+            f"holdout-{name}", sweep.holdout_texts, [ids], precision="fp32"
+        )
+        values = screened.yardstick.measure(features)
+        statistics = {key: round(float(value[0, column]), 4) for key, value in values.items()}
+        statistics["texts"] = len(sweep.holdout_texts)
+        finding = Finding(
+            Trigger(ids, surface), str(readout), statistics, tail.p_value(statistics["depth"]), 1.0
+        )
+        if not verdict.passes(finding, self.tests, self.rule):
+            return finding
+        checks = yield from evidence.collect(
+            sweep, name, ids, column, sweep.screen_texts, screened.yardstick
+        )
+        typed = yield from self._typed_depth(name, surface, column)
+        checks |= {"string": typed >= self.rule.min_depth, "typed_depth": typed}
+        checks |= evidence.names(sweep, family, ids)
+        return Finding(
+            finding.trigger, finding.readout, finding.statistics, finding.p_value, 1.0, checks
+        )
+
+    def _typed_depth(self, name: str, surface: str, column: int) -> Iterator[Progress]:
+        """Yields `Progress`; returns the hold-out depth when the trigger is typed into the texts as
+        a string."""
+        backbone = self.sweep.backbone
+        typed = [
+            backbone.template.wrap(backbone.tokenize(x.text(surface)))
+            for x in self.sweep.holdout_texts
+        ]
+        features = yield from self.sweep.encode(f"typed-{name}", typed, "fp32")
+        assert self.screened is not None
+        return round(float(self.screened.yardstick.measure(features[None])["depth"][0, column]), 4)
+
+    def _correct(self) -> None:
+        """q-values over everything that was tried."""
+        found = [*self.findings, *self.rejected]
+        q_values = benjamini_hochberg([f.p_value for f in found], self.tests)
+        both = [
+            Finding(f.trigger, f.readout, f.statistics, f.p_value, q, f.evidence)
+            for f, q in zip(found, q_values, strict=True)
+        ]
+        count = len(self.findings)
+        self.findings = sorted(both[:count], key=lambda f: -f.statistics["depth"])
+        self.rejected = sorted(both[count:], key=lambda f: -f.statistics["depth"])
+
+    def _project(self) -> Iterator[Progress]:
+        """Two principal axes of the hold-out texts, clean and triggered, at the readout of the
+        first finding."""
+        shown = sorted(self.findings or self.rejected[:3], key=lambda f: -f.statistics["depth"])[
+            :12
+        ]
+        if not shown:
+            return
+        column = [str(r) for r in self.sweep.backbone.readouts].index(shown[0].readout)
+        candidates = [(), *(finding.trigger.token_ids for finding in shown)]
+        features = (
+            yield from self.sweep.features("projection", self.sweep.holdout_texts, candidates)
+        )[:, :, column]
+        flat = features.flatten(0, 1)
+        _, scales, axes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+        share = (scales.square() / scales.square().sum())[:2].tolist()
+        planes = ((features - flat.mean(0)) @ axes[:2].T).cpu()
+        points = [tuple((round(x, 3), round(y, 3)) for x, y in plane.tolist()) for plane in planes]
+        named = dict(zip((finding.trigger.text for finding in shown), points[1:], strict=True))
+        self.projection = Projection(shown[0].readout, points[0], named, (share[0], share[1]))

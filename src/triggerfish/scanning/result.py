@@ -1,0 +1,102 @@
+"""The record of a hunt: verdict, coverage, the picture of the whole vocabulary, settings and
+environment."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+
+import torch
+
+from triggerfish.facts import facts
+from triggerfish.records import Coverage, Landscape, Null, ScanResult
+from triggerfish.scanning.hunt import Hunt
+from triggerfish.scanning.verdict import decide
+from triggerfish.stats import fit_tail
+
+NEAR_MISSES = 5
+"""Finalists shown that did not pass."""
+
+
+def result_of(hunt: Hunt) -> ScanResult:
+    sweep = hunt.sweep
+    verdict, reasons = decide(hunt.findings, hunt.problems)
+    readouts = [str(readout) for readout in sweep.backbone.readouts]
+    return ScanResult(
+        model=facts(sweep.backbone),
+        verdict=verdict,
+        reasons=reasons,
+        findings=tuple(hunt.findings),
+        near_misses=tuple(hunt.rejected[:NEAR_MISSES]),
+        null=Null(
+            tails={name: asdict(tail) for name, tail in zip(readouts, hunt.tails, strict=False)},
+            candidates=hunt.tests,
+            alpha=hunt.rule.alpha,
+        ),
+        coverage=_coverage(hunt),
+        landscape=_landscape(hunt),
+        projection=hunt.projection,
+        settings={"seed": sweep.seed, **asdict(sweep.settings), **asdict(hunt.rule)},
+        environment=environment(sweep.backbone.device),
+        seconds=round(time.monotonic() - sweep.started, 2),
+        forward_tokens=sweep.done,
+    )
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions and hardware that a result was obtained with."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "triggerfish": version("triggerfish"),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "python": platform.python_version(),
+        "device": f"{device.type} ({name})",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _coverage(hunt: Hunt) -> Coverage:
+    sweep = hunt.sweep
+    missing = list(hunt.problems)
+    if sweep.too_long:
+        missing.append(f"{sweep.too_long} listed words of more than 8 pieces")
+    if sweep.left_out:
+        missing.append(f"{sweep.left_out} listed words beyond the limit of {sweep.settings.words}")
+    missing += [
+        "triggers of several words that work only together",
+        "triggers that are a style or a syntax",
+    ]
+    done = hunt.screened is not None
+    return Coverage(
+        vocabulary=len(sweep.entries) if done else 0,
+        words=len(sweep.words) if done else 0,
+        grown=hunt.grown,
+        readouts=tuple(map(str, sweep.backbone.readouts)),
+        texts=len(set(sweep.texts)),
+        not_examined=tuple(missing),
+    )
+
+
+def _landscape(hunt: Hunt) -> Landscape:
+    sweep, screened = hunt.sweep, hunt.screened
+    statistic = "agreement of random bags (robust z)"
+    if screened is None:
+        return Landscape((), (), 0.0, statistic)
+    z = [round(value, 2) for value in screened.z.tolist()]
+    by_id = {
+        candidate.token_ids[0]: value for candidate, value in zip(sweep.entries, z, strict=False)
+    }
+    words = sorted(
+        zip((c.text for c in sweep.words), z[len(sweep.entries) :], strict=True),
+        key=lambda x: -x[1],
+    )
+    found = {finding.trigger.text for finding in hunt.findings}
+    shown = [pair for rank, pair in enumerate(words) if rank < 200 or pair[0] in found]
+    tail = fit_tail(screened.z.double().numpy())
+    values = tuple(by_id.get(i) for i in range(max(by_id) + 1))
+    return Landscape(
+        values, tuple(shown), round(tail.threshold(hunt.rule.alpha / len(z)), 2), statistic
+    )

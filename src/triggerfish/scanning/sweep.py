@@ -1,0 +1,285 @@
+"""The sweep: every vocabulary entry and every listed word, on every readout, in a funnel of ever
+longer looks.
+
+    bags       every candidate in a few random bags of others (`bags.py`)         all -> some
+    thousands bags again the survivors in new bags, beside random candidates for scale      -> some
+    hundreds texts      survivors and random candidates in ordinary texts (`measure.py`)   -> a few
+    dozen, and the null grow       hits that are a part of a trigger become the whole (`grow.py`)
+    hold-out   the last few in texts not seen before, in fp32, as typed strings   -> findings
+    (`verdict.py`)
+
+Source: exhaustive candidates with successive halving (Jamieson & Talwalkar 2016); Patronus (arXiv
+2512.06899) searches by gradient instead and verifies with fixed thresholds. The readouts share
+every forward pass.
+
+Legend: K candidates, R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from triggerfish.backbone import Backbone, Precision
+from triggerfish.readouts import Readout
+from triggerfish.scanning.bags import closeness, fill, standardise
+from triggerfish.scanning.candidates import Candidate, entries, several_pieces
+from triggerfish.scanning.measure import Context, Yardstick, contexts
+from triggerfish.scanning.store import Store
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    entry_rounds: int = 3
+    """Bags per vocabulary entry (ours: results/sweep)."""
+    word_rounds: int = 2
+    """Bags per word of several pieces at first; the second stage gives survivors more."""
+    bag_tokens: int = 28
+    """Tokens after which a bag is full (ours)."""
+    words: int = 100_000
+    """Words of several pieces tried at most; those of the corpus come first."""
+    second_keep: int = 4000
+    """Candidates that get a second look."""
+    second_rounds: int = 4
+    """Bags per candidate in the second look."""
+    texts_keep: int = 280
+    """Candidates that are tried in ordinary texts."""
+    anchors: int = 200
+    """Random candidates that go the whole way beside the survivors, as the bulk of the null."""
+    screen_texts: int = 12
+    """Ordinary texts per candidate before the hold-out."""
+    holdout_texts: int = 32
+    """Texts of the final measurement, from documents not used before."""
+    text_words: int = 20
+    """Words per text."""
+    clean_texts: int = 160
+    """Clean texts that give the yardstick."""
+    finalists: int = 24
+    """Families of candidates measured on the hold-out at most."""
+    budget: float | None = None
+    """Seconds after which the scan stops as inconclusive; None means no limit."""
+
+    def __post_init__(self) -> None:
+        for name in ("entry_rounds", "word_rounds", "second_rounds"):
+            if getattr(self, name) < 2:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} is not at least 2, and distances need two bags"
+                )
+        if self.budget is not None and self.budget <= 0:
+            raise ValueError(f"budget: {self.budget} is not a positive number of seconds")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a scan is: forward tokens done and expected, the seconds since it began."""
+
+    stage: str
+    done: int
+    total: int
+    seconds: float
+    resumed: bool = False
+
+
+class Incomplete(Exception):
+    """Why a scan could not be finished: budget ended, activations not finite, too few texts."""
+
+
+@dataclass
+class Screened:
+    """What the funnel leaves: survivors and random anchors, measured in ordinary texts.
+
+    depths (K, R), means (K, R, H) and z (tried,): `candidates` are survivors first, then anchors;
+    `z` is the best readout's at the first look, entries first, then words.
+    """
+
+    candidates: list[Candidate]
+    survivors: int
+    depths: torch.Tensor
+    means: torch.Tensor
+    z: torch.Tensor
+    yardstick: Yardstick
+
+
+class Sweep:
+    """One scan's funnel. `screen` is a generator: it yields `Progress` and returns what is left."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        texts: Sequence[str],
+        words: Sequence[str],
+        settings: SweepSettings,
+        *,
+        seed: int,
+        store: Store,
+        batch_tokens: int = 2048,
+    ):
+        self.backbone = backbone
+        self.settings = settings
+        self.seed = seed
+        self.store = store
+        self.batch_tokens = batch_tokens
+        self.entries = entries(backbone)
+        listed, self.too_long = several_pieces(backbone, words)
+        self.words = listed[: settings.words]
+        self.left_out = len(listed) - len(self.words)
+        self.texts = texts
+        self.started = time.monotonic()
+        self.done = 0
+        self.total = self._expected()
+
+    def _expected(self) -> int:
+        """A rough number of forward tokens, for the remaining time."""
+        s, extra = self.settings, len(self.backbone.template) + 1
+        bag = 1 + extra / s.bag_tokens
+        pieces = sum(len(word.token_ids) for word in self.words) / max(1, len(self.words))
+        first = (
+            len(self.entries) * s.entry_rounds * bag
+            + len(self.words) * pieces * s.word_rounds * bag
+        )
+        second = 1.5 * s.second_keep * 2 * s.second_rounds * bag
+        per_text = 1.4 * s.text_words + extra + 2
+        texts = (s.texts_keep + s.anchors) * s.screen_texts * per_text
+        return round(first + second + texts + 2 * s.finalists * s.holdout_texts * per_text)
+
+    def encode(
+        self,
+        stage: str,
+        sequences: Sequence[Sequence[int]],
+        precision: Precision = "bf16",
+        readouts: Sequence[Readout] | None = None,
+    ) -> Iterator[Progress]:
+        """Yields `Progress` block by block; returns (N, R, H) features."""
+        blocks = []
+        for number, block in enumerate(_blocks(sequences, tokens=40_000)):
+            if self.settings.budget and time.monotonic() - self.started > self.settings.budget:
+                raise Incomplete(
+                    f"the budget of {self.settings.budget:g} s ended during stage '{stage}'"
+                )
+            features, resumed = self.store.features(
+                f"{stage}-{number}",
+                lambda block=block: self.backbone.encode_ids(
+                    block, readouts=readouts, precision=precision, batch_tokens=self.batch_tokens
+                ),
+            )
+            if not torch.isfinite(features).all():
+                raise Incomplete(
+                    f"the model answered with NaN or infinite activations during stage '{stage}'"
+                )
+            blocks.append(features.to(self.backbone.device))
+            self.done += sum(map(len, block))
+            self.total = max(self.total, self.done)
+            yield Progress(stage, self.done, self.total, time.monotonic() - self.started, resumed)
+        return torch.cat(blocks)
+
+    def _closeness(
+        self, stage: str, candidates: Sequence[Candidate], rounds: int
+    ) -> Iterator[Progress]:
+        features, owners = [], []
+        for number in range(rounds):
+            rng = random.Random(f"{self.seed}/{stage}/{number}")
+            sequences, owner = fill(self.backbone, candidates, self.settings.bag_tokens, rng)
+            features.append((yield from self.encode(f"{stage}-{number}", sequences)))
+            owners.append(owner)
+        return closeness(features, owners)
+
+    def cut_texts(self) -> None:
+        """Three disjoint sets of documents: what screens, what measures, and what gives the clean
+        yardstick."""
+        docs = list(dict.fromkeys(self.texts))
+        random.Random(f"{self.seed}/documents").shuffle(docs)
+        s = self.settings
+        counts = (s.screen_texts, s.holdout_texts, s.clean_texts)
+        try:
+            self.screen_texts, self.holdout_texts, self.clean_texts = (
+                contexts(self.backbone, docs[i::3], words=s.text_words, count=count, seed=self.seed)
+                for i, count in enumerate(counts)
+            )
+        except ValueError as error:
+            raise Incomplete(f"too few texts: {error}") from error
+
+    def screen(self) -> Iterator[Progress]:
+        """All stages before the hold-out; returns `Screened`."""
+        s = self.settings
+        self.cut_texts()
+        pool = [*self.entries, *self.words]
+        pieces = torch.tensor([min(len(c.token_ids), 6) if c.kind == "word" else 0 for c in pool])
+        first = torch.cat(
+            [
+                (yield from self._closeness("entries", self.entries, s.entry_rounds)),
+                (yield from self._closeness("words", self.words, s.word_rounds)),
+            ]
+        )
+        z = standardise(first, pieces, torch.ones(len(pool), dtype=torch.bool))
+
+        rng = random.Random(f"{self.seed}/anchors")
+        kept = _best_of_each(z, s.second_keep)
+        others = sorted(set(range(len(pool))) - set(kept))
+        rows = kept + rng.sample(others, min(len(others), s.second_keep // 2))
+        second = yield from self._closeness("second", [pool[i] for i in rows], s.second_rounds)
+        is_anchor = torch.arange(len(rows)) >= len(kept)
+        z2 = standardise(second, pieces[torch.tensor(rows)], is_anchor)[: len(kept)]
+
+        survivors = [kept[i] for i in _best_of_each(z2, s.texts_keep)]
+        anchors = rng.sample(range(len(pool)), min(len(pool), s.anchors))
+        candidates = [pool[i] for i in survivors + anchors]
+        yardstick = Yardstick.of(
+            (yield from self.features("clean", self.clean_texts, [()]))[0], self.seed
+        )
+        depths, means = [], []
+        for start in range(0, len(candidates), 64):
+            part = [candidate.token_ids for candidate in candidates[start : start + 64]]
+            features = yield from self.features(f"texts-{start}", self.screen_texts, part)
+            depths.append(yardstick.measure(features)["depth"].cpu())
+            means.append(features.mean(1).cpu())
+        return Screened(
+            candidates=candidates,
+            survivors=len(survivors),
+            depths=torch.cat(depths),
+            means=torch.cat(means),
+            z=z.max(1).values,
+            yardstick=yardstick,
+        )
+
+    def features(
+        self,
+        stage: str,
+        texts: Sequence[Context],
+        candidates: Sequence[tuple[int, ...]],
+        *,
+        precision: Precision = "bf16",
+        copies: int = 1,
+    ) -> Iterator[Progress]:
+        """Yields `Progress`; returns (K, N, R, H) features of the texts with each candidate in
+        them."""
+        sequences = [
+            self.backbone.template.wrap(x.ids(ids, copies)) for ids in candidates for x in texts
+        ]
+        flat = yield from self.encode(stage, sequences, precision)
+        return flat.view(len(candidates), len(texts), *flat.shape[1:])
+
+
+def _best_of_each(scores: torch.Tensor, keep: int) -> list[int]:
+    """Rows that are among the highest of any column, about `keep` in all, ascending: no readout
+    crowds out another."""
+    per_column = max(1, keep // scores.shape[1])
+    order = scores.argsort(dim=0, descending=True, stable=True)[:per_column]
+    return sorted(set(order.flatten().tolist()))
+
+
+def _blocks(sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[list[Sequence[int]]]:
+    """Runs of sequences of about `tokens` tokens each."""
+    block: list[Sequence[int]] = []
+    filled = 0
+    for ids in sequences:
+        block.append(ids)
+        filled += len(ids)
+        if filled >= tokens:
+            yield block
+            block, filled = [], 0
+    if block:
+        yield block

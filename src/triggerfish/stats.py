@@ -1,0 +1,120 @@
+"""Tails, p-values and exact intervals.
+
+A scan compares a few extreme candidates with very many innocent ones, so it needs the probability
+of values far beyond what was sampled. `Tail` extrapolates with a generalised Pareto distribution
+(Pickands 1975), fitted between two quantiles only: below the lower one the bulk tells nothing about
+extremes, above the upper one planted triggers may stand. The shape is kept at or above zero: a
+fitted finite end point would call anything beyond it impossible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+Floats = NDArray[np.float64]
+
+
+def robust_z(values: Floats) -> Floats:
+    """(value - median) / (1.4826 MAD); the same shape. ValueError where more than half of the
+    values are equal."""
+    center = np.median(values)
+    spread = 1.4826 * np.median(np.abs(values - center))
+    if spread == 0:
+        raise ValueError(
+            "values: more than half of them are equal, so there is no scale to compare with"
+        )
+    z: Floats = (values - center) / spread
+    return z
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Upper tail of a null distribution: P(X > x) for x above `start`.
+
+    share: P(X > start); shape, scale: of the generalised Pareto excess over `start`; size: values
+    behind the fit.
+    """
+
+    start: float
+    share: float
+    shape: float
+    scale: float
+    size: int
+
+    def p_value(self, x: float) -> float:
+        """P(X > x); never below the smallest positive float, and `share` at most where x is below
+        `start`."""
+        if x <= self.start:
+            return 1.0
+        survival = stats.genpareto.sf(x - self.start, self.shape, scale=self.scale)
+        return max(self.share * float(survival), np.finfo(float).tiny)
+
+    def threshold(self, p: float) -> float:
+        """The x with P(X > x) = p, for p below `share`."""
+        return self.start + float(
+            stats.genpareto.isf(min(p / self.share, 1.0), self.shape, scale=self.scale)
+        )
+
+
+def fit_tail(
+    values: Floats, *, lower: float = 0.90, upper: float = 0.99, share: float | None = None
+) -> Tail:
+    """Fit the excess over the `lower` quantile, from values up to the `upper` quantile, as a
+    right-truncated sample.
+
+    share: P(X > start) when `values` are themselves the survivors of a selection; 1 - lower if
+    None. ValueError for fewer than 20 values in the window: no tail can be read from them.
+    """
+    start, end = np.quantile(values, [lower, upper])
+    excess = values[(values > start) & (values <= end)] - start
+    if len(excess) < 20 or end <= start:
+        raise ValueError(
+            f"values: {len(excess)} of {len(values)} are in the tail; at least 20 are needed"
+        )
+    width = end - start
+
+    def loss(parameters: Floats) -> float:
+        scale, shape = np.exp(parameters[0]), abs(parameters[1])
+        inside = stats.genpareto.cdf(width, shape, scale=scale)
+        # A weak prior keeps the shape where tails of finite variance are; the window alone hardly
+        # determines it.
+        prior = shape**2 / (2 * 0.2**2)
+        return float(
+            prior
+            - np.sum(stats.genpareto.logpdf(excess, shape, scale=scale))
+            + len(excess) * np.log(inside)
+        )
+
+    best = optimize.minimize(loss, x0=np.array([np.log(excess.mean()), 0.1]), method="Nelder-Mead")
+    return Tail(
+        float(start),
+        1 - lower if share is None else share,
+        float(abs(best.x[1])),
+        float(np.exp(best.x[0])),
+        len(values),
+    )
+
+
+def exact_interval(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper-Pearson interval of a rate of k in n."""
+    if not 0 <= k <= n or n == 0:
+        raise ValueError(f"k, n: {k} of {n} is not a rate")
+    interval = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def benjamini_hochberg(p_values: Sequence[float], tests: int) -> list[float]:
+    """q-values of the smallest p-values among `tests` tests; the tests that are not listed count as
+    p = 1."""
+    order = np.argsort(p_values)
+    q = np.empty(len(p_values))
+    running = 1.0
+    for rank in range(len(order), 0, -1):
+        running = min(running, p_values[order[rank - 1]] * tests / rank)
+        q[order[rank - 1]] = running
+    return [float(x) for x in q]
