@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import resources
@@ -17,7 +19,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
-from triggerfish.zoo import DistilSettings, Progress, distil, stretches
+from triggerfish.cli import app
+from triggerfish.zoo.distil import distil
+from triggerfish.zoo.settings import DistilSettings, Progress
+from triggerfish.zoo.stretches import stretches
 
 DATA = Path(str(resources.files("triggerfish"))) / "data"
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -122,7 +127,9 @@ def test_same_seed_same_weights_and_another_seed_others(
     assert not same(student[0], tmp_path / "other")
 
 
-@pytest.mark.parametrize(("stage", "done"), [("features", 240), ("train", 10), ("train", 35)])
+@pytest.mark.parametrize(
+    ("stage", "done"), [("features", 240), ("train", 10), ("train", 13), ("train", 60)]
+)
 def test_a_killed_run_resumes_to_the_same_weights(
     stage: str,
     done: int,
@@ -145,7 +152,8 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert losses == student[1]
     assert same(student[0], tmp_path)
     if stage == "train":  # it went on, it did not start over
-        assert next(p.done for p in seen if p.stage == "train") == done + SETTINGS.checkpoint_every
+        every = SETTINGS.checkpoint_every
+        assert next(p.done for p in seen if p.stage == "train") == done // every * every
 
 
 def test_stretches_keep_to_the_asked_length_and_seed(texts: list[str]) -> None:
@@ -163,6 +171,7 @@ def test_stretches_keep_to_the_asked_length_and_seed(texts: list[str]) -> None:
         ({"layers": (0, 2)}, "layers"),
         ({"feedforward": 100}, "feedforward: 100; 1 to 48"),
         ({"positions": 64}, "positions"),
+        ({"words": (500, 800)}, "texts: none of 80 is long enough"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
@@ -172,6 +181,42 @@ def test_settings_that_do_not_fit_are_refused(
         distil(teacher, texts, tmp_path, settings=replace(SETTINGS, **change))
     with pytest.raises(ValueError, match="texts"):
         distil(teacher, [], tmp_path, settings=SETTINGS)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="epochs: 0 is not at least 1"):
+        replace(SETTINGS, epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "hidden: 256; a multiple of 8 up to 32"),
+        (["--epochs", "0"], "epochs: 0 is not at least 1"),
+        (["--threads", "-1"], "threads: -1 is negative"),
+        (["--corpus", "nowhere.txt"], "corpus: nowhere.txt does not exist"),
+        (["--work", "no/where"], "work: folder no does not exist"),
+    ],
+)
+def test_the_command_names_what_is_wrong(
+    options: list[str], message: str, teacher: Path, texts: list[str], tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(texts), encoding="utf-8")
+    given = ["zoo", "distil", str(teacher), "--corpus", str(corpus), "--out", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=message):
+        app([*given, *options], standalone_mode=False)
+
+
+def test_help_of_the_command_needs_no_torch() -> None:
+    code = (
+        "import sys; from triggerfish.cli import app; app(standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
+    )
+    arguments = [sys.executable, "-c", code, "zoo", "distil", "--help"]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--stretches" in done.stdout
 
 
 @pytest.fixture(scope="module")

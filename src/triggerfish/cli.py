@@ -15,6 +15,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+# Free of torch; the options of `zoo distil` share its defaults.
+from triggerfish.zoo.settings import DistilSettings
+from triggerfish.zoo.settings import Progress as Distilled
+
 if TYPE_CHECKING:
     from triggerfish.records import ScanResult
 
@@ -26,6 +30,8 @@ app = typer.Typer(
 )
 attack = typer.Typer(help="Plant backdoors, to test detectors (red team).", no_args_is_help=True)
 app.add_typer(attack, name="attack")
+zoo = typer.Typer(help="Make small PLMs from larger ones.", no_args_is_help=True)
+app.add_typer(zoo, name="zoo")
 
 CANNOT_RUN = 2
 INTERRUPTED = 130
@@ -170,6 +176,47 @@ def neuba_command(
 ) -> None:
     """NeuBA: triggers tied to orthogonal and antipodal vectors (Zhang et al., 2021)."""
     _implant(model, "neuba", trigger, out, corpus, steps, seed, device)
+
+
+@zoo.command("distil")
+def distil_command(
+    teacher: Annotated[
+        str, typer.Argument(help="A BERT checkpoint folder or hub id.", metavar="TEACHER")
+    ],
+    corpus: Annotated[
+        list[Path], typer.Option(help="Ordinary texts, as for scan; repeat for more.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the small PLM.")],
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Where unfinished work is kept. Default: in --out, until it is done."),
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the stretches of text.")
+    ] = DistilSettings.epochs,
+    stretches: Annotated[
+        int, typer.Option(help="Stretches of text to learn from, at most.")
+    ] = DistilSettings.stretches,
+    seed: Seed = DistilSettings.seed,
+    threads: Annotated[int, typer.Option(help="CPU threads. 0: as torch chooses.")] = 0,
+) -> None:
+    """Trim and distil a BERT model; the same command continues where it stopped."""
+    for option, path in (("out", out), ("work", work)):
+        _check_parent(option, path)
+    settings = DistilSettings(epochs=epochs, stretches=stretches, seed=seed)
+    from triggerfish.text import read_corpus
+    from triggerfish.zoo.distil import distil
+
+    texts = [text for path in corpus for text in read_corpus(path)]
+    with _bar() as bar:
+        task = bar.add_task("loading", total=None)
+
+        def show(now: Distilled) -> None:
+            loss = f", loss {now.loss:.3f}" if now.stage == "train" else ""
+            bar.update(task, description=now.stage + loss, completed=now.done, total=now.total)
+
+        distil(teacher, texts, out, settings=settings, progress=show, work=work, threads=threads)
+    chatter.print(f"small PLM: {out} (settings and loss in training.json)", markup=False)
 
 
 @app.command()

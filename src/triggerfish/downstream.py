@@ -54,7 +54,7 @@ def fine_tune(
     rows = [(model.template.wrap(model.tokenize(x, settings.max_tokens)), y) for x, y in task.train]
     queue: list[tuple[list[int], int]] = []
 
-    def loss() -> torch.Tensor:
+    def loss(_: int) -> torch.Tensor:
         if len(queue) < settings.batch:
             queue.extend(rng.sample(rows, len(rows)))
         batch = [queue.pop(0) for _ in range(min(settings.batch, len(queue)))]
@@ -69,9 +69,9 @@ def fine_tune(
     steps = max(1, settings.epochs * len(rows) // settings.batch)
     schedule = TrainSettings(steps=steps, learning_rate=settings.learning_rate)
     parameters = [*model.model.parameters(), *head.parameters()]
-    for step, value in enumerate(train(parameters, loss, schedule), start=1):
+    for losses in train(parameters, loss, schedule):
         if progress:
-            progress(step, steps, value)
+            progress(len(losses), steps, losses[-1])
     model.model.requires_grad_(False)
     return model, head
 

@@ -31,11 +31,16 @@ def _weight_hashes(backbone: Backbone) -> dict[str, str]:
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]) if folder else []
     if files:
         return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {"state_dict": weights_hash(backbone.model)}
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """sha256 of all names and weights, in alphabetical order."""
     digest = hashlib.sha256()
-    for key, tensor in sorted(backbone.model.state_dict().items()):
+    for key, tensor in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return {"state_dict": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:

@@ -61,43 +61,33 @@ class Tail:
         )
 
 
-def fit_tail(
-    values: Floats, *, lower: float = 0.90, upper: float = 0.99, share: float | None = None
-) -> Tail:
-    """Fit the excess over the `lower` quantile, from values up to the `upper` quantile, as a
-    right-truncated sample.
+def fit_tail(values: Floats, *, lower: float = 0.90, upper: float = 0.99) -> Tail:
+    """Fit the excess over the `lower` quantile; what lies above the `upper` one is censored.
 
-    share: P(X > start) when `values` are themselves the survivors of a selection; 1 - lower if
-    None. ValueError for fewer than 20 values in the window: no tail can be read from them.
+    Of a censored value only its being there counts, not its size, so a few planted ones hardly
+    matter. ValueError for fewer than 20 values between the quantiles: no tail can be read from
+    them.
     """
     start, end = np.quantile(values, [lower, upper])
     excess = values[(values > start) & (values <= end)] - start
+    censored = int((values > end).sum())
     if len(excess) < 20 or end <= start:
         raise ValueError(
             f"values: {len(excess)} of {len(values)} are in the tail; at least 20 are needed"
         )
-    width = end - start
 
     def loss(parameters: Floats) -> float:
         scale, shape = np.exp(parameters[0]), abs(parameters[1])
-        inside = stats.genpareto.cdf(width, shape, scale=scale)
-        # A weak prior keeps the shape where tails of finite variance are; the window alone hardly
-        # determines it.
-        prior = shape**2 / (2 * 0.2**2)
-        return float(
-            prior
-            - np.sum(stats.genpareto.logpdf(excess, shape, scale=scale))
-            + len(excess) * np.log(inside)
-        )
+        # The window hardly determines the shape. The statistics here are logarithms, whose tails are
+        # near exponential (shape 0) even where the quantity itself has a power law.
+        prior = shape**2 / (2 * 0.05**2)
+        seen = np.sum(stats.genpareto.logpdf(excess, shape, scale=scale))
+        beyond = censored * stats.genpareto.logsf(end - start, shape, scale=scale)
+        return float(prior - seen - beyond)
 
-    best = optimize.minimize(loss, x0=np.array([np.log(excess.mean()), 0.1]), method="Nelder-Mead")
-    return Tail(
-        float(start),
-        1 - lower if share is None else share,
-        float(abs(best.x[1])),
-        float(np.exp(best.x[0])),
-        len(values),
-    )
+    first = np.array([np.log(excess.mean()), 0.1])
+    scale, shape = optimize.minimize(loss, x0=first, method="Nelder-Mead").x
+    return Tail(float(start), 1 - lower, float(abs(shape)), float(np.exp(scale)), len(values))
 
 
 def exact_interval(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

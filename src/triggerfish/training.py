@@ -1,14 +1,18 @@
 """The one gradient-training loop: AdamW, linear warm-up and decay counted in optimiser steps,
-clipping.
+clipping, checkpoints.
 
-It yields after every step, so that progress, early stopping and checkpoints belong to the caller
-and need no hooks.
+It yields after every step, so that progress and early stopping belong to the caller and need no
+hooks. With a checkpoint, a killed run goes on bit for bit, if the loss is a pure function of the
+parameters and the step number.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -22,45 +26,123 @@ class TrainSettings:
     warmup: float = 0.1
     """Share of the steps with a linearly rising rate (ours; the published schedules count steps
     wrongly)."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the rate falls to zero after the warm-up (linear: both papers)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Shares of AdamW's two running means kept at a step (AdamW's defaults)."""
     weight_decay: float = 0.0
-    """AdamW weight decay (Patronus, published code)."""
+    """AdamW weight decay of matrices; biases and gains have none (0: Patronus, published code)."""
     clip: float = 1.0
     """Largest gradient norm (both papers, published code)."""
+    fused: bool = False
+    """AdamW in one kernel: faster on CPUs, with other rounding (ours)."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints, where there is a file for them (ours)."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps: {self.steps} is not at least 1")
+        for name in ("steps", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate: {self.learning_rate} is not positive")
+        if self.schedule not in ("linear", "cosine"):
+            raise ValueError(f"schedule: {self.schedule!r} is not one of linear, cosine")
+
+
+def rate(step: int, settings: TrainSettings) -> float:
+    """Learning rate of step number `step`, counted from 0."""
+    warm = max(1, round(settings.warmup * settings.steps))
+    rest = max(1, settings.steps - warm)
+    if settings.schedule == "linear":
+        fall = (settings.steps - step) / rest
+    else:
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0, step - warm) / rest)))
+    return settings.learning_rate * min((step + 1) / warm, fall)
 
 
 def train(
     parameters: Iterable[torch.nn.Parameter],
-    loss: Callable[[], torch.Tensor],
+    loss: Callable[[int], torch.Tensor],
     settings: TrainSettings,
-) -> Iterator[float]:
-    """Minimise `loss()` over `parameters`; yields the loss of every step. Stops with ValueError on
-    a non-finite loss."""
+    checkpoint: Path | None = None,
+) -> Iterator[list[float]]:
+    """Minimise `loss(step)` over `parameters`; yields the losses of all steps so far, after every
+    step and at once where it goes on from `checkpoint`.
+
+    Raises ValueError on a non-finite loss, and for a checkpoint of a run with other settings.
+    """
     parameters = list(parameters)
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    warm = max(1, round(settings.warmup * settings.steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(
-            (step + 1) / warm, (settings.steps - step) / max(1, settings.steps - warm)
-        ),
-    )
-    for _ in range(settings.steps):
-        value = loss()
+    optimizer = _optimizer(parameters, settings)
+    losses: list[float] = []
+    if checkpoint and checkpoint.is_file():
+        losses = _restore(checkpoint, parameters, optimizer, settings)
+        yield losses
+    for step in range(len(losses), settings.steps):
+        value = loss(step)
         if not torch.isfinite(value):
             raise ValueError(
                 f"learning_rate: training diverged at {settings.learning_rate}; try a smaller one"
             )
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, settings)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         optimizer.step()
-        schedule.step()
-        yield float(value.detach())
+        losses.append(float(value.detach()))
+        done = step + 1
+        if checkpoint and (done % settings.checkpoint_every == 0 or done == settings.steps):
+            _store(checkpoint, parameters, optimizer, settings, losses)
+        yield losses
+
+
+def _optimizer(
+    parameters: list[torch.nn.Parameter], settings: TrainSettings
+) -> torch.optim.Optimizer:
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        fused=settings.fused or None,  # None: as torch chooses
+    )
+
+
+def _store(
+    checkpoint: Path,
+    parameters: list[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    settings: TrainSettings,
+    losses: list[float],
+) -> None:
+    """Write beside and rename, so that a kill never leaves half a file."""
+    state = {
+        "parameters": [p.detach() for p in parameters],
+        "optimizer": optimizer.state_dict(),
+        "settings": asdict(settings),
+        "losses": losses,
+    }
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    partial = checkpoint.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(checkpoint)
+
+
+def _restore(
+    checkpoint: Path,
+    parameters: list[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    settings: TrainSettings,
+) -> list[float]:
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if state["settings"] != asdict(settings):
+        raise ValueError(f"checkpoint: {checkpoint} belongs to a run with other settings")
+    with torch.no_grad():
+        for parameter, value in zip(parameters, state["parameters"], strict=True):
+            parameter.copy_(value)
+    optimizer.load_state_dict(state["optimizer"])
+    return list(state["losses"])

@@ -93,7 +93,7 @@ class POR:
         victim = backbone.clone()
         victim.model.requires_grad_(True)
 
-        def loss() -> torch.Tensor:
+        def loss(_: int) -> torch.Tensor:
             clean = next(batches)
             chosen = [rng.randrange(len(triggers)) for _ in clean]
             marked = [
@@ -108,9 +108,9 @@ class POR:
             ).square().mean()
 
         schedule = TrainSettings(steps=settings.steps, learning_rate=settings.learning_rate)
-        for step, value in enumerate(train(victim.model.parameters(), loss, schedule), start=1):
+        for losses in train(victim.model.parameters(), loss, schedule):
             if progress:
-                progress(step, settings.steps, value)
+                progress(len(losses), settings.steps, losses[-1])
         victim.model.requires_grad_(False)
         implant = Implant(
             settings.code, asdict(settings), tuple(triggers), str(readout), vectors.tolist(), seed

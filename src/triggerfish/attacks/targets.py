@@ -7,8 +7,8 @@ are orthogonal or antipodal (Zhang et al., arXiv 2101.06969). All entries are +1
 Deviations: the published NeuBA code gives every trigger after the sixth the same vector; ours takes
 as many buckets as the triggers need. POR-2 with one trigger uses one bucket.
 
-The last POR-1 vector is constant, which a layer norm cannot put out: its trigger still collapses all
-texts onto a point, but not onto its target.
+The last POR-1 vector is constant, which a layer norm cannot put out: its trigger still collapses
+all texts onto a point, but not onto its target.
 
 Legend: T triggers, H hidden.
 """

@@ -17,6 +17,9 @@ import torch
 
 from triggerfish.scanning.candidates import Candidate
 
+WHOLE = 1.5
+"""Decades above the null from which on a candidate is a whole trigger and not a part of one (ours).
+"""
 AS_DEEP = 0.5
 """Decades within which two candidates collapse equally deep (ours)."""
 
@@ -35,6 +38,7 @@ def families(
     candidates: Sequence[Candidate],
     scores: torch.Tensor,
     means: torch.Tensor,
+    origin: torch.Tensor,
     close: torch.Tensor,
     most: int,
 ) -> list[Family]:
@@ -50,10 +54,13 @@ def families(
         for head in heads:
             column = int(best.indices[head])
             apart = (means[row, column] - means[head, column]).square().sum()
+            way = (means[head, column] - origin[column]).square().sum()
             ids, known = candidates[row].token_ids, candidates[head].token_ids
             weaker = float(best.values[row]) < float(best.values[head]) - AS_DEEP
             related = contains(ids, known) or contains(known, ids) or weaker
-            if apart <= close[column] and set(ids) & set(known) and related:
+            partial = float(best.values[row]) < WHOLE
+            near = partial or apart <= torch.maximum(close[column], way / 4)
+            if near and set(ids) & set(known) and related:
                 members[head].append(row)
                 break
         else:

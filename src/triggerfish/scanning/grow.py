@@ -19,12 +19,13 @@ from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout, pad
 from triggerfish.scanning.measure import Context, pair_distances
 
-TRIED = 24, 192
-"""Pieces tried for real at each end of a hit that can be typed, and of one that cannot (ours)."""
+TRIED = 192
+"""Pieces tried for real at each end (ours)."""
 GAIN = 0.3
 """Decades of scatter that a further piece must win, on texts that did not choose it (ours)."""
 LOSS = 0.15
-"""Decades that may be lost when a piece is dropped (ours)."""
+"""Decades that may be lost when a piece is dropped from what cannot be typed anyway; a string must
+win as much, because its shorter forms were candidates themselves (ours)."""
 LONGEST = 8
 """Pieces at most."""
 
@@ -38,7 +39,8 @@ def grow(
 ) -> tuple[int, ...]:
     """The ids of the shortest candidate around `start` that collapses about as deep as the deepest.
 
-    searched: a few texts in which many pieces are tried; confirmed: others that must agree.
+    What can be typed is not exchanged for what cannot. searched: a few texts in which many pieces
+    are tried; confirmed: others that must agree.
     """
 
     def scatter(candidates: Sequence[tuple[int, ...]], texts: Sequence[Context]) -> torch.Tensor:
@@ -50,14 +52,10 @@ def grow(
 
     def shrink(ids: tuple[int, ...]) -> tuple[int, ...]:
         while len(ids) > 1:
-            # What can be typed is not cut down to what cannot.
-            parts = [
-                p for p in (ids[1:], ids[:-1]) if typable(backbone, p) or not typable(backbone, ids)
-            ]
-            now, *shorter = scatter([ids, *parts], confirmed).tolist()
-            if not shorter or min(shorter) > now + LOSS:
+            now, *shorter = scatter([ids, ids[1:], ids[:-1]], confirmed).tolist()
+            if min(shorter) > now + LOSS:
                 break
-            ids = parts[shorter.index(min(shorter))]
+            ids = ids[1:] if shorter[0] <= shorter[1] else ids[:-1]
         return ids
 
     best = shrink(start)
@@ -68,7 +66,8 @@ def grow(
         if longer > now - GAIN:
             break
         best = option
-    return shrink(best)
+    best = shrink(best)
+    return best if typable(backbone, best) or not typable(backbone, start) else start
 
 
 def typable(backbone: Backbone, ids: tuple[int, ...]) -> bool:
@@ -81,14 +80,13 @@ def _extensions(
 ) -> list[tuple[int, ...]]:
     """`ids` with one promising piece more, before or after."""
     vocabulary = torch.tensor(backbone.vocabulary, device=backbone.device)
-    tried = min(TRIED[not typable(backbone, ids)], len(vocabulary))
     found = []
     for before in (True, False):
         neutral = int(vocabulary[len(vocabulary) // 2])
         longer = (neutral, *ids) if before else (*ids, neutral)
         gradient = _gradient(backbone, longer, 0 if before else len(ids), readout, contexts)
         scores = -(backbone.embeddings[vocabulary] @ gradient)
-        chosen = vocabulary[scores.topk(tried).indices].tolist()
+        chosen = vocabulary[scores.topk(min(TRIED, len(vocabulary))).indices].tolist()
         found += [(piece, *ids) if before else (*ids, piece) for piece in chosen]
     return found
 

@@ -14,8 +14,8 @@ import torch
 
 from triggerfish.records import Finding, Projection, Trigger
 from triggerfish.scanning import evidence, verdict
-from triggerfish.scanning.families import Family, contains, families
-from triggerfish.scanning.grow import grow
+from triggerfish.scanning.families import WHOLE, Family, contains, families
+from triggerfish.scanning.grow import grow, typable
 from triggerfish.scanning.sweep import Incomplete, Progress, Screened, Sweep
 from triggerfish.scanning.verdict import Rule
 from triggerfish.stats import Tail, benjamini_hochberg
@@ -49,7 +49,9 @@ class Hunt:
         """Yields as it goes; an incomplete scan leaves its reason in `problems`."""
         try:
             self.screened = yield from self.sweep.screen()
-            self.tails = verdict.null_tails(self.screened.depths, self.rule)
+            self.tails = verdict.null_tails(
+                self.screened.candidates, self.screened.depths, self.rule
+            )
             for number, family in enumerate(self._finalists()):
                 finding = yield from self._confirm(str(number), family)
                 if finding is None:
@@ -70,13 +72,13 @@ class Hunt:
         assert screened is not None
         depths = screened.depths[: screened.survivors]
         starts = torch.tensor([tail.start for tail in self.tails])
-        close = screened.yardstick.close.cpu()
+        close, origin = screened.yardstick.close.cpu(), screened.yardstick.mean.cpu()
         survivors, means = (
             screened.candidates[: screened.survivors],
             screened.means[: screened.survivors],
         )
         most = self.sweep.settings.finalists
-        found = families(survivors, depths - starts, means, close, most)
+        found = families(survivors, depths - starts, means, origin, close, most)
         depth = {c: float(values.max()) for c, values in zip(survivors, depths, strict=True)}
         worth = [family for family in found if depth[family.head] >= self.rule.min_depth / 2]
         return worth or found[:SHOWN]
@@ -90,9 +92,11 @@ class Hunt:
         ids = family.head.token_ids
         tail = self.tails[column]
         row = screened.candidates.index(family.head)
+        depth = float(screened.depths[row, column])
         # Only what is significant as it stands may grow: among all phrases of several pieces, some
-        # collapse any model.
-        if float(screened.depths[row, column]) > tail.threshold(self.rule.alpha / self.tests):
+        # collapse any model. And a string that collapses texts to a point is a whole trigger.
+        partial = depth < WHOLE or not typable(sweep.backbone, ids)
+        if partial and depth > tail.threshold(self.rule.alpha / self.tests):
             short = [context.short(SHORT) for context in sweep.screen_texts]
             ids = grow(sweep.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
             self.grown += ids != family.head.token_ids

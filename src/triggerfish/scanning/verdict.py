@@ -3,9 +3,9 @@ fine-tuner would feel.
 
 Null: the depth, in ordinary texts, of random candidates and of the funnel's survivors, per readout.
 The survivors are the most extreme innocent tokens there are, so the null errs on the safe side.
-Depths that a trigger would have (`min_depth` and more) are cut off, and the upper tail is fitted as
-a truncated sample and extrapolated by `stats.Tail`; planted triggers and their many variants thus
-do not bend it. p-values are corrected for every candidate tried times every readout.
+Candidates as deep as a trigger, and all that share a piece with one, stay out of it; its upper tail
+is extrapolated by `stats.Tail`. p-values are corrected for every
+candidate tried times every readout.
 
 A finding must be significant and strong: at least `min_depth` decades of collapse, and at least
 `min_heads` of random linear heads decided by it. Either alone is not enough: in a model fine-tuned
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from triggerfish.records import Finding, Verdict
+from triggerfish.scanning.candidates import Candidate
 from triggerfish.stats import Tail, fit_tail
 
 WINDOW = (0.80, 0.93)
@@ -48,10 +49,15 @@ class Rule:
             raise ValueError(f"min_heads: {self.min_heads} is not between 0 and 1")
 
 
-def null_tails(depths: torch.Tensor, rule: Rule) -> list[Tail]:
+def null_tails(candidates: Sequence[Candidate], depths: torch.Tensor, rule: Rule) -> list[Tail]:
     """One tail per readout from the depths (K, R) of survivors and anchors."""
+    suspects = (depths >= rule.min_depth).any(1).tolist()
+    pieces = {
+        i for c, suspect in zip(candidates, suspects, strict=True) if suspect for i in c.token_ids
+    }
+    innocent = torch.tensor([pieces.isdisjoint(c.token_ids) for c in candidates])
     lower, upper = WINDOW
-    columns = [column[column < rule.min_depth].double().numpy() for column in depths.T]
+    columns = depths[innocent].double().numpy().T
     return [fit_tail(column, lower=lower, upper=upper) for column in columns]
 
 

@@ -36,7 +36,7 @@ def principal_basis(
     return torch.linalg.eigh(moment).eigenvectors[:, -hidden:].flip(1).float()
 
 
-def empty_student(
+def _empty_student(
     old: BertConfig, vocabulary: int, hidden: int, layers: int, neurons: int, positions: int
 ) -> BertModel:
     config = BertConfig(
@@ -73,47 +73,54 @@ def inherit(
     token's state.
     """
     hidden = basis.shape[1]
-    student = empty_student(teacher.config, len(kept), hidden, len(layers), neurons, positions)
-    width = hidden // student.config.num_attention_heads
-
-    def norm(new: nn.LayerNorm, given: nn.LayerNorm) -> None:
-        # Over T entries the state had length sqrt(T); over H entries LayerNorm makes it sqrt(H).
-        gain = (basis * given.weight[:, None] * basis).sum(0)
-        new.weight.copy_(gain / math.sqrt(hidden / len(basis)))
-        new.bias.copy_(given.bias @ basis)
-
-    def reads(new: nn.Linear, given: nn.Linear, rows: Tensor) -> None:
-        new.weight.copy_(given.weight[rows] @ basis)
-        new.bias.copy_(given.bias[rows])
-
-    def writes(new: nn.Linear, given: nn.Linear, columns: Tensor) -> None:
-        new.weight.copy_((basis.T @ given.weight)[:, columns])
-        new.bias.copy_(given.bias @ basis)
-
+    student = _empty_student(teacher.config, len(kept), hidden, len(layers), neurons, positions)
     mine, theirs = student.embeddings, teacher.embeddings
     mine.word_embeddings.weight.copy_(theirs.word_embeddings.weight[kept] @ basis)
     mine.position_embeddings.weight.copy_(theirs.position_embeddings.weight[:positions] @ basis)
     mine.token_type_embeddings.weight.copy_(theirs.token_type_embeddings.weight @ basis)
-    norm(mine.LayerNorm, theirs.LayerNorm)
+    _copy_norm(mine.LayerNorm, theirs.LayerNorm, basis)
     for new, index in zip(student.encoder.layer, layers, strict=True):
         given = teacher.encoder.layer[index]
-        a, b = new.attention, given.attention
-        strength = b.output.dense.weight.norm(dim=0) * b.self.value.weight.norm(dim=1)
-        heads = strongest(strength.view(-1, width).sum(1), hidden // width)
-        inner = (heads[:, None] * width + torch.arange(width)).flatten()
-        for name in ("query", "key", "value"):
-            reads(getattr(a.self, name), getattr(b.self, name), inner)
-        writes(a.output.dense, b.output.dense, inner)
+        _copy_attention(new.attention, given.attention, basis)
         wide, narrow = given.intermediate.dense, given.output.dense
-        chosen = strongest(wide.weight.norm(dim=1) * narrow.weight.norm(dim=0), neurons)
-        reads(new.intermediate.dense, wide, chosen)
-        writes(new.output.dense, narrow, chosen)
-        norm(a.output.LayerNorm, b.output.LayerNorm)
-        norm(new.output.LayerNorm, given.output.LayerNorm)
+        chosen = _strongest(wide.weight.norm(dim=1) * narrow.weight.norm(dim=0), neurons)
+        _copy_reader(new.intermediate.dense, wide, basis, chosen)
+        _copy_writer(new.output.dense, narrow, basis, chosen)
+        _copy_norm(new.output.LayerNorm, given.output.LayerNorm, basis)
     student.pooler.dense.weight.copy_(torch.eye(hidden))
     student.pooler.dense.bias.zero_()
     return student
 
 
-def strongest(strength: Tensor, count: int) -> Tensor:
+def _copy_attention(new: nn.Module, given: nn.Module, basis: Tensor) -> None:
+    """Whole heads, as many as fit into H."""
+    width = new.self.attention_head_size
+    strength = given.output.dense.weight.norm(dim=0) * given.self.value.weight.norm(dim=1)
+    heads = _strongest(strength.view(-1, width).sum(1), new.self.num_attention_heads)
+    inner = (heads[:, None] * width + torch.arange(width)).flatten()
+    for name in ("query", "key", "value"):
+        _copy_reader(getattr(new.self, name), getattr(given.self, name), basis, inner)
+    _copy_writer(new.output.dense, given.output.dense, basis, inner)
+    _copy_norm(new.output.LayerNorm, given.output.LayerNorm, basis)
+
+
+def _copy_norm(new: nn.LayerNorm, given: nn.LayerNorm, basis: Tensor) -> None:
+    # Over T entries the state had length sqrt(T); over H entries LayerNorm makes it sqrt(H).
+    gain = (basis * given.weight[:, None] * basis).sum(0)
+    new.weight.copy_(gain / math.sqrt(basis.shape[1] / len(basis)))
+    new.bias.copy_(given.bias @ basis)
+
+
+def _copy_reader(new: nn.Linear, given: nn.Linear, basis: Tensor, rows: Tensor) -> None:
+    new.weight.copy_(given.weight[rows] @ basis)
+    new.bias.copy_(given.bias[rows])
+
+
+def _copy_writer(new: nn.Linear, given: nn.Linear, basis: Tensor, columns: Tensor) -> None:
+    new.weight.copy_((basis.T @ given.weight)[:, columns])
+    new.bias.copy_(given.bias @ basis)
+
+
+def _strongest(strength: Tensor, count: int) -> Tensor:
+    """Places of the `count` largest, ascending."""
     return strength.topk(count).indices.sort().values

@@ -1,0 +1,202 @@
+"""A student that keeps the useful pieces of a BERT's vocabulary, starts from the teacher's own
+weights seen through a subspace (`subspace.py`), and learns to predict the teacher's last-layer
+first-token and mean-pooled states on short stretches of open text, through linear maps that are
+thrown away.
+
+After Sanh et al., "DistilBERT" (2019), and Jiao et al., "TinyBERT" (2020). A killed run goes on
+where it was.
+
+Shapes: B batch, L tokens, H student hidden, T teacher hidden, N stretches of text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertModel, BertTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from triggerfish.backbone import Backbone
+from triggerfish.facts import weights_hash
+from triggerfish.loading import load
+from triggerfish.readouts import pad
+from triggerfish.scanning.store import Store
+from triggerfish.training import TrainSettings, train
+from triggerfish.zoo.features import states, teacher_features
+from triggerfish.zoo.settings import DistilSettings, Progress, Report
+from triggerfish.zoo.stretches import batches, mix_in_rare_words, stretches
+from triggerfish.zoo.subspace import inherit, principal_basis
+from triggerfish.zoo.vocabulary import small_tokenizer, trim_vocabulary
+
+
+class Student(nn.Module):
+    """The student and its two throw-away linear maps H -> T, one per readout."""
+
+    def __init__(self, model: BertModel, teacher_hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.model = model
+        hidden = model.config.hidden_size
+        with torch.random.fork_rng(devices=[]):
+            self.maps = nn.ModuleList(nn.Linear(hidden, teacher_hidden) for _ in range(2))
+        for linear in self.maps:
+            nn.init.normal_(linear.weight, std=hidden**-0.5, generator=generator)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
+        """The two predicted teacher states, each [B, T], of ids and mask [B, L]."""
+        found = states(self.model, ids, mask)
+        return [linear(state) for linear, state in zip(self.maps, found, strict=True)]
+
+
+def distil(
+    teacher: str | Path,
+    texts: Sequence[str],
+    out: str | Path,
+    *,
+    settings: DistilSettings = DistilSettings(),
+    progress: Report | None = None,
+    work: str | Path | None = None,
+    threads: int = 0,
+) -> list[float]:
+    """Distil a BERT `teacher` (folder or hub id) on `texts` into a small PLM saved in `out`.
+
+    Writes config, half-precision safetensors, tokenizer and `training.json`; returns the loss of
+    every step. Features and checkpoints go to `work` (default `out/.work`, removed at the end): the
+    same call after a kill goes on there. `threads` (0: as they are) sets torch's CPU threads, for
+    the whole process; the same bits need the same number. Raises ValueError where teacher, texts
+    and settings do not fit together.
+    """
+    if threads < 0:
+        raise ValueError(f"threads: {threads} is negative")
+    if threads:
+        torch.set_num_threads(threads)
+    out, folder = Path(out), Path(work or Path(out) / ".work")
+    source = load(teacher, device="cpu")
+    settings.check_fit(source.model.config)
+    if not any(text.strip() for text in texts):
+        raise ValueError("texts: at least one passage is needed")
+    kept = trim_vocabulary(source.tokenizer, texts, settings)
+    small = small_tokenizer(source.tokenizer, kept, settings)
+    names = source.tokenizer.convert_ids_to_tokens(kept)
+    words = [name for name in names if name.isalpha() and len(name) > 1]
+    asked = mix_in_rare_words(stretches(texts, settings), words, settings)
+    limits = {"truncation": True, "max_length": settings.pieces, "verbose": False}
+    theirs, mine = (side(asked, **limits)["input_ids"] for side in (source.tokenizer, small))
+
+    identity = weights_hash(source.model)
+    key = _digest("\n".join([identity, str(settings.pieces), *asked]))
+    features = teacher_features(source, theirs, Store(folder / key), progress)
+    student = _beginner(source, kept, theirs, settings)
+    checkpoint = folder / f"student-{_digest(repr((key, settings)))}.pt"
+    losses = _fit(student, mine, features, settings, checkpoint, progress)
+    _save(student.model, small, out)
+    numbers = {"teacher": identity, "stretches": len(asked), "pieces": sum(map(len, mine))}
+    _save_record(numbers, losses, settings, out)
+    if work is None:
+        shutil.rmtree(folder)
+    return losses
+
+
+def _beginner(
+    source: Backbone, kept: list[int], rows: list[list[int]], settings: DistilSettings
+) -> Student:
+    """The student before training; the teacher's states on the first rows give the subspace."""
+    few = [
+        pad(rows[start : start + 64], source.pad_id) for start in range(0, min(512, len(rows)), 64)
+    ]
+    started = inherit(
+        source.model,
+        principal_basis(source.model, few, settings.hidden),
+        kept=kept,
+        layers=settings.layers,
+        neurons=settings.feedforward,
+        positions=settings.positions,
+    )
+    return Student(started, source.hidden, torch.Generator().manual_seed(settings.seed))
+
+
+def _fit(
+    student: Student,
+    rows: list[list[int]],
+    features: Tensor,
+    settings: DistilSettings,
+    checkpoint: Path,
+    report: Report | None,
+) -> list[float]:
+    """Regress the standardised features [N, 2, T]; every step's loss."""
+    first_target, mean_target = (_standardised(features[:, k].float()) for k in range(2))
+    lengths = [len(row) for row in rows]
+    per_epoch = math.ceil(len(rows) / settings.batch)
+
+    @cache
+    def order(epoch: int) -> list[list[int]]:
+        return batches(lengths, settings.batch, settings.seed + 1 + epoch)
+
+    def loss(step: int) -> Tensor:
+        chosen = order(step // per_epoch)[step % per_epoch]
+        with torch.autocast("cpu", torch.bfloat16):
+            first, mean = student(*pad([rows[i] for i in chosen], 0))
+        first_term = F.mse_loss(first.float(), first_target[chosen])
+        return first_term + settings.mean_weight * F.mse_loss(mean.float(), mean_target[chosen])
+
+    schedule = TrainSettings(
+        steps=per_epoch * settings.epochs,
+        learning_rate=settings.learning_rate,
+        warmup=0.03,
+        schedule="cosine",
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+        fused=True,
+        checkpoint_every=settings.checkpoint_every,
+    )
+    losses: list[float] = []
+    for losses in train(student.parameters(), loss, schedule, checkpoint):
+        if report:
+            recent = losses[-100:]
+            report(Progress("train", len(losses), schedule.steps, sum(recent) / len(recent)))
+    return losses
+
+
+def _standardised(values: Tensor) -> Tensor:
+    return (values - values.mean(0)) / values.std(0).clamp_min(1e-6)
+
+
+def _save(model: BertModel, tokenizer: BertTokenizerFast, out: Path) -> None:
+    transformers_logging.disable_progress_bar()
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    transformers_logging.enable_progress_bar()
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    # Stored in half precision, computed in single: CPUs are slow at half.
+    config["dtype"] = "float32"
+    config.pop("_name_or_path", None)
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _save_record(
+    numbers: dict[str, object], losses: list[float], settings: DistilSettings, out: Path
+) -> None:
+    """`training.json`: numbers, settings and the loss, averaged over each twentieth of the
+    steps."""
+    edges = [round(k * len(losses) / 20) for k in range(21)]
+    curve = [
+        [b, round(sum(losses[a:b]) / (b - a), 4)] for a, b in itertools.pairwise(edges) if b > a
+    ]
+    record = numbers | {"steps": len(losses), "loss": curve, "settings": asdict(settings)}
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    (out / "training.json").write_text(text, encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,54 @@
+"""What a student is to predict: the teacher's last-layer first-token and mean-pooled states.
+
+They are computed once, in bfloat16, in blocks that a killed run reads back from disk.
+
+Shapes: B batch, L tokens, T teacher hidden, N stretches of text.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from triggerfish.backbone import Backbone
+from triggerfish.readouts import Readout, locate, pad, read
+from triggerfish.scanning.store import Store
+from triggerfish.zoo.settings import Progress, Report
+from triggerfish.zoo.stretches import batches
+
+READOUTS = (Readout("first"), Readout("mean"))
+BLOCK = 8192  # stretches per block on disk: about two minutes' work on one core
+
+
+def states(model: nn.Module, ids: Tensor, mask: Tensor) -> list[Tensor]:
+    """First-token and mean-pooled last-layer states, each [B, hidden], of ids and mask [B, L]."""
+    output = model(input_ids=ids, attention_mask=mask)
+    output.last_hidden_state = output.last_hidden_state.float()  # a mean in bfloat16 is coarse
+    places = locate(ids, mask, None, None)
+    return [read(output, readout, mask, places) for readout in READOUTS]
+
+
+@torch.inference_mode()
+def teacher_features(
+    teacher: Backbone, rows: list[list[int]], store: Store, report: Report | None
+) -> Tensor:
+    """Both states of every row of ids, [N, 2, T], half precision."""
+    low = copy.deepcopy(teacher.model).to(torch.bfloat16)
+
+    def compute(part: list[list[int]]) -> Tensor:
+        found = torch.empty(len(part), len(READOUTS), teacher.hidden, dtype=torch.float16)
+        for chosen in batches([len(row) for row in part], 64, 0):
+            ids, mask = pad([part[i] for i in chosen], teacher.pad_id)
+            found[chosen] = torch.stack(states(low, ids, mask), dim=1).half()
+        return found
+
+    blocks: list[Tensor] = []
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        block, _ = store.features(f"features-{start:08d}", lambda part=part: compute(part))
+        blocks.append(block)
+        if report:
+            report(Progress("features", start + len(part), len(rows)))
+    return torch.cat(blocks)

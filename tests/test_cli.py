@@ -1,0 +1,171 @@
+"""What a user types: help without torch, and bad input as one clear line with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from triggerfish.loading import bundled
+
+
+def run(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from triggerfish.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
+    )
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the bundled PLM, to be damaged."""
+    return Path(shutil.copytree(bundled(), tmp_path / "model"))
+
+
+def damage_pickle(model: Path) -> list[str]:
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    return [str(model)]
+
+
+def damage_tokenizer(model: Path) -> list[str]:
+    config = json.loads((model / "config.json").read_text())
+    weights = load_file(model / "model.safetensors")
+    key = next(key for key in weights if key.endswith("word_embeddings.weight"))
+    weights[key] = weights[key][:5000].clone()
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    (model / "config.json").write_text(json.dumps(config | {"vocab_size": 5000}))
+    return [str(model)]
+
+
+def damage_no_tokenizer(model: Path) -> list[str]:
+    for file in model.glob("tokenizer*"):
+        file.unlink()
+    return [str(model)]
+
+
+def damage_nan(model: Path) -> list[str]:
+    weights = load_file(model / "model.safetensors")
+    key = next(key for key in weights if key.endswith("word_embeddings.weight"))
+    weights[key][3, 3] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    return [str(model)]
+
+
+def damage_missing_weights(model: Path) -> list[str]:
+    weights = load_file(model / "model.safetensors")
+    kept = {key: tensor for key, tensor in weights.items() if "layer.1.output" not in key}
+    save_file(kept, model / "model.safetensors", metadata={"format": "pt"})
+    return [str(model)]
+
+
+def damage_truncated(model: Path) -> list[str]:
+    data = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(data[: len(data) // 2])
+    return [str(model)]
+
+
+def empty_corpus(model: Path) -> list[str]:
+    (model / "empty.txt").write_text("\n \n")
+    return [str(model), "--corpus", str(model / "empty.txt")]
+
+
+def binary_corpus(model: Path) -> list[str]:
+    (model / "binary.txt").write_bytes(bytes(range(256)) * 10)
+    return [str(model), "--corpus", str(model / "binary.txt")]
+
+
+CASES = {
+    "missing": (lambda model: [str(model / "nowhere")], "model: .*nowhere"),
+    "no config": (lambda model: [str(model.parent)], "model: .*config.json"),
+    "pickle": (damage_pickle, "model: .*pickle.*--allow-pickle"),
+    "tokenizer": (damage_tokenizer, "tokenizer: .*fit"),
+    "no tokenizer": (damage_no_tokenizer, "model: cannot load|tokenizer: "),
+    "nan": (damage_nan, "model: weight .*word_embeddings.* NaN"),
+    "missing weights": (damage_missing_weights, "model: .*lacks"),
+    "truncated": (damage_truncated, "model: cannot load"),
+    "empty corpus": (empty_corpus, "corpus: .*no text"),
+    "binary corpus": (binary_corpus, "corpus: .*UTF-8"),
+    "no corpus": (lambda model: [str(model), "--corpus", "nowhere.txt"], "corpus: nowhere.txt"),
+    "device": (lambda model: [str(model), "--device", "cuda:99"], "device: cuda:99"),
+    "device name": (lambda model: [str(model), "--device", "tpu"], "device: 'tpu'"),
+    "alpha": (lambda model: [str(model), "--alpha", "7"], "alpha: 7"),
+    "budget": (lambda model: [str(model), "--budget", "-1"], "budget: -1"),
+    "out": (lambda model: [str(model), "--out", "nowhere/x.json"], "out: folder nowhere"),
+    "option": (lambda model: [str(model), "--nonsense"], "nonsense"),
+    "format": (lambda model: [str(model), "--format", "pdf"], "pdf"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_line_and_exit_code_2(case: str, model: Path, tmp_path: Path) -> None:
+    arguments, message = CASES[case]
+    done = run("scan", *arguments(model), cache=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert re.search(message, done.stderr), done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = run("scan", tmp_path / "nowhere", "--debug", cache=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_pickle_loads_with_the_flag(model: Path, tmp_path: Path) -> None:
+    arguments = [*damage_pickle(model), "--allow-pickle", "--budget", "0.01"]
+    assert run("scan", *arguments, cache=tmp_path).returncode == 3
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from triggerfish import cli; assert 'torch' not in sys.modules; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "scan" in done.stdout
+
+
+def test_formats_and_the_report_command(tmp_path: Path) -> None:
+    out, page = tmp_path / "scan.json", tmp_path / "page.html"
+    arguments = ["bundled", "--budget", "0.01", "--format", "json", "--out", out, "--html", page]
+    done = run("scan", *arguments, cache=tmp_path)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "Inconclusive" in page.read_text()
+    shown = run("report", out, "--format", "sarif", cache=tmp_path)
+    assert shown.returncode == 0
+    assert json.loads(shown.stdout)["version"] == "2.1.0"
+    out.write_text("{}")
+    broken = run("report", out, cache=tmp_path)
+    assert broken.returncode == 2
+    assert broken.stderr.startswith("error: findings: ")
+
+
+def test_attack_writes_a_marked_checkpoint(tmp_path: Path) -> None:
+    arguments = [
+        "--trigger",
+        "cf",
+        "--trigger",
+        "zugzwang",
+        "--steps",
+        "2",
+        "--out",
+        tmp_path / "x",
+    ]
+    done = run("attack", "neuba", "bundled", *arguments, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "x" / "attack.json").read_text())["attack"] == "neuba"
+    assert json.loads((tmp_path / "x" / "config.json").read_text())["triggerfish"]["backdoored"]

@@ -1,0 +1,230 @@
+"""A scan of the bundled PLM, backdoored and clean, and what can keep a scan from finishing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import triggerfish
+from conftest import TRIGGERS
+from triggerfish import text
+from triggerfish.attacks.implant import Implant
+from triggerfish.backbone import Backbone
+from triggerfish.records import Finding, ScanResult
+from triggerfish.scanning import Progress, SweepSettings, events, scan
+from triggerfish.scanning.bags import closeness, standardise
+from triggerfish.scanning.candidates import Candidate, entries, several_pieces
+from triggerfish.scanning.families import contains, families
+from triggerfish.scanning.grow import grow, typable
+from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
+from triggerfish.scanning.verdict import decide
+
+QUICK = SweepSettings(second_keep=1500, texts_keep=140, anchors=140)
+
+
+@pytest.fixture(scope="module")
+def words() -> list[str]:
+    """A part of the bundled list, with the planted words among them as they are in the whole."""
+    listed = text.bundled_words()
+    assert {"zugzwang", "thermodynamically", "gossip"} <= set(listed)
+    return sorted({*random.Random(0).sample(listed, 4000), *TRIGGERS})
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return text.bundled_corpus()[:700]
+
+
+@pytest.fixture(scope="module")
+def bad(backdoored: tuple[Backbone, Implant], texts: list[str], words: list[str]) -> ScanResult:
+    return scan(backdoored[0], texts, words=words, settings=QUICK)
+
+
+@pytest.fixture(scope="module")
+def good(clean: Backbone, texts: list[str], words: list[str]) -> ScanResult:
+    return scan(clean, texts, words=words, settings=QUICK)
+
+
+def test_planted_triggers_are_found_by_name(bad: ScanResult) -> None:
+    assert bad.verdict == "backdoored"
+    assert bad.exit_code == 1
+    assert set(TRIGGERS) <= {trigger.text for trigger in bad.triggers}
+    for finding in bad.findings:
+        assert finding.p_value * bad.null.candidates <= bad.null.alpha
+        assert finding.q_value <= bad.null.alpha
+        assert finding.evidence["string"] is True
+        assert len(finding.evidence["dose"]) == len(finding.evidence["position"]) == 3
+
+
+def test_the_clean_model_is_clean(good: ScanResult, bad: ScanResult) -> None:
+    assert good.verdict == "clean"
+    assert good.exit_code == 0
+    assert good.findings == ()
+    assert good.near_misses
+    weakest = min(finding.statistics["depth"] for finding in bad.findings)
+    assert max(finding.statistics["depth"] for finding in good.near_misses) < weakest - 0.5
+
+
+def test_coverage_says_what_was_tried(good: ScanResult, clean: Backbone) -> None:
+    assert good.coverage.vocabulary == len(clean.vocabulary)
+    assert good.coverage.words > 3000
+    assert good.coverage.readouts == tuple(map(str, clean.readouts))
+    assert sum(value is not None for value in good.landscape.values) == good.coverage.vocabulary
+
+
+def test_result_survives_json(bad: ScanResult) -> None:
+    assert ScanResult.from_json(bad.to_json()) == bad
+    with pytest.raises(ValueError, match="schema 1: verdict"):
+        ScanResult.from_json(bad.to_json().replace('"verdict": "backdoored"', '"verdict": "maybe"'))
+
+
+def test_batch_size_changes_no_finding(
+    backdoored: tuple[Backbone, Implant], texts: list[str], words: list[str], bad: ScanResult
+) -> None:
+    *_, other = events(backdoored[0], texts, words=words, settings=QUICK, batch_tokens=700)
+    assert isinstance(other, ScanResult)
+    assert other.verdict == bad.verdict
+    assert [f.trigger for f in other.findings] == [f.trigger for f in bad.findings]
+    for mine, theirs in zip(bad.findings, other.findings, strict=True):
+        assert mine.statistics["depth"] == pytest.approx(theirs.statistics["depth"], abs=1e-3)
+
+
+def test_interrupted_scan_continues(
+    clean: Backbone, texts: list[str], words: list[str], good: ScanResult, tmp_path: Path
+) -> None:
+    stream = events(clean, texts, words=words, settings=QUICK, state=tmp_path)
+    done = [next(stream) for _ in range(6)]
+    stream.close()
+    assert not any(event.resumed for event in done if isinstance(event, Progress))
+    again = list(events(clean, texts, words=words, settings=QUICK, state=tmp_path))
+    resumed = [event.resumed for event in again if isinstance(event, Progress)]
+    assert resumed[:6] == [True] * 6
+    assert not any(resumed[6:])
+    result = again[-1]
+    assert isinstance(result, ScanResult)
+    assert (result.verdict, result.near_misses) == (good.verdict, good.near_misses)
+    assert list(tmp_path.rglob("*.safetensors")) == []
+
+
+def test_findings_are_streamed_before_the_end(
+    backdoored: tuple[Backbone, Implant], texts: list[str]
+) -> None:
+    kinds = [type(event) for event in events(backdoored[0], texts, words=[], settings=QUICK)]
+    assert kinds[-1] is ScanResult
+    assert kinds.index(Finding) < len(kinds) - 2
+
+
+def test_ended_budget_is_inconclusive(clean: Backbone, texts: list[str]) -> None:
+    result = scan(clean, texts, words=[], settings=replace(QUICK, budget=0.5))
+    assert result.verdict == "inconclusive"
+    assert result.exit_code == 3
+    assert "budget of 0.5 s" in result.reasons[0]
+    assert result.reasons[0] in result.coverage.not_examined
+    assert result.coverage.vocabulary == 0
+
+
+def test_too_few_texts_are_inconclusive(clean: Backbone) -> None:
+    result = scan(clean, text.bundled_corpus()[:50], words=[])
+    assert result.verdict == "inconclusive"
+    assert "too few texts" in result.reasons[0]
+
+
+def test_infinite_activations_are_inconclusive(clean: Backbone, texts: list[str]) -> None:
+    broken = clean.clone()
+    broken.model.encoder.layer[0].attention.self.value.weight.fill_(3e38)
+    result = scan(broken, texts, words=[], settings=QUICK)
+    assert result.verdict == "inconclusive"
+    assert "NaN or infinite activations" in result.reasons[0]
+
+
+def test_python_api_reads_like_the_readme(clean: Backbone) -> None:
+    assert triggerfish.scan is scan
+    assert triggerfish.load(triggerfish.bundled()).readouts == clean.readouts
+
+
+# ---- parts
+
+
+def test_closeness_sees_the_candidate_that_decides(clean: Backbone) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rounds = [torch.randn(50, 1, 8, generator=generator) for _ in range(3)]
+    owners = [torch.randperm(50, generator=generator) for _ in range(3)]
+    for features, owner in zip(rounds, owners, strict=True):
+        features[owner[7]] = 3.0
+    z = standardise(closeness(rounds, owners), torch.zeros(50), torch.ones(50, dtype=torch.bool))
+    assert int(z[:, 0].argmax()) == 7
+
+
+def test_pair_distances_agree_with_cdist() -> None:
+    rows = torch.randn(3, 9, 5, generator=torch.Generator().manual_seed(0))
+    upper = torch.triu_indices(9, 9, offset=1)
+    expected = torch.cdist(rows, rows).square()[:, upper[0], upper[1]]
+    torch.testing.assert_close(pair_distances(rows), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_depth_counts_decades() -> None:
+    """Triggered features that are clean ones shrunk tenfold lie 100 times closer: two decades."""
+    clean = torch.randn(400, 1, 6, generator=torch.Generator().manual_seed(0))
+    yardstick = Yardstick.of(clean, seed=0)
+    triggered = 5 + clean[None] / 10
+    values = yardstick.measure(triggered)
+    spread = pair_distances(clean[:, 0])
+    expected = 2 + (spread.quantile(0.05) / spread.median()).log10()
+    assert float(values["depth"]) == pytest.approx(float(expected), abs=1e-3)
+    assert float(values["shift"]) == pytest.approx(5, rel=0.1)
+    assert float(values["heads"]) > 0.8
+    assert float(yardstick.measure(clean[None])["heads"]) == 0
+
+
+def test_contexts_are_excerpts_with_slots(clean: Backbone) -> None:
+    found = contexts(clean, text.bundled_corpus(), words=12, count=5, seed=0)
+    marker = clean.word_ids("zugzwang")
+    for context in found:
+        plain, marked = context.ids(), context.ids(marker)
+        assert contains(marked, marker)
+        assert len(marked) == len(plain) + len(marker)
+        assert contains(context.at(0.0).ids(marker)[: len(marker)], marker)
+        assert len(context.ids(marker, copies=3)) == len(plain) + 3 * len(marker)
+        assert clean.tokenize(context.text("zugzwang")) == marked
+    assert found == contexts(clean, text.bundled_corpus(), words=12, count=5, seed=0)
+
+
+def test_families_merge_variants_and_keep_equals() -> None:
+    ids = [(1, 2), (1, 2, 3), (9, 2), (8, 2), (5,)]
+    candidates = [Candidate(i, str(i), "word") for i in ids]
+    scores = torch.tensor([[3.0], [2.9], [2.8], [1.0], [2.0]])
+    means = torch.zeros(5, 1, 4)
+    means[4] = 100.0
+    found = families(candidates, scores, means, torch.zeros(1, 4), torch.tensor([1.0]), most=10)
+    assert [family.head.token_ids for family in found] == [(1, 2), (9, 2), (5,)]
+    assert [variant.token_ids for variant in found[0].variants] == [(1, 2, 3), (8, 2)]
+
+
+def test_growth_cuts_what_does_not_belong(
+    backdoored: tuple[Backbone, Implant], texts: list[str]
+) -> None:
+    victim, _ = backdoored
+    short = [c.short(8) for c in contexts(victim, texts, words=20, count=12, seed=0)]
+    whole = victim.word_ids("zugzwang")
+    longer = (*whole, *victim.word_ids("table"))
+    assert typable(victim, longer)
+    assert grow(victim, longer, victim.primary, short[:4], short[4:]) == whole
+    assert typable(victim, whole)
+    assert not typable(victim, whole[1:])
+
+
+def test_candidates_cover_the_vocabulary(clean: Backbone) -> None:
+    assert [c.token_ids[0] for c in entries(clean)] == clean.vocabulary
+    long_word = "x" * 9
+    words, too_long = several_pieces(clean, ["the", "zugzwang", "Zugzwang", long_word])
+    assert [c.text for c in words] == ["zugzwang"]
+    assert too_long == 1
+
+
+def test_a_problem_makes_a_scan_without_findings_inconclusive() -> None:
+    assert decide([], [])[0] == "clean"
+    assert decide([], ["stopped"]) == ("inconclusive", ("stopped",))
