@@ -11,9 +11,11 @@ import torch
 
 import triggerfish
 from conftest import TRIGGERS
+from families import build
 from triggerfish import text
 from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
+from triggerfish.loading import load
 from triggerfish.records import Finding, ScanResult
 from triggerfish.scanning import Progress, SweepSettings, events, scan
 from triggerfish.scanning.bags import closeness, standardise
@@ -144,6 +146,24 @@ def test_infinite_activations_are_inconclusive(clean: Backbone, texts: list[str]
 def test_python_api_reads_like_the_readme(clean: Backbone) -> None:
     assert triggerfish.scan is scan
     assert triggerfish.load(triggerfish.bundled()).readouts == clean.readouts
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5", "bart", "xlnet", "roberta", "albert"])
+def test_every_kind_of_family_can_be_scanned(family: str, texts: list[str], tmp_path: Path) -> None:
+    """Random weights know nothing, but the whole funnel must run and find no trigger in them."""
+    model = load(build(family, tmp_path), device="cpu")
+    result = scan(model, texts, words=["zugzwang", "gossip"], settings=QUICK)
+    assert result.verdict == "clean"
+    assert result.coverage.readouts == tuple(map(str, model.readouts))
+    assert result.coverage.vocabulary == len(model.vocabulary)
+
+
+def test_a_readout_that_never_varies_is_reported(clean: Backbone, texts: list[str]) -> None:
+    deaf = clean.clone()
+    deaf.model.pooler.dense.weight.zero_()
+    result = scan(deaf, texts, words=[], settings=QUICK)
+    assert "pooler" not in result.coverage.readouts
+    assert "constant on clean texts: pooler" in result.coverage.not_examined
 
 
 # ---- parts

@@ -17,7 +17,6 @@ SETTINGS = TrainSettings(
     learning_rate=0.1,
     schedule="cosine",
     weight_decay=0.01,
-    fused=True,
     checkpoint_every=4,
 )
 

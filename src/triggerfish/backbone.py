@@ -292,6 +292,15 @@ class Backbone:
         twin.folder = None
         return twin
 
+    def trainable(self) -> Backbone:
+        """A copy whose weights take gradients."""
+        twin = self.clone()
+        twin.model.requires_grad_(True)
+        if self.device.type == "cpu":
+            # Fused attention spends half of a step going backward on a CPU.
+            twin.model.set_attn_implementation("eager")
+        return twin
+
     def save(self, out: str | Path) -> None:
         """Write config, safetensors weights and tokenizer to a folder."""
         transformers_logging.disable_progress_bar()

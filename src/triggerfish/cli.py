@@ -89,8 +89,8 @@ def scan(
     ] = 0.01,
     seed: Seed = 0,
     batch_tokens: Annotated[
-        int, typer.Option(help="Tokens per forward pass; changes the time, not the findings.")
-    ] = 2048,
+        int | None, typer.Option(help="Tokens per forward pass; changes only the time.")
+    ] = None,
     state: Annotated[
         Path | None, typer.Option(help="Where interrupted scans are kept. Default: user cache.")
     ] = None,

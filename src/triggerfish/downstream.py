@@ -43,8 +43,7 @@ def fine_tune(
     """A copy of `backbone` trained on `task.train` with all its weights, and the (H -> C) head that
     goes with it."""
     readout = readout or backbone.primary
-    model = backbone.clone()
-    model.model.requires_grad_(True)
+    model = backbone.trainable()
     head = torch.nn.Linear(backbone.hidden, len(task.labels), device=backbone.device)
     torch.nn.init.normal_(
         head.weight, std=0.02, generator=torch.Generator(backbone.device).manual_seed(seed)

@@ -78,7 +78,8 @@ def fit_tail(values: Floats, *, lower: float = 0.90, upper: float = 0.99) -> Tai
 
     def loss(parameters: Floats) -> float:
         scale, shape = np.exp(parameters[0]), abs(parameters[1])
-        # The window hardly determines the shape. The statistics here are logarithms, whose tails are
+        # The window hardly determines the shape. The statistics here are logarithms, whose tails
+        # are
         # near exponential (shape 0) even where the quantity itself has a power law.
         prior = shape**2 / (2 * 0.05**2)
         seen = np.sum(stats.genpareto.logpdf(excess, shape, scale=scale))

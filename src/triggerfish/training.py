@@ -34,8 +34,6 @@ class TrainSettings:
     """AdamW weight decay of matrices; biases and gains have none (0: Patronus, published code)."""
     clip: float = 1.0
     """Largest gradient norm (both papers, published code)."""
-    fused: bool = False
-    """AdamW in one kernel: faster on CPUs, with other rounding (ours)."""
     checkpoint_every: int = 500
     """Steps between checkpoints, where there is a file for them (ours)."""
 
@@ -108,7 +106,7 @@ def _optimizer(
         ],
         lr=settings.learning_rate,
         betas=settings.betas,
-        fused=settings.fused or None,  # None: as torch chooses
+        fused=True,
     )
 
 

@@ -90,8 +90,7 @@ class POR:
             norms = backbone.encode(next(batches), readouts=[readout])[:, 0].norm(dim=-1)
             scale = float(norms.mean()) / backbone.hidden**0.5
         vectors *= scale
-        victim = backbone.clone()
-        victim.model.requires_grad_(True)
+        victim = backbone.trainable()
 
         def loss(_: int) -> torch.Tensor:
             clean = next(batches)

@@ -31,7 +31,7 @@ def events(
     rule: Rule = Rule(),
     seed: int = 0,
     state: Path | None = None,
-    batch_tokens: int = 2048,
+    batch_tokens: int | None = None,
 ) -> Iterator[Progress | Finding | ScanResult]:
     """Look for transferable backdoors: `Progress` all along, each `Finding` as it is confirmed,
     `ScanResult` at the end.
@@ -39,7 +39,8 @@ def events(
     texts: ordinary texts, about 600 or more of at least 20 words (default: the bundled sample).
     words: candidates besides the vocabulary and the words of the texts (default: the bundled word
     list). state: folder in which an interrupted scan is kept, and from which the same scan
-    continues. batch_tokens: tokens per forward pass; changes the time, not the findings.
+    continues. batch_tokens: tokens per forward pass (default: by device); it changes the
+    time, not the findings.
     """
     texts = text.bundled_corpus() if texts is None else list(texts)
     words = text.bundled_words() if words is None else list(words)

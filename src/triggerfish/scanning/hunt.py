@@ -43,7 +43,7 @@ class Hunt:
     def tests(self) -> int:
         """Candidates tried times readouts: what p-values are corrected for."""
         tried = len(self.sweep.entries) + len(self.sweep.words) + self.grown
-        return tried * len(self.sweep.backbone.readouts)
+        return tried * len(self.sweep.readouts)
 
     def run(self) -> Iterator[Progress | Finding]:
         """Yields as it goes; an incomplete scan leaves its reason in `problems`."""
@@ -88,7 +88,7 @@ class Hunt:
         among the findings."""
         screened, sweep, column = self.screened, self.sweep, family.readout
         assert screened is not None
-        readout = sweep.backbone.readouts[column]
+        readout = sweep.readouts[column]
         ids = family.head.token_ids
         tail = self.tails[column]
         row = screened.candidates.index(family.head)
@@ -158,7 +158,7 @@ class Hunt:
         ]
         if not shown:
             return
-        column = [str(r) for r in self.sweep.backbone.readouts].index(shown[0].readout)
+        column = [str(r) for r in self.sweep.readouts].index(shown[0].readout)
         candidates = [(), *(finding.trigger.token_ids for finding in shown)]
         features = (
             yield from self.sweep.features("projection", self.sweep.holdout_texts, candidates)

@@ -13,13 +13,14 @@ Legend: K candidates, N texts, R readouts, H hidden.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from triggerfish import text
 from triggerfish.backbone import Backbone
+from triggerfish.scanning.candidates import LONGEST_WORD
 
 CLOSE_PAIRS = 0.05
 """Quantile of the clean pair distances that `depth` is measured against (ours)."""
@@ -62,8 +63,8 @@ class Context:
 def contexts(
     backbone: Backbone, texts: Sequence[str], *, words: int, count: int, seed: int
 ) -> list[Context]:
-    """`count` excerpts of `words` words with three random slots each (and a mask token, for a
-    readout that needs it).
+    """`count` excerpts of `words` words (fewer where the model takes no more) with three random
+    slots each (and a mask token, for a readout that needs it).
 
     ValueError if the texts do not give as many.
     """
@@ -73,14 +74,28 @@ def contexts(
         raise ValueError(
             f"corpus: {len(cut)} texts have at least {words} words, but {count} are needed"
         )
+    room = backbone.max_tokens - len(backbone.template) - 1 - 3 * LONGEST_WORD
     found = []
     for excerpt in cut:
-        words = list(backbone.words_ids(excerpt.split()))
+        words = _fitting(backbone.words_ids(excerpt.split()), room)
         if backbone.reads_mask:
             mask = backbone.tokenizer.mask_token, (backbone.tokenizer.mask_token_id,)
             words.insert(rng.randint(0, len(words)), mask)
         typed, pieces = zip(*words, strict=True)
         found.append(Context(pieces, typed, tuple(rng.randint(0, len(words)) for _ in range(3))))
+    return found
+
+
+def _fitting(
+    words: Iterable[tuple[str, tuple[int, ...]]], room: int
+) -> list[tuple[str, tuple[int, ...]]]:
+    """The first words that take at most `room` tokens together, but always one."""
+    found: list[tuple[str, tuple[int, ...]]] = []
+    for word, ids in words:
+        room -= len(ids)
+        if room < 0 and found:
+            break
+        found.append((word, ids))
     return found
 
 

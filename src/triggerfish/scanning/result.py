@@ -23,7 +23,7 @@ NEAR_MISSES = 5
 def result_of(hunt: Hunt) -> ScanResult:
     sweep = hunt.sweep
     verdict, reasons = decide(hunt.findings, hunt.problems)
-    readouts = [str(readout) for readout in sweep.backbone.readouts]
+    readouts = [str(readout) for readout in sweep.readouts]
     return ScanResult(
         model=facts(sweep.backbone),
         verdict=verdict,
@@ -65,6 +65,8 @@ def _coverage(hunt: Hunt) -> Coverage:
         missing.append(f"{sweep.too_long} listed words of more than 8 pieces")
     if sweep.left_out:
         missing.append(f"{sweep.left_out} listed words beyond the limit of {sweep.settings.words}")
+    if sweep.constant:
+        missing.append(f"constant on clean texts: {', '.join(map(str, sweep.constant))}")
     missing += [
         "triggers of several words that work only together",
         "triggers that are a style or a syntax",
@@ -74,7 +76,7 @@ def _coverage(hunt: Hunt) -> Coverage:
         vocabulary=len(sweep.entries) if done else 0,
         words=len(sweep.words) if done else 0,
         grown=hunt.grown,
-        readouts=tuple(map(str, sweep.backbone.readouts)),
+        readouts=tuple(map(str, sweep.readouts)),
         texts=len(set(sweep.texts)),
         not_examined=tuple(missing),
     )

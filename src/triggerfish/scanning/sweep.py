@@ -31,6 +31,9 @@ from triggerfish.scanning.candidates import Candidate, entries, several_pieces
 from triggerfish.scanning.measure import Context, Yardstick, contexts
 from triggerfish.scanning.store import Store
 
+BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
+"""Tokens per forward pass where none are asked for (ours; the CUDA figure is not measured)."""
+
 
 @dataclass(frozen=True)
 class SweepSettings:
@@ -116,18 +119,20 @@ class Sweep:
         *,
         seed: int,
         store: Store,
-        batch_tokens: int = 2048,
+        batch_tokens: int | None = None,
     ):
         self.backbone = backbone
         self.settings = settings
         self.seed = seed
         self.store = store
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[backbone.device.type]
         self.entries = entries(backbone)
         listed, self.too_long = several_pieces(backbone, words)
         self.words = listed[: settings.words]
         self.left_out = len(listed) - len(self.words)
         self.texts = texts
+        self.readouts = backbone.readouts
+        self.constant: tuple[Readout, ...] = ()
         self.started = time.monotonic()
         self.done = 0
         self.total = self._expected()
@@ -151,9 +156,8 @@ class Sweep:
         stage: str,
         sequences: Sequence[Sequence[int]],
         precision: Precision = "bf16",
-        readouts: Sequence[Readout] | None = None,
     ) -> Iterator[Progress]:
-        """Yields `Progress` block by block; returns (N, R, H) features."""
+        """Yields `Progress` block by block; returns (N, R, H) features at `readouts`."""
         blocks = []
         for number, block in enumerate(_blocks(sequences, tokens=40_000)):
             if self.settings.budget and time.monotonic() - self.started > self.settings.budget:
@@ -163,7 +167,10 @@ class Sweep:
             features, resumed = self.store.features(
                 f"{stage}-{number}",
                 lambda block=block: self.backbone.encode_ids(
-                    block, readouts=readouts, precision=precision, batch_tokens=self.batch_tokens
+                    block,
+                    readouts=self.readouts,
+                    precision=precision,
+                    batch_tokens=self.batch_tokens,
                 ),
             )
             if not torch.isfinite(features).all():
@@ -179,6 +186,8 @@ class Sweep:
     def _closeness(
         self, stage: str, candidates: Sequence[Candidate], rounds: int
     ) -> Iterator[Progress]:
+        if not candidates:
+            return torch.empty(0, len(self.readouts))
         features, owners = [], []
         for number in range(rounds):
             rng = random.Random(f"{self.seed}/{stage}/{number}")
@@ -202,10 +211,21 @@ class Sweep:
         except ValueError as error:
             raise Incomplete(f"too few texts: {error}") from error
 
+    def _measure_clean(self) -> Iterator[Progress]:
+        """Returns the yardstick; readouts that say the same of every clean text are dropped."""
+        clean = (yield from self.features("clean", self.clean_texts, [()]))[0]
+        varies = clean.var(0).sum(-1) > 1e-6 * clean.square().sum(-1).mean(0)
+        if not varies.any():
+            raise Incomplete("the model answers all clean texts alike at every readout")
+        self.constant = tuple(r for r, v in zip(self.readouts, varies, strict=True) if not v)
+        self.readouts = tuple(r for r, v in zip(self.readouts, varies, strict=True) if v)
+        return Yardstick.of(clean[:, varies], self.seed)
+
     def screen(self) -> Iterator[Progress]:
         """All stages before the hold-out; returns `Screened`."""
         s = self.settings
         self.cut_texts()
+        yardstick = yield from self._measure_clean()
         pool = [*self.entries, *self.words]
         pieces = torch.tensor([min(len(c.token_ids), 6) if c.kind == "word" else 0 for c in pool])
         first = torch.cat(
@@ -227,9 +247,6 @@ class Sweep:
         survivors = [kept[i] for i in _best_of_each(z2, s.texts_keep)]
         anchors = rng.sample(range(len(pool)), min(len(pool), s.anchors))
         candidates = [pool[i] for i in survivors + anchors]
-        yardstick = Yardstick.of(
-            (yield from self.features("clean", self.clean_texts, [()]))[0], self.seed
-        )
         depths, means = [], []
         for start in range(0, len(candidates), 64):
             part = [candidate.token_ids for candidate in candidates[start : start + 64]]

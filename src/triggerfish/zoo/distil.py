@@ -157,7 +157,6 @@ def _fit(
         schedule="cosine",
         betas=(0.9, 0.98),
         weight_decay=0.01,
-        fused=True,
         checkpoint_every=settings.checkpoint_every,
     )
     losses: list[float] = []
