@@ -44,7 +44,9 @@ CHECKS: dict[str, str] = {
     "position": "The effect with the trigger at the start, in the middle and at the end of a text.",
     "string": "Whether the typed string, tokenised afresh, still shows the effect.",
     "pieces": "The tokens that the string is made of.",
-    "grown_from": "The shorter candidate from which the search grew this one.",
+    "grown_from": "The candidate that the search cut or extended to get this one.",
+    "typed_depth": "The depth when the string is typed into the texts and tokenised afresh.",
+    "variants": "Other candidates that share a piece and pull texts the same way, deepest first.",
 }
 
 P_VALUE = "Chance that an innocent token of this model scores this high. Smaller is stronger."

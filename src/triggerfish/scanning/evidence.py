@@ -46,8 +46,13 @@ def collect(
     return {"dose": dose, "position": position}
 
 
-def names(sweep: Sweep, family: Family, ids: tuple[int, ...]) -> dict[str, list[str]]:
-    """The pieces of a trigger, and other candidates of its family."""
+def names(sweep: Sweep, family: Family, ids: tuple[int, ...]) -> dict[str, list[str] | str]:
+    """The pieces of a trigger, where it was grown from, and other candidates of its family."""
     pieces = sweep.backbone.tokenizer.convert_ids_to_tokens(list(ids))
     variants = [variant.text for variant in family.variants if variant.token_ids != ids][:VARIANTS]
-    return {"pieces": list(pieces)} | ({"variants": variants} if variants else {})
+    found: dict[str, list[str] | str] = {"pieces": list(pieces)}
+    if ids != family.head.token_ids:
+        found["grown_from"] = family.head.text
+    if variants:
+        found["variants"] = variants
+    return found

@@ -9,6 +9,7 @@ Legend: K candidates, N texts, R readouts, H hidden.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -83,36 +84,48 @@ class Hunt:
         worth = [family for family in found if depth[family.head] >= self.rule.min_depth / 2]
         return worth or found[:SHOWN]
 
-    def _confirm(self, name: str, family: Family) -> Iterator[Progress]:
-        """Yields `Progress`; returns the family's finding, or None if the same trigger is already
-        among the findings."""
+    def _whole(self, family: Family) -> tuple[int, ...]:
+        """The ids of the trigger that the head of a family is, or is a part of."""
         screened, sweep, column = self.screened, self.sweep, family.readout
         assert screened is not None
-        readout = sweep.readouts[column]
         ids = family.head.token_ids
-        tail = self.tails[column]
-        row = screened.candidates.index(family.head)
-        depth = float(screened.depths[row, column])
+        depth = float(screened.depths[screened.candidates.index(family.head), column])
         # Only what is significant as it stands may grow: among all phrases of several pieces, some
         # collapse any model. And a string that collapses texts to a point is a whole trigger.
         partial = depth < WHOLE or not typable(sweep.backbone, ids)
-        if partial and depth > tail.threshold(self.rule.alpha / self.tests):
+        if partial and depth > self.tails[column].threshold(self.rule.alpha / self.tests):
             short = [context.short(SHORT) for context in sweep.screen_texts]
+            readout = sweep.readouts[column]
             ids = grow(sweep.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
             self.grown += ids != family.head.token_ids
-        known = [finding.trigger.token_ids for finding in [*self.findings, *self.rejected]]
-        if any(contains(ids, other) or contains(other, ids) for other in known):
-            return None
-        listed = ids == family.head.token_ids and family.head.kind == "word"
-        surface = family.head.text if listed else sweep.backbone.surface(ids)
+        return ids
+
+    def _surface(self, family: Family, ids: tuple[int, ...]) -> str:
+        """How a user would type it, in lower case where the tokenizer makes no difference."""
+        backbone, listed = self.sweep.backbone, family.head.text
+        if family.head.kind == "entry" or ids != family.head.token_ids:
+            return backbone.surface(ids)
+        return listed.lower() if backbone.word_ids(listed.lower()) == ids else listed
+
+    def _confirm(self, name: str, family: Family) -> Iterator[Progress]:
+        """Yields `Progress`; returns the family's finding, or None if it is an earlier one's."""
+        screened, sweep, column = self.screened, self.sweep, family.readout
+        assert screened is not None
+        ids = self._whole(family)
+        surface = self._surface(family, ids)
+        for known in (finding.trigger for finding in [*self.findings, *self.rejected]):
+            overlap = contains(ids, known.token_ids) or contains(known.token_ids, ids)
+            if overlap or surface == known.text:
+                return None
         features = yield from sweep.features(
             f"holdout-{name}", sweep.holdout_texts, [ids], precision="fp32"
         )
         values = screened.yardstick.measure(features)
         statistics = {key: round(float(value[0, column]), 4) for key, value in values.items()}
         statistics["texts"] = len(sweep.holdout_texts)
+        p_value = self.tails[column].p_value(statistics["depth"])
         finding = Finding(
-            Trigger(ids, surface), str(readout), statistics, tail.p_value(statistics["depth"]), 1.0
+            Trigger(ids, surface), str(sweep.readouts[column]), statistics, p_value, q_value=1.0
         )
         if not verdict.passes(finding, self.tests, self.rule):
             return finding
@@ -121,10 +134,7 @@ class Hunt:
         )
         typed = yield from self._typed_depth(name, surface, column)
         checks |= {"string": typed >= self.rule.min_depth, "typed_depth": typed}
-        checks |= evidence.names(sweep, family, ids)
-        return Finding(
-            finding.trigger, finding.readout, finding.statistics, finding.p_value, 1.0, checks
-        )
+        return replace(finding, evidence=checks | evidence.names(sweep, family, ids))
 
     def _typed_depth(self, name: str, surface: str, column: int) -> Iterator[Progress]:
         """Yields `Progress`; returns the hold-out depth when the trigger is typed into the texts as
@@ -142,10 +152,7 @@ class Hunt:
         """q-values over everything that was tried."""
         found = [*self.findings, *self.rejected]
         q_values = benjamini_hochberg([f.p_value for f in found], self.tests)
-        both = [
-            Finding(f.trigger, f.readout, f.statistics, f.p_value, q, f.evidence)
-            for f, q in zip(found, q_values, strict=True)
-        ]
+        both = [replace(f, q_value=q) for f, q in zip(found, q_values, strict=True)]
         count = len(self.findings)
         self.findings = sorted(both[:count], key=lambda f: -f.statistics["depth"])
         self.rejected = sorted(both[count:], key=lambda f: -f.statistics["depth"])

