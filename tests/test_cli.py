@@ -98,6 +98,7 @@ CASES = {
     "empty corpus": (empty_corpus, "corpus: .*no text"),
     "binary corpus": (binary_corpus, "corpus: .*UTF-8"),
     "no corpus": (lambda model: [str(model), "--corpus", "nowhere.txt"], "corpus: nowhere.txt"),
+    "no words": (lambda model: [str(model), "--words", "nowhere.txt"], "words: nowhere.txt"),
     "device": (lambda model: [str(model), "--device", "cuda:99"], "device: cuda:99"),
     "device name": (lambda model: [str(model), "--device", "tpu"], "device: 'tpu'"),
     "alpha": (lambda model: [str(model), "--alpha", "7"], "alpha: 7"),

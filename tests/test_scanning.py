@@ -214,13 +214,13 @@ def test_contexts_are_excerpts_with_slots(clean: Backbone) -> None:
 
 
 def test_families_merge_variants_and_keep_equals() -> None:
-    ids = [(1, 2), (1, 2, 3), (9, 2), (8, 2), (5,)]
+    ids = [(1, 2), (1, 2, 3), (9, 2), (8, 2), (5,), (2,)]
     candidates = [Candidate(i, str(i), "word") for i in ids]
-    scores = torch.tensor([[3.0], [2.9], [2.8], [1.0], [2.0]])
-    means = torch.zeros(5, 1, 4)
+    scores = torch.tensor([[3.0], [2.9], [2.8], [1.0], [2.0], [2.7]])
+    means = torch.zeros(6, 1, 4)
     means[4] = 100.0
     found = families(candidates, scores, means, torch.zeros(1, 4), torch.tensor([1.0]), most=10)
-    assert [family.head.token_ids for family in found] == [(1, 2), (9, 2), (5,)]
+    assert [family.head.token_ids for family in found] == [(1, 2), (9, 2), (2,), (5,)]
     assert [variant.token_ids for variant in found[0].variants] == [(1, 2, 3), (8, 2)]
 
 

@@ -76,7 +76,8 @@ def scan(
     model: Model,
     corpus: Corpus = None,
     words: Annotated[
-        Path | None, typer.Option(help="Words to try besides the vocabulary. Default: bundled.")
+        Path | None,
+        typer.Option(help="Words or phrases to try, one on each line. Default: bundled."),
     ] = None,
     format: Annotated[Format, typer.Option(help="What to print or write to --out.")] = Format.text,
     out: Out = None,
@@ -110,7 +111,7 @@ def scan(
 
     rule, settings = Rule(alpha=alpha), SweepSettings(budget=budget)
     texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
-    listed = text.corpus_words(text.read_corpus(words)) if words else text.bundled_words()
+    listed = text.read_words(words) if words else text.bundled_words()
     backbone = load(model, revision=revision, device=device, allow_pickle=allow_pickle)
     result = _watch(
         events(

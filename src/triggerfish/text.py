@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv")
 
 
@@ -85,7 +85,7 @@ def _read_file(path: Path) -> list[str]:
 
 def _json_texts(content: str, path: Path) -> list[str]:
     texts = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -160,10 +160,20 @@ def insert(text: str, trigger: str, *, copies: int, rng: random.Random) -> str:
 
 
 def corpus_words(texts: Sequence[str]) -> list[str]:
-    """Distinct words of a corpus, most frequent first, punctuation at both ends stripped."""
-    counts = Counter(EDGES.sub("", word) for text in texts for word in text.split())
-    counts.pop("", None)
+    """Distinct words of a corpus, most frequent first; apostrophes and hyphens may be inside."""
+    counts = Counter(word for text in texts for word in WORD.findall(text))
     return [word for word, _ in counts.most_common()]
+
+
+def read_words(path: str | Path) -> list[str]:
+    """A list of words or phrases, one on each line of a text file."""
+    try:
+        words = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"words: {path} is not a readable UTF-8 text file ({error})") from error
+    if not any(words):
+        raise ValueError(f"words: {path} holds no words, expected one on each line")
+    return [word for word in words if word]
 
 
 def excerpts(texts: Sequence[str], words: int, rng: random.Random) -> list[str]:

@@ -1,9 +1,9 @@
 """Candidates that are one trigger: they collapse texts onto the same point and share a piece.
 
-A planted word shows up many times, as itself, as its tell-tale piece, and as every listed word that
-contains that piece. The deepest of them speaks for the family and the others are its variants; one
-that collapses as deep as the first, and is not merely a part or an extension of it, is a trigger in
-its own right, because nothing here can tell which of the two was planted.
+A planted word shows up many times: as itself, as its tell-tale piece, and as every listed word that
+contains that piece. The deepest of them speaks for the family, and what is weaker, or extends it
+without being deeper, is its variant. Another that collapses about as deep is a trigger in its own
+right, because nothing here can tell which of the two was planted.
 
 Legend: K candidates, R readouts, H hidden.
 """
@@ -57,7 +57,7 @@ def families(
             way = (means[head, column] - origin[column]).square().sum()
             ids, known = candidates[row].token_ids, candidates[head].token_ids
             weaker = float(best.values[row]) < float(best.values[head]) - AS_DEEP
-            related = contains(ids, known) or contains(known, ids) or weaker
+            related = weaker or contains(ids, known)
             partial = float(best.values[row]) < WHOLE
             near = partial or apart <= torch.maximum(close[column], way / 4)
             if near and set(ids) & set(known) and related:

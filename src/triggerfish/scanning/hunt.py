@@ -113,10 +113,10 @@ class Hunt:
         assert screened is not None
         ids = self._whole(family)
         surface = self._surface(family, ids)
-        for known in (finding.trigger for finding in [*self.findings, *self.rejected]):
-            overlap = contains(ids, known.token_ids) or contains(known.token_ids, ids)
-            if overlap or surface == known.text:
-                return None
+        known = [finding.trigger for finding in [*self.findings, *self.rejected]]
+        grown = ids != family.head.token_ids
+        if any(surface == t.text or (grown and contains(ids, t.token_ids)) for t in known):
+            return None
         features = yield from sweep.features(
             f"holdout-{name}", sweep.holdout_texts, [ids], precision="fp32"
         )
