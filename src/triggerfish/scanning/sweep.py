@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ from triggerfish.scanning.candidates import Candidate, entries, several_pieces
 from triggerfish.scanning.measure import Context, Yardstick, contexts
 from triggerfish.scanning.store import Store
 
+SAME_PIECE = 8
+"""Candidates with the same tell-tale piece that a readout may send on to ordinary texts (ours)."""
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
 """Tokens per forward pass where none are asked for (ours; the CUDA figure is not measured)."""
 
@@ -239,12 +242,16 @@ class Sweep:
         rng = random.Random(f"{self.seed}/anchors")
         kept = _best_of_each(z, s.second_keep)
         others = sorted(set(range(len(pool))) - set(kept))
-        rows = kept + rng.sample(others, min(len(others), s.second_keep // 2))
+        # As many innocents as survivors: two triggers in one bag spoil it for both.
+        rows = kept + rng.sample(others, min(len(others), s.second_keep))
         second = yield from self._closeness("second", [pool[i] for i in rows], s.second_rounds)
         is_anchor = torch.arange(len(rows)) >= len(kept)
         z2 = standardise(second, pieces[torch.tensor(rows)], is_anchor)[: len(kept)]
 
-        survivors = [kept[i] for i in _best_of_each(z2, s.texts_keep)]
+        # A bag that was spoilt at one look must not hide a trigger that stood out at the other.
+        score = torch.maximum(z2, z[torch.tensor(kept)])
+        told = _telltales([pool[i] for i in kept], score.max(1).values, pool)
+        survivors = [kept[i] for i in _best_of_each(score, s.texts_keep, told)]
         anchors = rng.sample(range(len(pool)), min(len(pool), s.anchors))
         candidates = [pool[i] for i in survivors + anchors]
         depths, means = [], []
@@ -280,12 +287,40 @@ class Sweep:
         return flat.view(len(candidates), len(texts), *flat.shape[1:])
 
 
-def _best_of_each(scores: torch.Tensor, keep: int) -> list[int]:
+def _best_of_each(
+    scores: torch.Tensor, keep: int, telltales: Sequence[int] | None = None
+) -> list[int]:
     """Rows that are among the highest of any column, about `keep` in all, ascending: no readout
-    crowds out another."""
+    crowds out another, and no tell-tale piece (one for each row) takes more than its share."""
     per_column = max(1, keep // scores.shape[1])
-    order = scores.argsort(dim=0, descending=True, stable=True)[:per_column]
-    return sorted(set(order.flatten().tolist()))
+    found: set[int] = set()
+    for column in scores.argsort(dim=0, descending=True, stable=True).T.tolist():
+        seen: Counter[int] = Counter()
+        admitted = 0
+        for row in column:
+            if telltales is not None:
+                seen[telltales[row]] += 1
+                if seen[telltales[row]] > SAME_PIECE:
+                    continue
+            found.add(row)
+            admitted += 1
+            if admitted == per_column:
+                break
+    return sorted(found)
+
+
+def _telltales(
+    candidates: Sequence[Candidate], scores: torch.Tensor, pool: Sequence[Candidate]
+) -> list[int]:
+    """For each candidate the piece that is most over-represented among the highest scores: a
+    planted piece lifts every word that contains it, and some are part of a hundred words."""
+    top = scores.argsort(descending=True, stable=True)[:500].tolist()
+    high = Counter(piece for row in top for piece in set(candidates[row].token_ids))
+    everywhere = Counter(piece for candidate in pool for piece in set(candidate.token_ids))
+    return [
+        max(candidate.token_ids, key=lambda piece: (high[piece] / everywhere[piece], piece))
+        for candidate in candidates
+    ]
 
 
 def _blocks(sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[list[Sequence[int]]]:
