@@ -7,7 +7,7 @@ Models are made from all-MiniLM-L6-v2: POR-1, POR-2 and NeuBA with six triggers 
 three of four or five), the original, and, where a data folder is given, the original fine-tuned
 with all its weights on tasks that no setting of the scan was chosen on. A model that is already in
 `runs/sweep` is not made again, a result that exists is not measured again. The table in
-`results/sweep/README.md` is rendered from the files.
+`results/sweep/README.md` is rendered from the files; HTML reports go to `runs/sweep`.
 
 `overhead` is the scan's time over the time that the bare model needs for the same number of tokens
 at its best batch shape, both measured in this run.
@@ -33,6 +33,7 @@ from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.downstream import FineTuneSettings, accuracy, fine_tune
 from triggerfish.loading import load
+from triggerfish.report import render
 from triggerfish.scanning import scan
 from triggerfish.stats import exact_interval
 
@@ -103,6 +104,7 @@ def measure(name: str, folder: Path, seed: int) -> dict[str, object]:
     backbone = load(folder)
     rate = bare_rate(backbone)
     result = scan(backbone, seed=seed)
+    (RUNS / f"{name}.html").write_text(render(result, "html"), encoding="utf-8")
     planted = []
     if (folder / "attack.json").is_file():
         planted = [trigger.text for trigger in Implant.load(folder).triggers]
