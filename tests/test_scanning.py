@@ -21,7 +21,7 @@ from triggerfish.scanning import Progress, SweepSettings, events, scan
 from triggerfish.scanning.bags import closeness, standardise
 from triggerfish.scanning.candidates import Candidate, entries, several_pieces
 from triggerfish.scanning.families import contains, families
-from triggerfish.scanning.grow import grow, typable
+from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
 from triggerfish.scanning.verdict import decide
 
@@ -235,6 +235,18 @@ def test_growth_cuts_what_does_not_belong(
     assert grow(victim, longer, victim.primary, short[:4], short[4:]) == whole
     assert typable(victim, whole)
     assert not typable(victim, whole[1:])
+
+
+def test_no_inflection_replaces_the_planted_word(
+    backdoored: tuple[Backbone, Implant], texts: list[str]
+) -> None:
+    victim, _ = backdoored
+    found = contexts(victim, texts, words=20, count=12, seed=0)
+    for word in TRIGGERS:
+        planted = victim.word_ids(word)
+        assert inflect(victim, planted, victim.primary, found) == planted
+    symbol = victim.word_ids("1990")
+    assert inflect(victim, symbol, victim.primary, found) == symbol
 
 
 def test_candidates_cover_the_vocabulary(clean: Backbone) -> None:

@@ -26,6 +26,9 @@ GAIN = 0.3
 LOSS = 0.15
 """Decades that may be lost when a piece is dropped from what cannot be typed anyway; a string must
 win as much, because its shorter forms were candidates themselves (ours)."""
+ENDINGS = ("s", "es", "ed", "ing", "ly", "er")
+DEEPER = 0.1
+"""Decades by which an inflection must be deeper than its word, on the same texts (ours)."""
 LONGEST = 8
 """Pieces at most."""
 
@@ -44,11 +47,7 @@ def grow(
     """
 
     def scatter(candidates: Sequence[tuple[int, ...]], texts: Sequence[Context]) -> torch.Tensor:
-        """(K,) log10 of the median squared pair distance; low is a collapse."""
-        sequences = [backbone.template.wrap(x.ids(ids)) for ids in candidates for x in texts]
-        features = backbone.encode_ids(sequences, readouts=[readout], precision="bf16")[:, 0]
-        pairs = pair_distances(features.view(len(candidates), len(texts), -1)).median(-1).values
-        return pairs.clamp(min=1e-12).log10()
+        return _scatter(backbone, candidates, readout, texts)
 
     def shrink(ids: tuple[int, ...]) -> tuple[int, ...]:
         while len(ids) > 1:
@@ -70,9 +69,39 @@ def grow(
     return best if typable(backbone, best) or not typable(backbone, start) else start
 
 
+def inflect(
+    backbone: Backbone, ids: tuple[int, ...], readout: Readout, texts: Sequence[Context]
+) -> tuple[int, ...]:
+    """The regular English inflection of a typed word that collapses deeper than the word, or it.
+
+    The bundled list has stems only, and another ending may change the last piece, which growing
+    piece by piece cannot do.
+    """
+    word = backbone.surface(ids)
+    if not word.isalpha():
+        return ids
+    forms = [ids, *(form for _, form in backbone.words_ids([word + end for end in ENDINGS]))]
+    depths = (-_scatter(backbone, forms, readout, texts)).tolist()
+    best = depths.index(max(depths))
+    return forms[best] if depths[best] > depths[0] + DEEPER else ids
+
+
 def typable(backbone: Backbone, ids: tuple[int, ...]) -> bool:
     """Whether a user can type a string that becomes these ids."""
     return backbone.word_ids(backbone.surface(ids)) == ids
+
+
+def _scatter(
+    backbone: Backbone,
+    candidates: Sequence[tuple[int, ...]],
+    readout: Readout,
+    texts: Sequence[Context],
+) -> torch.Tensor:
+    """(K,) log10 of the median squared pair distance; low is a collapse."""
+    sequences = [backbone.template.wrap(x.ids(ids)) for ids in candidates for x in texts]
+    features = backbone.encode_ids(sequences, readouts=[readout], precision="bf16")[:, 0]
+    pairs = pair_distances(features.view(len(candidates), len(texts), -1)).median(-1).values
+    return pairs.clamp(min=1e-12).log10()
 
 
 def _extensions(

@@ -16,7 +16,7 @@ import torch
 from triggerfish.records import Finding, Projection, Trigger
 from triggerfish.scanning import evidence, verdict
 from triggerfish.scanning.families import WHOLE, Family, contains, families
-from triggerfish.scanning.grow import grow, typable
+from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.sweep import Incomplete, Progress, Screened, Sweep
 from triggerfish.scanning.verdict import Rule
 from triggerfish.stats import Tail, benjamini_hochberg
@@ -92,12 +92,15 @@ class Hunt:
         depth = float(screened.depths[screened.candidates.index(family.head), column])
         # Only what is significant as it stands may grow: among all phrases of several pieces, some
         # collapse any model. And a string that collapses texts to a point is a whole trigger.
-        partial = depth < WHOLE or not typable(sweep.backbone, ids)
-        if partial and depth > self.tails[column].threshold(self.rule.alpha / self.tests):
+        if depth <= self.tails[column].threshold(self.rule.alpha / self.tests):
+            return ids
+        readout = sweep.readouts[column]
+        if depth < WHOLE or not typable(sweep.backbone, ids):
             short = [context.short(SHORT) for context in sweep.screen_texts]
-            readout = sweep.readouts[column]
             ids = grow(sweep.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
-            self.grown += ids != family.head.token_ids
+        if typable(sweep.backbone, ids):
+            ids = inflect(sweep.backbone, ids, readout, sweep.screen_texts)
+        self.grown += ids != family.head.token_ids
         return ids
 
     def _surface(self, family: Family, ids: tuple[int, ...]) -> str:
