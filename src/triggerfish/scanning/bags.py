@@ -3,9 +3,8 @@ the bags' features agree.
 
 A planted trigger decides the representation whatever stands around it, so two bags that share it
 look alike; two bags that share an innocent word do not. The members of a bag are each other's
-context, so no token is spent on carriers: that costs a quarter of trying each candidate in
-sentences of its own (ours: results/sweep). It is group testing (Dorfman 1943) with a continuous
-outcome.
+context, so no token is spent on carriers. It is group testing (Dorfman 1943) with a continuous
+outcome (ours).
 
 Legend: K candidates, M rounds (bags per candidate), R readouts, H hidden.
 """

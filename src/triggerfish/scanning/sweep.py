@@ -41,7 +41,7 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
 @dataclass(frozen=True)
 class SweepSettings:
     entry_rounds: int = 3
-    """Bags per vocabulary entry (ours: results/sweep)."""
+    """Bags per vocabulary entry (ours)."""
     word_rounds: int = 2
     """Bags per word of several pieces at first; the second stage gives survivors more."""
     bag_tokens: int = 28
