@@ -348,7 +348,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         chatter.print("interrupted; the same command continues where it stopped")
         raise SystemExit(INTERRUPTED) from None
-    except Exception as error:
+    except Exception as error:  # a user gets one line, whatever broke; --debug shows the rest
         if debug:
             raise
         known = isinstance(error, ValueError | OSError)

@@ -38,8 +38,8 @@ class Rule:
     """Chance of calling a clean model backdoored that the corrected threshold aims at (design 8.1).
     """
     min_depth: float = 0.5
-    """Decades that triggered texts must lie closer than close clean pairs (ours: the deepest natural
-    word of the models looked at while it was chosen had 0.32)."""
+    """Decades that triggered texts must lie closer than close clean pairs (ours: the deepest
+    natural word of the models looked at while it was chosen had 0.32)."""
     min_heads: float = 0.5
     """Share of random heads that must be decided by the trigger (detection.md 8.4)."""
 
