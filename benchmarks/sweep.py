@@ -157,6 +157,12 @@ def table(results: list[dict]) -> str:
         "Rendered by `benchmarks/sweep.py` from the JSON files here.",
         "",
     ]
+    lines += [
+        "The clean models were not looked at while the rule was made, except the original. The",
+        "backdoored ones were: their recall was 3, 5 and 4 of 6 at first, and the forms of a word,",
+        "crowding and inflections were mended on them, so it is not an estimate for unseen models.",
+        "",
+    ]
     lines += [*rows, ""]
     for label, k, n in (
         ("planted triggers found by name", recalled, planted),
