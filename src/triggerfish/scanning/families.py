@@ -3,7 +3,8 @@
 A planted word shows up many times: as itself, as its tell-tale piece, and as every listed word that
 contains that piece. The deepest of them speaks for the family, and what is weaker, or extends it
 without being deeper, is its variant. Another that collapses about as deep is a trigger in its own
-right, because nothing here can tell which of the two was planted.
+right, because nothing here can tell which of the two was planted. So is a part of the deepest one
+that is a whole trigger by itself: planting the part explains both, planting the whole only one.
 
 Legend: K candidates, R readouts, H hidden.
 """
@@ -56,9 +57,10 @@ def families(
             apart = (means[row, column] - means[head, column]).square().sum()
             way = (means[head, column] - origin[column]).square().sum()
             ids, known = candidates[row].token_ids, candidates[head].token_ids
-            weaker = float(best.values[row]) < float(best.values[head]) - AS_DEEP
-            related = weaker or contains(ids, known)
             partial = float(best.values[row]) < WHOLE
+            weaker = float(best.values[row]) < float(best.values[head]) - AS_DEEP
+            explains = contains(known, ids) and not partial
+            related = contains(ids, known) or (weaker and not explains)
             near = partial or apart <= torch.maximum(close[column], way / 4)
             if near and set(ids) & set(known) and related:
                 members[head].append(row)
