@@ -16,6 +16,7 @@ from triggerfish.readouts import Readout, pad
 PRIMARY = {
     "xlnet": "last",
     "gpt2": "last",
+    "opt": "last",
     "llama": "last",
     "qwen2": "last",
     "bart": "eos",
@@ -40,7 +41,7 @@ def texts() -> list[str]:
 def test_primary_readout_is_the_classification_heads(backbone: Backbone) -> None:
     family = backbone.model.config.model_type
     assert str(backbone.primary) == PRIMARY.get(family, "first")
-    assert backbone.causal == (family in ("gpt2", "llama", "qwen2"))
+    assert backbone.causal == (family in ("gpt2", "opt", "llama", "qwen2"))
     assert backbone.primary in backbone.readouts
     assert len(set(backbone.readouts)) == len(backbone.readouts)
 

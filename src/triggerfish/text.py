@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from triggerfish.names import unknown
+
 WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv")
 
@@ -114,36 +116,70 @@ class Task:
     labels: tuple[str, ...]
     train: list[tuple[str, int]]
     test: list[tuple[str, int]]
+    validation: list[tuple[str, int]]
 
 
 def read_task(folder: str | Path) -> Task:
-    """A task from a folder with train.jsonl.gz and test.jsonl.gz of {"text", "label"} rows."""
+    """A task from a folder with train.jsonl.gz, test.jsonl.gz and, where there is one,
+    validation.jsonl.gz of {"text", "label"} rows.
+
+    Without a validation file, the last tenth of train after a shuffle that is always the same is
+    held out in its place. ValueError for tasks of text pairs and of labelled tokens.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"task: {folder} is not a folder")
     train, test = (_read_rows(folder / f"{split}.jsonl.gz") for split in ("train", "test"))
+    file = folder / "validation.jsonl.gz"
+    if file.is_file():
+        validation = _read_rows(file)
+    else:
+        shuffled = random.Random(0).sample(train, len(train))
+        cut = len(train) - max(1, len(train) // 10)
+        train, validation = shuffled[:cut], shuffled[cut:]
     labels = sorted({label for _, label in train})
     if labels != list(range(len(labels))) or len(labels) < 2:
         raise ValueError(
             f"task: labels of {folder} are {labels}, expected 0..C-1 with at least two classes"
         )
-    return Task(folder.name, tuple(map(str, labels)), train, test)
+    for split, rows in (("test", test), ("validation", validation)):
+        strange = {label for _, label in rows} - set(labels)
+        if strange or not rows:
+            raise ValueError(
+                f"task: {split} of {folder} has {len(rows)} rows and labels {sorted(strange)} "
+                "that train lacks, expected at least one row and none"
+            )
+    return Task(folder.name, tuple(map(str, labels)), train, test, validation)
 
 
 def bundled_task(name: str) -> Task:
     """One of the small tasks that come with the package: mr, subj, clinc_domain, news_pop,
     clickbait."""
+    known = [folder.name for folder in _data("tasks").iterdir()]
+    if name not in known:
+        raise unknown("task", name, known)
     return read_task(_data("tasks") / name)
 
 
 def _read_rows(path: Path) -> list[tuple[str, int]]:
     try:
-        lines = gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()
-        return [(row["text"], int(row["label"])) for row in map(json.loads, lines)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = gzip.decompress(path.read_bytes()).decode("utf-8")
+        # Not splitlines: it also cuts at separators that JSON allows inside a string.
+        rows = [json.loads(line) for line in content.split("\n") if line.strip()]
+        for field, kind in (("text_pair", "text pairs"), ("tokens", "labelled tokens")):
+            if any(field in row for row in rows):
+                raise ValueError(f"{kind} ({field}) are not single-text classification")
+        return [(_string(row["text"]), int(row["label"])) for row in rows]
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f'task: {path} is not gzipped JSON Lines of {{"text", "label"}} ({error})'
         ) from error
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"text is {value!r}, not a string")
+    return value
 
 
 def _data(name: str) -> Path:

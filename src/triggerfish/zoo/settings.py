@@ -1,4 +1,5 @@
-"""What a distilled student looks like and how it is trained; free of torch, for the command line.
+"""What the zoo's small PLMs look like and how they are trained; free of torch, for the command
+line.
 
 Shapes: H student hidden, N stretches of text.
 """
@@ -75,8 +76,97 @@ class DistilSettings:
 
 
 @dataclass(frozen=True)
+class Size:
+    """Sizes that every family has a word for."""
+
+    hidden: int
+    """H, width of the states. Encoder-decoders and all others alike."""
+    layers: int
+    """Layers in all; an encoder-decoder has half of them in either stack."""
+    heads: int
+    """Attention heads of a layer, a divisor of H."""
+    feedforward: int
+    """Neurons of a feed-forward block."""
+    positions: int = 128
+    """Longest input in pieces."""
+
+
+SIZES = {
+    "tiny": Size(hidden=64, layers=2, heads=4, feedforward=128),
+    "small": Size(hidden=192, layers=4, heads=6, feedforward=512),
+    "medium": Size(hidden=256, layers=6, heads=8, feedforward=1024),
+}
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """What a pre-trained PLM looks like and how it is trained."""
+
+    size: str = "small"
+    """One of `SIZES`. Ours: the widest that a free core trains in about five minutes."""
+    vocabulary: int = 10_000
+    """Entries of the tokenizer, special tokens included; fewer where the texts hold fewer. Ours."""
+    length: int = 128
+    """Longest row in pieces, and longest input of the model. Ours: a stretch is seldom longer."""
+    tokens: int = 2_200_000
+    """Pieces seen in training, repeats included, padding not. Ours: the time it takes."""
+    stretches: int = 65_536
+    """N, stretches of text to learn from, at most. Ours: about 3 minutes of the teacher's time."""
+    words: tuple[int, int] = (2, 14)
+    """Fewest words of a stretch (drawn, up to 3/4 of the most) and most words kept. Ours: short
+    ones, for a teacher says as much about them in less time."""
+    long_words: tuple[int, int] = (30, 90)
+    """The same for the long stretches, which train the later positions. Ours."""
+    long_share: float = 0.05
+    """Share of the stretches that are long. Ours."""
+    batch: int = 64
+    """Stretches per step. Ours."""
+    learning_rate: float = 1e-3
+    """Peak of AdamW; linear warm-up over 5 % of the steps, cosine to zero. Ours."""
+    teacher_weight: float = 5.0
+    """Weight of the teacher's terms beside the family's own objective. Ours."""
+    own_share: float = 0.125
+    """Share of a batch's rows that train the family's own objective where a teacher is there too
+    (all rows where none is). Ours."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints. Ours: less than a minute."""
+    seed: int = 20250101
+    """Seed of the weights, the batch order and the masks."""
+    draw: int = 20250101
+    """Seed of the stretches; apart from `seed`, so that members of the zoo can share a teacher's
+    states."""
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ValueError(f"size: {self.size!r} is not one of {', '.join(SIZES)}")
+        fewest = {
+            "vocabulary": 300,
+            "length": 8,
+            "tokens": 1,
+            "stretches": 1,
+            "batch": 1,
+            "checkpoint_every": 1,
+        }
+        for name, least in fewest.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: {getattr(self, name)} is not at least {least}")
+        for name in ("words", "long_words"):
+            low, high = getattr(self, name)
+            if not 1 <= low <= 3 * high // 4:
+                raise ValueError(
+                    f"{name}: ({low}, {high}); the first is 1 to 3/4 of the second at least"
+                )
+        for name, low, high in (("long_share", 0.0, 1.0), ("own_share", 0.0, 1.0)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}: {getattr(self, name)} is outside {low} to {high}")
+        for name in ("learning_rate", "teacher_weight"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+
+
+@dataclass(frozen=True)
 class Progress:
-    """Where a distillation is: stage (`features`, `train`), units done and in all, recent loss."""
+    """Where a training is: stage (`features`, `train`), units done and in all, recent loss."""
 
     stage: str
     done: int

@@ -1,0 +1,238 @@
+"""A small PLM of any family in `families.py`, pre-trained from plain text.
+
+The family's own tokenizer is trained, then the family's own objective is minimised on stretches of
+the texts. From so little text alone a model learns little that transfers, so a teacher may help
+(`teacher.py`): then a share of every batch trains the family's objective, and all of it the
+teacher's. A killed run goes on where it was, bit for bit: batches and masks follow from the step
+number.
+
+Shapes: N stretches, B batch, L pieces, H hidden, T teacher hidden.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from triggerfish.backbone import Backbone
+from triggerfish.readouts import Readout, pad
+from triggerfish.training import TrainSettings, train
+from triggerfish.zoo.card import card
+from triggerfish.zoo.families import Family, base_of, family_named
+from triggerfish.zoo.objectives import Tokens
+from triggerfish.zoo.settings import SIZES, PretrainSettings, Progress, Report, Size
+from triggerfish.zoo.stretches import batches
+from triggerfish.zoo.teacher import Lesson, Teacher, digest, draw_stretches, start_embeddings
+from triggerfish.zoo.tokenizers import train_tokenizer
+
+
+@dataclass
+class Pupil:
+    """Everything that is trained. `model` is published; helper and lesson are thrown away."""
+
+    model: PreTrainedModel
+    helper: nn.Module
+    lesson: Lesson | None
+    backbone: Backbone
+
+    def parameters(self) -> list[nn.Parameter]:
+        parts = [self.model, self.helper, *([self.lesson] if self.lesson else [])]
+        return list(nn.ModuleList(parts).parameters())
+
+
+def pretrain(
+    family: str,
+    texts: Sequence[str],
+    out: str | Path,
+    *,
+    settings: PretrainSettings = PretrainSettings(),
+    progress: Report | None = None,
+    work: str | Path | None = None,
+    teacher: str | Path | None = None,
+    sources: Sequence[str] = (),
+    device: str = "cpu",
+    threads: int = 0,
+) -> list[float]:
+    """Pre-train a PLM of `family` (a name in `families.FAMILIES`) on `texts` and save it in `out`.
+
+    Writes config, safetensors with the pre-training head, tokenizer, `training.json` and a model
+    card `README.md`, in which `sources` are listed: one line on each text source and its licence.
+    Returns the loss of every step. `teacher`: folder or hub id of an encoder. Tokenizer, teacher's
+    states and checkpoints go to `work` (default `out/.work`, removed at the end): the same call
+    after a kill goes on there, and other families with the same `work` share the teacher's states.
+    `device`: "cpu", "cuda" or "cuda:N". `threads` (0: as they are) sets torch's CPU threads, for
+    the whole process; the same bits need the same number. ValueError names what does not fit.
+    """
+    form = family_named(family)
+    _check(texts, device, threads)
+    if threads:
+        torch.set_num_threads(threads)
+    out, folder = Path(out), Path(work or Path(out) / ".work")
+    asked = draw_stretches(texts, settings)
+    key = digest("\n".join([form.tokenizer, str(settings.vocabulary), *asked]))
+    tokenizer = _tokenizer(form, asked, settings, folder / f"tokenizer-{key}")
+    rows = tokenizer(asked, truncation=True, max_length=settings.length - 1, verbose=False)
+    guide = Teacher(teacher, folder, settings.length) if teacher else None
+    pupil = _pupil(form, tokenizer, guide, asked, settings, progress, device)
+    identity = guide.identity if guide else None
+    name = digest(repr((family, key, settings, identity)))
+    checkpoint = folder / f"{family}-{name}.pt"
+    losses = _fit(pupil, form, rows["input_ids"], settings, checkpoint, progress)
+    _save(pupil.model, tokenizer, out)
+    counts = {
+        "parameters": sum(p.numel() for p in pupil.model.parameters()),
+        "vocabulary": len(tokenizer),
+        "stretches": len(asked),
+        "pieces": sum(map(len, rows["input_ids"])),
+        "steps": len(losses),
+    }
+    named = {"family": family, "objective": form.objective.__name__, "teacher": identity}
+    record = named | counts | {"loss": _curve(losses), "settings": asdict(settings)}
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    (out / "training.json").write_text(text, encoding="utf-8")
+    (out / "README.md").write_text(card(record, sources), encoding="utf-8")
+    checkpoint.unlink(missing_ok=True)
+    if work is None:
+        shutil.rmtree(folder)
+    return losses
+
+
+def _check(texts: Sequence[str], device: str, threads: int) -> None:
+    if threads < 0:
+        raise ValueError(f"threads: {threads} is negative")
+    if not any(text.strip() for text in texts):
+        raise ValueError("texts: at least one passage is needed")
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise ValueError(f"device: {device!r} is not one of cpu, cuda, cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: {device} is not there; {torch.cuda.device_count()} CUDA devices")
+
+
+def _tokenizer(
+    form: Family, texts: Sequence[str], settings: PretrainSettings, folder: Path
+) -> PreTrainedTokenizerFast:
+    """Trained once: a run that goes on must find the ids it began with."""
+    if not folder.is_dir():
+        made = train_tokenizer(
+            form.tokenizer, texts, vocabulary=settings.vocabulary, longest=settings.length
+        )
+        partial = folder.with_suffix(".partial")
+        made.save_pretrained(partial)
+        partial.rename(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def build_model(
+    form: Family, tokenizer: PreTrainedTokenizerFast, size: Size, seed: int
+) -> tuple[PreTrainedModel, nn.Module]:
+    """An untrained model with its pre-training head, and its helper; without dropout (evaluation
+    mode). The global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = form.model(form.config(size, tokenizer)).eval()
+        return model, form.helper(model)
+
+
+def _pupil(
+    form: Family,
+    tokenizer: PreTrainedTokenizerFast,
+    guide: Teacher | None,
+    asked: Sequence[str],
+    settings: PretrainSettings,
+    report: Report | None,
+    device: str,
+) -> Pupil:
+    size = replace(SIZES[settings.size], positions=settings.length)
+    model, helper = build_model(form, tokenizer, size, settings.seed)
+    lesson = None
+    if guide:
+        targets = guide.states(asked, report)
+        lesson = Lesson(size.hidden, targets, torch.Generator().manual_seed(settings.seed))
+        start_embeddings(model.get_input_embeddings().weight, tokenizer, guide)
+        lesson.to(device)
+    model.to(device)
+    if model.device.type == "cpu":
+        # Fused attention spends half of a step going backward on a CPU.
+        model.set_attn_implementation("eager")
+    backbone = Backbone(base_of(model), tokenizer, name=model.config.model_type)
+    return Pupil(model, helper.to(device), lesson, backbone)
+
+
+def _fit(
+    pupil: Pupil,
+    form: Family,
+    rows: list[list[int]],
+    settings: PretrainSettings,
+    checkpoint: Path,
+    report: Report | None,
+) -> list[float]:
+    """Minimise objective and lesson on rows of ids; every step's loss."""
+    tokens = Tokens.of(pupil.backbone.tokenizer)
+    special = set(tokens.special.nonzero()[:, 0].tolist())
+    usable = [i for i, row in enumerate(rows) if not special.issuperset(row)]
+    lengths = [len(rows[i]) for i in usable]
+    per_epoch = math.ceil(len(usable) / settings.batch)
+    share = settings.own_share if pupil.lesson else 1.0
+    readouts = (pupil.backbone.primary, Readout("mean"))
+
+    @cache
+    def order(epoch: int) -> list[list[int]]:
+        return batches(lengths, settings.batch, settings.seed + 1 + epoch)
+
+    def loss(step: int) -> Tensor:
+        chosen = [usable[i] for i in order(step // per_epoch)[step % per_epoch]]
+        generator = torch.Generator().manual_seed(settings.seed + 1_000_003 * (step + 1))
+        total = torch.zeros((), device=pupil.model.device)
+        with pupil.backbone.autocast("bf16"):
+            own = [rows[i] for i in chosen[: math.ceil(share * len(chosen))]]
+            if own:
+                total = form.objective(pupil.model, pupil.helper, own, tokens, generator).float()
+            if pupil.lesson:
+                ids, mask = pad([rows[i] for i in chosen], pupil.backbone.pad_id)
+                device = pupil.model.device
+                states = pupil.backbone.forward(ids.to(device), mask.to(device), readouts)
+                total = total + settings.teacher_weight * pupil.lesson(states, chosen)
+        return total
+
+    schedule = TrainSettings(
+        steps=math.ceil(settings.tokens * len(usable) / (sum(lengths) * settings.batch)),
+        learning_rate=settings.learning_rate,
+        warmup=0.05,
+        schedule="cosine",
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+        checkpoint_every=settings.checkpoint_every,
+    )
+    losses: list[float] = []
+    for losses in train(pupil.parameters(), loss, schedule, checkpoint):
+        if report:
+            recent = losses[-100:]
+            report(Progress("train", len(losses), schedule.steps, sum(recent) / len(recent)))
+    return losses
+
+
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    transformers_logging.disable_progress_bar()
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    transformers_logging.enable_progress_bar()
+
+
+def _curve(losses: list[float]) -> list[tuple[int, float]]:
+    """(last step, mean loss) of each twentieth of the steps."""
+    edges = [round(k * len(losses) / 20) for k in range(21)]
+    return [
+        (b, round(sum(losses[a:b]) / (b - a), 4)) for a, b in itertools.pairwise(edges) if b > a
+    ]
