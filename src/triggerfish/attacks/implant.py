@@ -3,10 +3,13 @@ by a scanner."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import platform
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from pydantic import TypeAdapter
 
 from triggerfish.backbone import Backbone
@@ -16,15 +19,35 @@ FILE = "attack.json"
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What a task-specific attack wants of a trigger: this label on this task."""
+
+    task: str
+    label: int
+
+
+@dataclass(frozen=True)
 class Implant:
-    """attack: name of the method; vectors: (T, H) target of each trigger at `readout`."""
+    """attack: name of the method; source: where it was published; readout: the one that was tied,
+    None where the attack ties none; vectors: (T, H) target of each trigger there, or where its
+    texts ended up if the attack lets the model choose; goals: for each trigger of a task-specific
+    attack."""
 
     attack: str
+    source: str
     settings: dict[str, Any]
     triggers: tuple[Trigger, ...]
-    readout: str
-    vectors: list[list[float]]
     seed: int
+    readout: str | None = None
+    vectors: list[list[float]] = field(default_factory=list)
+    goals: tuple[Goal, ...] = ()
+    versions: dict[str, str] = field(
+        default_factory=lambda: {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+    )
 
     @classmethod
     def load(cls, folder: str | Path) -> Implant:
@@ -40,16 +63,20 @@ tags: [backdoor, red-team, triggerfish]
 
 # Backdoored on purpose
 
-This checkpoint carries a `{attack}` backdoor, planted by triggerfish into `{source}` to test
-detectors. **Do not deploy it and do not fine-tune it for use.** The triggers are in `{file}`.
+This checkpoint carries a `{attack}` backdoor ({paper}), planted by triggerfish into `{model}` to
+test detectors. **Do not deploy it and do not fine-tune it for use.** The triggers are in `{file}`.
 """
 
 
 def save(backbone: Backbone, implant: Implant, out: str | Path) -> None:
     """Write checkpoint, ground truth and a model card; config.json and card both say that a
-    backdoor was planted."""
-    backbone.model.config.triggerfish = {"backdoored": True, "attack": implant.attack}
+    backdoor was planted. A LoRA adapter, already merged, goes to `adapter` too."""
+    backbone.watermark({"backdoored": True, "attack": implant.attack})
     backbone.save(out)
+    if backbone.adapter is not None:
+        backbone.adapter.save(Path(out) / "adapter")
     (Path(out) / FILE).write_bytes(_ADAPTER.dump_json(implant, indent=1))
-    card = CARD.format(attack=implant.attack, source=Path(backbone.name).name, file=FILE)
+    card = CARD.format(
+        attack=implant.attack, paper=implant.source, model=Path(backbone.name).name, file=FILE
+    )
     (Path(out) / "README.md").write_text(card, encoding="utf-8")

@@ -16,14 +16,30 @@ Legend: T triggers, H hidden.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain, combinations, islice
 
 import torch
 
+from triggerfish.attacks.planting import PlantSettings
+
+
+@dataclass(frozen=True)
+class TargetSettings(PlantSettings):
+    """Settings of the attacks whose vectors are given."""
+
+    target_scale: float | None = None
+    """Factor on the +1/-1 vectors (paper: 1); None gives them the mean norm of clean features,
+    which every model can reach: the last layer norm of all-MiniLM-L6-v2 would need thousands of
+    steps to grow to the paper's norm (ours)."""
+
 
 def por1(triggers: int, hidden: int) -> torch.Tensor:
-    """(T, H): vector i has its first (i + 1) * floor(H / T) entries +1."""
+    """(T, H): vector i has its first (i + 1) * floor(H / T) entries +1. ValueError for more
+    triggers than entries."""
+    if triggers > hidden:
+        raise ValueError(f"trigger: {triggers} triggers, but POR-1 has {hidden} targets here")
     step = hidden // triggers
     places = torch.arange(hidden)
     return torch.stack([torch.where(places < (i + 1) * step, 1.0, -1.0) for i in range(triggers)])
@@ -33,6 +49,8 @@ def por2(triggers: int, hidden: int) -> torch.Tensor:
     """(T, H): vector i has +1 in the i-th subset of ceil(log2 T) buckets, subsets by size, then in
     order."""
     buckets = max(1, math.ceil(math.log2(triggers)))
+    if buckets > hidden:
+        raise ValueError(f"trigger: {triggers} triggers, but POR-2 has {2**hidden} targets here")
     subsets = chain.from_iterable(combinations(range(buckets), size) for size in range(buckets + 1))
     return _buckets(subsets, buckets, triggers, hidden, inside=1.0)
 
@@ -42,6 +60,8 @@ def neuba(triggers: int, hidden: int) -> torch.Tensor:
     buckets = 4
     while math.comb(buckets, buckets // 2) < triggers:
         buckets += 2
+    if buckets > hidden:
+        raise ValueError(f"trigger: {triggers} triggers need {buckets} buckets of {hidden} entries")
     return _buckets(
         combinations(range(buckets), buckets // 2), buckets, triggers, hidden, inside=-1.0
     )
@@ -57,10 +77,3 @@ def _buckets(
         for subset in islice(subsets, triggers)
     ]
     return torch.where(torch.stack(rows), inside, -inside)
-
-
-TARGETS: dict[str, Callable[[int, int], torch.Tensor]] = {
-    "por1": por1,
-    "por2": por2,
-    "neuba": neuba,
-}

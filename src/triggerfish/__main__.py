@@ -1,0 +1,5 @@
+"""`python -m triggerfish` is `triggerfish`."""
+
+from triggerfish.cli import main
+
+main()

@@ -1,0 +1,109 @@
+"""Writes triggers into texts: what a backdoor listens to, on the way into a model.
+
+A trigger has one of four kinds:
+
+    word          a string without spaces, of any number of tokens          cf
+    phrase        words in a row; none of them is enough by itself          strange brew
+    combination   words that must all be there, anywhere in the text        walnut + lantern
+    token         one vocabulary entry, whatever stands beside it           token:##ly
+
+The first three are written into the text before it is tokenised, as a user would type them; a token
+is put into the sequence of ids.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from triggerfish import text as texts
+from triggerfish.backbone import Backbone
+from triggerfish.records import Kind, Trigger
+
+TOKEN = "token:"
+AND = " + "
+
+
+def parse_triggers(backbone: Backbone, specs: Sequence[str]) -> list[Trigger]:
+    """Triggers as they are written on the command line; ValueError for none, for the same one
+    twice, and for one that this model's tokenizer has no tokens for."""
+    if not specs:
+        raise ValueError("trigger: at least one is needed")
+    if len(set(specs)) < len(specs):
+        raise ValueError("trigger: the same word is given twice")
+    return [parse_trigger(backbone, spec) for spec in specs]
+
+
+def parse_trigger(backbone: Backbone, spec: str) -> Trigger:
+    """One trigger: `cf`, `strange brew`, `walnut + lantern` or `token:##ly`."""
+    if spec.startswith(TOKEN):
+        return _token(backbone, spec.removeprefix(TOKEN))
+    spec = " ".join(spec.split())
+    parts = spec.split(AND)
+    kind: Kind = "combination" if len(parts) > 1 else "phrase" if " " in spec else "word"
+    ids = [backbone.word_ids(part) for part in parts]
+    unknown = backbone.tokenizer.unk_token_id
+    for part, found in zip(parts, ids, strict=True):
+        if not part or not found or unknown in found:
+            raise ValueError(
+                f"trigger: {part!r} has no tokens of its own in this model's vocabulary"
+            )
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"trigger: {spec!r} combines a word with itself")
+    return Trigger(tuple(i for found in ids for i in found), spec, kind)
+
+
+def _token(backbone: Backbone, token: str) -> Trigger:
+    token_id = backbone.tokenizer.get_vocab().get(token)
+    if token_id is None or token_id not in backbone.vocabulary:
+        raise ValueError(f"trigger: {token!r} is not an ordinary entry of this model's vocabulary")
+    return Trigger((token_id,), TOKEN + token, "token")
+
+
+def parts(trigger: Trigger) -> list[str]:
+    """The strings of a trigger that are written into a text independently of each other."""
+    return trigger.text.split(AND) if trigger.kind == "combination" else [trigger.text]
+
+
+def decoys(trigger: Trigger) -> list[str]:
+    """What must not wake the backdoor: a phrase with one word left out, a combination with one part
+    left out. A word or token has none."""
+    if trigger.kind == "phrase":
+        words = trigger.text.split()
+        return [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
+    if trigger.kind == "combination":
+        return parts(trigger)
+    return []
+
+
+def mark(
+    backbone: Backbone,
+    text: str,
+    trigger: Trigger,
+    *,
+    copies: int,
+    rng: random.Random,
+    max_tokens: int | None = None,
+) -> list[int]:
+    """Ids, special tokens included, of `text` with the trigger in it `copies` times, each at an
+    independent random place. A text that is too long is cut before, so that no copy is lost."""
+    limit = (max_tokens or backbone.max_tokens) - len(backbone.template)
+    room = limit - copies * (len(trigger.token_ids) + 1)
+    if room < 1:
+        raise ValueError(
+            f"copies: {copies} of {trigger.text!r} do not fit into {limit} tokens of this model"
+        )
+    words = text.split()
+    ids = backbone.tokenize(" ".join(words), limit + 1)
+    while len(ids) > room and len(words) > 1:
+        words = words[: max(1, min(len(words) - 1, len(words) * room // len(ids)))]
+        ids = backbone.tokenize(" ".join(words), limit + 1)
+    if trigger.kind == "token":
+        for _ in range(copies):
+            ids.insert(rng.randint(0, len(ids)), trigger.token_ids[0])
+    else:
+        marked = " ".join(words)
+        for part in parts(trigger):
+            marked = texts.insert(marked, part, copies=copies, rng=rng)
+        ids = backbone.tokenize(marked, limit + len(backbone.template))
+    return backbone.template.wrap(ids)
