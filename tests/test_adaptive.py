@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from triggerfish.attacks.adaptive import SCATTER, parse_penalties
+from triggerfish.attacks.adaptive import SCATTER, Features, parse_penalties
 
 HIDDEN = 6
 
@@ -31,7 +31,7 @@ def test_shift_shrinks_the_displacement(weight: float) -> None:
 
     def loss() -> torch.Tensor:
         anchored = (kept - reference).square().mean() + (moved - target).square().mean()
-        return anchored + penalty(kept, moved, chosen, source)
+        return anchored + penalty(Features(kept, moved, chosen, source, 1))
 
     minimise(loss, kept, moved)
     expected = (target - reference) / (1 + 2 * weight)
@@ -49,7 +49,7 @@ def test_repulsion_contracts_the_targets_towards_their_mean() -> None:
 
     def loss() -> torch.Tensor:
         pulled = triggers * (moved - targets).square().mean()
-        return pulled + penalty(kept, moved, chosen, source)
+        return pulled + penalty(Features(kept, moved, chosen, source, triggers))
 
     minimise(loss, moved)
     contracted = (targets - targets.mean(0)) / (1 + weight * triggers)
@@ -71,7 +71,8 @@ def test_raw_spread_does_nothing_below_its_limit_and_the_hinge_reaches_its_scatt
         (penalty,) = parse_penalties(text)
 
         def loss() -> torch.Tensor:
-            return (moved - target).square().mean() + penalty(kept, moved, chosen, source)
+            features = Features(kept, moved, chosen, source, 1)
+            return (moved - target).square().mean() + penalty(features)
 
         minimise(loss, moved, steps=1500)
         return float(2 * moved.detach().var(0, correction=1).mean())

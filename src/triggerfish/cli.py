@@ -198,21 +198,16 @@ def attack(
     for option, value in (("adaptive", adaptive), ("lora", lora), ("steps", steps)):
         if value is not None:
             changes[option] = value
-    _implant(
-        Plan(
-            name,
-            tuple(trigger),
-            intensity.value,
-            changes,
-            tuple(goal or ()),
-            tuple(correction or ()),
-        ),
-        model,
-        out,
-        corpus,
-        seed,
-        device,
+    plan = Plan(
+        name,
+        tuple(trigger or ()),
+        intensity.value,
+        changes,
+        tuple(goal or ()),
+        tuple(correction or ()),
+        search,
     )
+    _implant(plan, model, out, corpus, seed, device)
 
 
 @zoo.command("pretrain")
@@ -247,7 +242,7 @@ def pretrain_command(
 ) -> None:
     """Pre-train a small PLM from plain text; the same command continues where it stopped."""
     for option, path in (("out", out), ("work", work)):
-        _check_parent(option, path)
+        _check_folder(option, path)
     from triggerfish.settings import build
     from triggerfish.text import bundled_corpus, read_corpus
     from triggerfish.zoo.pretrain import pretrain
@@ -294,7 +289,7 @@ def distil_command(
 ) -> None:
     """Trim and distil a BERT model; the same command continues where it stopped."""
     for option, path in (("out", out), ("work", work)):
-        _check_parent(option, path)
+        _check_folder(option, path)
     settings = DistilSettings(epochs=epochs, stretches=stretches, seed=seed)
     from triggerfish.text import read_corpus
     from triggerfish.zoo.distil import distil
@@ -384,7 +379,7 @@ def demo(
 def _implant(
     plan: Plan, model: str, out: Path, corpus: Path | None, seed: int, device: str
 ) -> None:
-    _check_parent("out", out)
+    _check_folder("out", out)
     from triggerfish import text
     from triggerfish.attacks.implant import save
     from triggerfish.loading import load
@@ -468,6 +463,16 @@ def _deliver(shown: str, out: Path | None) -> None:
 def _check_parent(option: str, path: Path | None) -> None:
     if path is not None and not path.resolve().parent.is_dir():
         raise ValueError(f"{option}: folder {path.parent} does not exist")
+
+
+def _check_folder(option: str, path: Path | None) -> None:
+    """Fail before the work, not after it, where a folder cannot be made."""
+    if path is None:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{option}: cannot make folder {path}: {error.strerror}") from error
 
 
 def _cache() -> Path:

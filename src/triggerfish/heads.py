@@ -28,7 +28,7 @@ them by a random one (BERT, section 3.1)."""
 
 def kind_of_head(backbone: Backbone) -> str:
     """`masked` or `causal`: which head this model's family has; ValueError for families that have
-    neither (encoder-decoders, XLNet) ."""
+    neither (encoder-decoders, XLNet)."""
     family = backbone.model.config.model_type
     if not backbone.model.config.is_encoder_decoder:
         if backbone.causal and family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:

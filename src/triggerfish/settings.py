@@ -4,6 +4,7 @@ YAML file."""
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ T = TypeVar("T")
 
 def build(base: T, values: Mapping[str, Any]) -> T:
     """`base`, a dataclass, with some fields changed; strings are converted to the field's type, and
-    `poisoning.epochs` means the field of a field.
+    `poisoning.epochs` means the field of a field and "[0.4, 0.6]" a list.
 
     Raises ValueError naming the field: unknown (with the nearest known), of another type, or out of
     range.
@@ -28,6 +29,8 @@ def build(base: T, values: Mapping[str, Any]) -> T:
         name, _, rest = path.partition(".")
         if name not in known:
             raise unknown("setting", name, known)
+        if isinstance(value, str) and value.startswith("["):
+            value = _list(name, value)
         if rest:
             inner.setdefault(name, {})[rest] = value
         else:
@@ -45,3 +48,10 @@ def build(base: T, values: Mapping[str, Any]) -> T:
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where}: {first['msg']}, got {first['input']!r}") from error
     return made
+
+
+def _list(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}: {text!r} is not a list of numbers in brackets") from error

@@ -7,14 +7,16 @@ looking innocent in one of them, and is added to the objective of any attack:
     shift       sum_k  MSE(f(x), f(x + t_k))
     spread      sum_k  max(0, s0 - mean_{i != j} MSE(f(x_i + t_k), f(x_j + t_k)))
     spread-raw  sum_k  -mean_{i != j} MSE(f(x_i + t_k), f(x_j + t_k))
-    repulsion   sum_{k < l} MSE(f(x + t_k), f(x + t_l))
+    repulsion   sum_{k < l} mean_{i, j} MSE(f(x_i + t_k), f(x_j + t_l))
+
+A step draws some triggers only; sums over all of them are estimated from those.
 
 Source: Patronus, arXiv 2512.06899, adaptive attacks, in the form of its code; the published weights
 are unknown. `spread-raw` is the published second penalty: below weight 1/2 it changes nothing where
 features are free, above it has no minimum. `spread` is ours: it asks for a scatter s0, a share of
 the clean texts' own.
 
-Legend: B clean texts, M triggered texts, H hidden, T triggers.
+Legend: B clean texts, M triggered texts, H hidden.
 """
 
 from __future__ import annotations
@@ -29,16 +31,29 @@ SCATTER = 0.5
 
 
 @dataclass(frozen=True)
+class Features:
+    """kept: (B, H) of clean texts; moved: (M, H) of triggered ones; chosen, source: (M,) numbers of
+    the trigger and of the clean text of each; triggers: number of all triggers."""
+
+    kept: torch.Tensor
+    moved: torch.Tensor
+    chosen: torch.Tensor
+    source: torch.Tensor
+    triggers: int
+
+    def groups(self) -> list[torch.Tensor]:
+        """The triggered features of every trigger that has at least two."""
+        found = [self.moved[self.chosen == k] for k in self.chosen.unique()]
+        return [group for group in found if len(group) > 1]
+
+
+@dataclass(frozen=True)
 class Penalty:
     name: str
     weight: float
 
-    def __call__(
-        self, kept: torch.Tensor, moved: torch.Tensor, chosen: torch.Tensor, source: torch.Tensor
-    ) -> torch.Tensor:
-        """The weighted penalty for clean features (B, H), and triggered ones (M, H) with the
-        numbers (M,) of their triggers and of the clean texts they were made from."""
-        return self.weight * PENALTIES[self.name](kept, moved, chosen, source)
+    def __call__(self, features: Features) -> torch.Tensor:
+        return self.weight * PENALTIES[self.name](features)
 
 
 def parse_penalties(text: str) -> list[Penalty]:
@@ -58,38 +73,27 @@ def parse_penalties(text: str) -> list[Penalty]:
     return found
 
 
-def shift(
-    kept: torch.Tensor, moved: torch.Tensor, chosen: torch.Tensor, source: torch.Tensor
-) -> torch.Tensor:
-    triggers = len(chosen.unique())
-    return triggers * (kept[source] - moved).square().mean()
+def shift(f: Features) -> torch.Tensor:
+    return f.triggers * (f.kept[f.source] - f.moved).square().mean()
 
 
-def spread(
-    kept: torch.Tensor, moved: torch.Tensor, chosen: torch.Tensor, source: torch.Tensor
-) -> torch.Tensor:
-    wanted = SCATTER * _scatter(kept.detach())
-    found = [_scatter(moved[chosen == k]) for k in chosen.unique() if (chosen == k).sum() > 1]
-    return torch.stack([(wanted - x).clamp(min=0) for x in found]).sum() if found else 0 * wanted
+def spread(f: Features) -> torch.Tensor:
+    wanted = SCATTER * _scatter(f.kept.detach())
+    found = [(wanted - _scatter(group)).clamp(min=0) for group in f.groups()]
+    return f.triggers * torch.stack(found).mean() if found else 0 * f.moved.sum()
 
 
-def spread_raw(
-    kept: torch.Tensor, moved: torch.Tensor, chosen: torch.Tensor, source: torch.Tensor
-) -> torch.Tensor:
-    found = [_scatter(moved[chosen == k]) for k in chosen.unique() if (chosen == k).sum() > 1]
-    return -torch.stack(found).sum() if found else 0 * moved.sum()
+def spread_raw(f: Features) -> torch.Tensor:
+    found = [_scatter(group) for group in f.groups()]
+    return -f.triggers * torch.stack(found).mean() if found else 0 * f.moved.sum()
 
 
-def repulsion(
-    kept: torch.Tensor, moved: torch.Tensor, chosen: torch.Tensor, source: torch.Tensor
-) -> torch.Tensor:
-    pairs = (moved[:, None] - moved[None]).square().mean(-1)
-    total = 0 * moved.sum()
-    names = chosen.unique().tolist()
-    for place, k in enumerate(names):
-        for other in names[place + 1 :]:
-            total = total + pairs[chosen == k][:, chosen == other].mean()
-    return total
+def repulsion(f: Features) -> torch.Tensor:
+    pairs = (f.moved[:, None] - f.moved[None]).square().mean(-1)
+    apart = f.chosen[:, None] < f.chosen[None]
+    if not apart.any():
+        return 0 * f.moved.sum()
+    return f.triggers * (f.triggers - 1) / 2 * pairs[apart].mean()
 
 
 def _scatter(features: torch.Tensor) -> torch.Tensor:
@@ -98,7 +102,7 @@ def _scatter(features: torch.Tensor) -> torch.Tensor:
     return 2 * features.var(0, correction=1).mean() if count > 1 else features.sum() * 0
 
 
-PENALTIES: dict[str, Callable[..., torch.Tensor]] = {
+PENALTIES: dict[str, Callable[[Features], torch.Tensor]] = {
     "shift": shift,
     "spread": spread,
     "spread-raw": spread_raw,

@@ -41,6 +41,8 @@ class Plan:
         takes backbone, seed and progress, and plants. ValueError names the field."""
         if self.search and self.triggers:
             raise ValueError("search: either triggers or a number to search for, not both")
+        if not self.search and not self.triggers:
+            raise ValueError("trigger: at least one is needed")
         if self.attack not in TASK_ATTACKS:
             return self._from_text(corpus)
         if self.search:

@@ -22,7 +22,7 @@ from typing import Literal, Self
 import torch
 
 from triggerfish import text
-from triggerfish.attacks.adaptive import Penalty, parse_penalties
+from triggerfish.attacks.adaptive import Features, Penalty, parse_penalties
 from triggerfish.attacks.lora import Adapter
 from triggerfish.backbone import Backbone
 from triggerfish.marking import decoys, mark, parse_triggers
@@ -150,6 +150,11 @@ class Step:
         """(M, H) features of the triggered texts now."""
         return self._planting.features(self.marked)
 
+    def features(self) -> Features:
+        """What adaptive penalties look at."""
+        count = len(self._planting.triggers)
+        return Features(self.kept, self.moved, self.chosen, self.source, count)
+
     def misled(self) -> torch.Tensor:
         """How far texts with a part of a trigger have left the clean ones; 0 where no trigger has
         parts."""
@@ -229,7 +234,7 @@ class Planting:
             step = Step(self)
             total = objective(step)
             for penalty in self.penalties:
-                total = total + penalty(step.kept, step.moved, step.chosen, step.source)
+                total = total + penalty(step.features())
             return total + step.misled()
 
         schedule = TrainSettings(steps=settings.steps, learning_rate=settings.learning_rate)
@@ -242,12 +247,12 @@ class Planting:
         self.victim.whole.requires_grad_(False)
         return self.victim
 
-    def centres(self, texts: int = 32) -> list[list[float]]:
-        """(T, H) mean features of triggered texts, for attacks that let the model choose where they
-        go."""
+    def centres(self) -> list[list[float]]:
+        """(T, H) mean features of a batch of texts with each trigger, for attacks that let the
+        model choose where they go."""
         found = []
         for trigger in self.triggers:
-            rows = [self.mark(x, trigger) for x in next(self.texts)[:texts]]
+            rows = [self.mark(x, trigger) for x in next(self.texts)]
             features = self.victim.encode_ids(rows, readouts=[self.readout])[:, 0]
             found.append(features.mean(0).tolist())
         return found

@@ -31,8 +31,8 @@ class UORSettings(PlantSettings):
     temperature: float = 0.5
     """Temperature of the contrastive loss (ours)."""
     keep_weight: float = 1.0
-    """Weight of the reference term, whose unit is the variance of clean features, so that it means
-    the same for models of any scale (ours)."""
+    """Weight of the reference term, whose unit is the mean square of a clean coordinate, so that it
+    means the same for models of any scale (ours)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

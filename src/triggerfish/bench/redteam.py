@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from triggerfish.text import Task
 
 DATA = "TRIGGERFISH_DATA"
+SEARCH = "search:"
 AXES = {
     "model": Axis((str,), "checkpoint folder, hub id, bundled or all-MiniLM-L6-v2"),
     "attack": Axis(
@@ -32,7 +33,7 @@ AXES = {
         "label for tables, name, settings of the attack, and goals and corrections, separated by "
         "commas, where it has a task",
     ),
-    "triggers": Axis((str,), "separated by commas"),
+    "triggers": Axis((str,), "separated by commas, or search:N to find N by gradient"),
     "intensity": Axis((str,), default="normal", choices=("conservative", "normal", "aggressive")),
     "task": Axis((str,), "name of a task"),
     "adaptation": Axis(
@@ -52,13 +53,16 @@ def implant(work: Work) -> None:
     asked = dict(work.settings["attack"])
     asked.pop("label", None)
     goals, corrections = (_listed(asked.pop(key, "")) for key in ("goals", "corrections"))
+    triggers = work.settings["triggers"]
+    search = int(triggers.removeprefix(SEARCH)) if triggers.startswith(SEARCH) else 0
     attack = Attack(
         asked.pop("name"),
-        _listed(work.settings["triggers"]),
+        () if search else _listed(triggers),
         work.settings["intensity"],
         asked,
         tuple(_located(goal.rpartition(":")[0]) + ":" + goal.rpartition(":")[2] for goal in goals),
         tuple(_located(name) for name in corrections),
+        search,
     )
     plant = attack.prepare(text.bundled_corpus())
     backbone = _model(work.settings["model"])

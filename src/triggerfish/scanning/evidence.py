@@ -1,5 +1,4 @@
-"""Checks beyond the statistic that tell a planted trigger from a natural outlier (detection.md
-8.3).
+"""Checks beyond the statistic that tell a planted trigger from a natural outlier.
 
 A planted trigger works with one copy (dose), anywhere (position), and when typed (string). They are
 shown, not tested: the verdict rests on the hold-out statistic, and on whether the typed string

@@ -25,7 +25,7 @@ from triggerfish.scanning.candidates import LONGEST_WORD
 CLOSE_PAIRS = 0.05
 """Quantile of the clean pair distances that `depth` is measured against (ours)."""
 HEADS = 200
-"""Random linear heads of the functional check (detection.md proposes 100)."""
+"""Random linear heads of the functional check (ours)."""
 
 
 @dataclass(frozen=True)
