@@ -28,6 +28,7 @@ lint: install
 
 bench: install
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/triggerfish bench benchmarks/grids/smoke.yaml --out results/smoke
 
 clean:
 	rm -rf .venv runs

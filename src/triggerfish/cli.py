@@ -314,6 +314,7 @@ def bench(
     workers: Annotated[
         int | None, typer.Option(help="Processes. Default: by cores and memory.")
     ] = None,
+    device: Device = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and their expected cost.")
     ] = False,
@@ -323,13 +324,14 @@ def bench(
     Exit code: 0 all cells measured, 1 some failed, 2 could not run.
     """
     from triggerfish.bench import run_grid, watch
-    from triggerfish.bench.redteam import DATA
+    from triggerfish.bench.redteam import DATA, DEVICE
     from triggerfish.report.escape import visible
 
     if data is not None:
         if not (data / "tasks").is_dir():
             raise ValueError(f"data: {data} has no folder tasks")
         os.environ[DATA] = str(data.resolve())
+    os.environ[DEVICE] = device
     with watch(chatter) as show:
         summary = run_grid(grid, out, store=store, workers=workers, dry_run=dry_run, progress=show)
     if summary.preview:

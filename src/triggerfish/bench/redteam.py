@@ -6,7 +6,8 @@ backdoored PLM to a task, and count what the triggers do.
     clean   (model, task, adaptation, seed) ---------------/
 
 One implant serves all tasks and adaptations, one clean classifier all implants. Tasks are looked
-for in the folder `tasks` of the environment variable TRIGGERFISH_DATA, then among the bundled ones.
+for in the folder `tasks` of the environment variable TRIGGERFISH_DATA, then among the bundled ones;
+TRIGGERFISH_DEVICE says where models are computed. Both are for workers, which inherit them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from triggerfish.text import Task
 
 DATA = "TRIGGERFISH_DATA"
+DEVICE = "TRIGGERFISH_DEVICE"
 SEARCH = "search:"
 AXES = {
     "model": Axis((str,), "checkpoint folder, hub id, bundled or all-MiniLM-L6-v2"),
@@ -154,7 +156,7 @@ def _model(name: str) -> Backbone:
 
 
 def _device() -> str:
-    return os.environ.get("TRIGGERFISH_DEVICE", "auto")
+    return os.environ.get(DEVICE, "auto")
 
 
 def _adapted(backbone: Backbone, work: Work) -> Classifier:
