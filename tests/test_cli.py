@@ -156,17 +156,56 @@ def test_formats_and_the_report_command(tmp_path: Path) -> None:
 
 
 def test_attack_writes_a_marked_checkpoint(tmp_path: Path) -> None:
-    arguments = [
-        "--trigger",
-        "cf",
-        "--trigger",
-        "zugzwang",
-        "--steps",
-        "2",
-        "--out",
-        tmp_path / "x",
-    ]
-    done = run("attack", "neuba", "bundled", *arguments, cache=tmp_path)
+    out = tmp_path / "made" / "on the way"
+    triggers = ["--trigger", "cf", "--trigger", "strange brew", "--trigger", "walnut + lantern"]
+    settings = ["--steps", "2", "--set", "batch=4", "--adaptive", "shift:0.5,spread:1"]
+    done = run("attack", "neuba", "bundled", *triggers, *settings, "--out", out, cache=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "x" / "attack.json").read_text())["attack"] == "neuba"
-    assert json.loads((tmp_path / "x" / "config.json").read_text())["triggerfish"]["backdoored"]
+    truth = json.loads((out / "attack.json").read_text())
+    assert truth["attack"] == "neuba"
+    assert truth["settings"]["batch"] == 4
+    assert [t["kind"] for t in truth["triggers"]] == ["word", "phrase", "combination"]
+    assert json.loads((out / "config.json").read_text())["triggerfish"]["backdoored"]
+
+
+def test_zoo_pretrain_makes_a_plm_of_a_family(tmp_path: Path) -> None:
+    small = ["--size", "tiny", "--tokens", "2000", "--set", "vocabulary=400"]
+    out = tmp_path / "gpt2"
+    done = run("zoo", "pretrain", "gpt2", *small, "--threads", "1", "--out", out, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "config.json").read_text())["model_type"] == "gpt2"
+    assert "the bundled sample" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["attack", "por", "bundled", "--trigger", "\u2603\u2603"], "trigger: .*no tokens"),
+        (["attack", "por", "bundled"], "trigger: at least one is needed"),
+        (["attack", "prr", "bundled", "--trigger", "cf"], "attack: unknown name 'prr'.*'por'"),
+        (["attack", "por", "bundled", "--trigger", "cf", "--set", "x"], "set: 'x' is not FIELD"),
+        (["zoo", "pretrain", "gtp2"], "family: 'gtp2' .*did you mean gpt2"),
+        (["zoo", "pretrain", "bert", "--set", "size=big"], "size: 'big' is not one of tiny"),
+    ],
+)
+def test_red_team_errors_are_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = run(*arguments, "--out", tmp_path / "x", cache=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(f"error: .*{message}.*", done.stderr.strip())
+
+
+def test_bench_tells_its_cells_before_it_runs_and_names_errors(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        "name: x\nplan: redteam\naxes: {model: bundled, attack: {name: por}, triggers: cf, "
+        "task: [subj, mr], adaptation: {kind: probe}}\n"
+    )
+    asked = ["bench", grid, "--out", tmp_path / "out", "--store", tmp_path / "store"]
+    shown = run(*asked, "--dry-run", cache=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "2 cells, 0 done, 2 to do" in shown.stdout
+    assert not (tmp_path / "out").exists()
+    grid.write_text(grid.read_text().replace("task:", "tsk:"))
+    broken = run(*asked, cache=tmp_path)
+    assert broken.returncode == 2
+    assert re.search("tsk.*did you mean 'task'", broken.stderr)
