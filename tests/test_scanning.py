@@ -224,6 +224,15 @@ def test_families_merge_variants_and_keep_equals() -> None:
     assert [variant.token_ids for variant in found[0].variants] == [(1, 2, 3), (8, 2)]
 
 
+def test_a_part_that_is_a_whole_trigger_by_itself_is_a_family() -> None:
+    candidates = [Candidate(ids, str(ids), "word") for ids in [(1, 2), (1,), (2,)]]
+    scores = torch.tensor([[3.0], [2.0], [1.0]])
+    means, origin = torch.zeros(3, 1, 4), torch.zeros(1, 4)
+    found = families(candidates, scores, means, origin, torch.tensor([1.0]), most=10)
+    assert [family.head.token_ids for family in found] == [(1, 2), (1,)]
+    assert [variant.token_ids for variant in found[0].variants] == [(2,)]
+
+
 def test_growth_cuts_what_does_not_belong(
     backdoored: tuple[Backbone, Implant], texts: list[str]
 ) -> None:
