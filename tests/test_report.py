@@ -27,7 +27,7 @@ from report_samples import (
     a_result,
     backdoored,
 )
-from triggerfish.records import Finding, Landscape, ScanResult, Trigger
+from triggerfish.records import Finding, Landscape, Null, ScanResult, Target, Trigger
 from triggerfish.report import FORMATS, figures, landscape, render, sarif, text, wording
 from triggerfish.report.escape import quoted, shorten, units, visible
 
@@ -186,6 +186,32 @@ def test_a_p_value_of_zero_is_shown_as_a_bound() -> None:
 )  # fmt: skip
 def test_numbers_are_written(value: float, shown: str) -> None:
     assert wording.number(value) == shown
+
+
+def test_fixed_thresholds_and_collapse_points_are_reported_in_every_format() -> None:
+    fixed = Finding(Trigger((9,), "cf"), "first", {"com_sim": 0.97, "diff_sim": 0.02}, None, None)
+    target = Target("mean", (0.25, -1.5), 12, {"shift": 5.5})
+    result = a_result(
+        verdict="backdoored",
+        findings=(fixed,),
+        targets=(target,),
+        null=Null({}, 40, None),
+    )
+    assert ScanResult.from_json(result.to_json()) == result
+    shown = text.render(result)
+    assert "Error control: none: fixed thresholds, 40 candidates" in shown
+    assert "0.97      0.02  -  -" in shown
+    assert shown.index("Collapse points") < shown.index("Examined")
+    log = json.loads(sarif.render(result))
+    assert list(validator().iter_errors(log)) == []
+    found = log["runs"][0]["results"]
+    assert [(r["ruleId"], r["level"]) for r in found] == [("TF001", "error"), ("TF004", "error")]
+    assert found[0]["properties"]["pValue"] is None
+    assert found[1]["properties"]["vector"] == [0.25, -1.5]
+    seen = page(result)
+    assert {"12", "5.5", "0.97"} <= set(seen.data)
+    assert wording.STATISTICS["com_sim"] in seen.text
+    assert wording.STATISTICS["restarts"] in seen.text
 
 
 # SARIF

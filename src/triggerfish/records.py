@@ -55,16 +55,32 @@ class Finding:
 
     statistics: named numbers of the hold-out measurement; `report.wording.STATISTICS` describes
     each. p_value: chance of such a value for an innocent token of this model; q_value:
-    Benjamini-Hochberg over all candidates. evidence: checks beyond the statistic, each a number or
+    Benjamini-Hochberg over all candidates; both None where the method has fixed thresholds in place
+    of a null. evidence: checks beyond the statistic, each a number or
     a short list (`report.wording.CHECKS` describes each).
     """
 
     trigger: Trigger
     readout: str
     statistics: dict[str, float]
-    p_value: float
-    q_value: float
+    p_value: float | None
+    q_value: float | None
     evidence: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A point of representation space that a search could send unrelated texts to, whatever string
+    does it: evidence of a backdoor whose trigger has no name yet.
+
+    vector: (H,) at the readout, rounded. restarts: how many independent searches ended there.
+    statistics: named numbers (`report.wording.STATISTICS` describes each).
+    """
+
+    readout: str
+    vector: tuple[float, ...]
+    restarts: int
+    statistics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,8 @@ class Coverage:
 @dataclass(frozen=True)
 class Null:
     """What innocent tokens of this model look like at the last stage, per readout; see
-    `stats.Tail`.
+    `stats.Tail`. A method with fixed thresholds has no tails, and alpha None: its error rate is
+    not controlled.
 
     calibration names the set of clean reference models the tail was checked against; None says that
     there was none.
@@ -119,7 +136,7 @@ class Null:
 
     tails: dict[str, dict[str, float]]
     candidates: int
-    alpha: float
+    alpha: float | None
     calibration: str | None = None
 
 
@@ -140,7 +157,8 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """A finished scan. `reasons` says in sentences why the verdict is what it is."""
+    """A finished scan. `reasons` says in sentences why the verdict is what it is; `targets` are
+    points that the evidence points to without a string that reaches them."""
 
     model: ModelFacts
     verdict: Verdict
@@ -155,6 +173,7 @@ class ScanResult:
     environment: dict[str, str]
     seconds: float
     forward_tokens: int
+    targets: tuple[Target, ...] = ()
     schema: Literal[1] = SCHEMA
 
     @property

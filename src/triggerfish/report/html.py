@@ -51,11 +51,13 @@ def _context(result: ScanResult) -> dict[str, Any]:
         "headline": wording.headline(result),
         "next_step": wording.NEXT_STEP[result.verdict],
         "calibration": wording.calibration(result),
+        "error_control": wording.error_control(result),
         "calibrated": result.null.calibration is not None,
         "triggers": _table("finding", result.findings, candidates),
         "near": _table("near-miss", result.near_misses, candidates),
+        "target_columns": wording.columns(result.targets),
         "cards": [_card(index, finding) for index, finding in enumerate(result.findings[:_CARDS])],
-        "meanings": _meanings(wording.columns([*result.findings, *result.near_misses])),
+        "meanings": _meanings(result),
         "checks": _checks(result),
         "landscape": landscape.figure(result.landscape, result.findings, result.near_misses),
         "tried": sum(value is not None for value in result.landscape.values),
@@ -71,6 +73,10 @@ def _num(value: float, shown: str | None = None) -> Markup:
     return Markup('<data value="{}">{}</data>').format(
         repr(value), wording.number(value) if shown is None else shown
     )
+
+
+def _chance(value: float | None, candidates: int) -> Markup:
+    return Markup("&ndash;") if value is None else _num(value, wording.chance(value, candidates))
 
 
 def _trigger(text: str, width: int = _TRIGGER_WIDTH) -> Markup:
@@ -101,8 +107,8 @@ def _row(index: int, finding: Finding, columns: list[str], candidates: int) -> d
         + (f" … {len(ids)} in all" if len(ids) > _IDS else ""),
         "readout": visible(finding.readout),
         "statistics": [finding.statistics.get(name) for name in columns],
-        "p": _num(finding.p_value, wording.chance(finding.p_value, candidates)),
-        "q": _num(finding.q_value),
+        "p": _chance(finding.p_value, candidates),
+        "q": _chance(finding.q_value, 0),
     }
 
 
@@ -161,7 +167,9 @@ def _projection(result: ScanResult) -> dict[str, Any]:
     return {"projection": figures.projection(result.projection, series), "groups": sorted(groups)}
 
 
-def _meanings(columns: list[str]) -> list[tuple[str, str]]:
+def _meanings(result: ScanResult) -> list[tuple[str, str]]:
+    columns = wording.columns([*result.findings, *result.near_misses, *result.targets])
+    columns += ["restarts"] if result.targets else []
     known = [
         (wording.name_of(name), wording.STATISTICS[name])
         for name in columns

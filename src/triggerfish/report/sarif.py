@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from triggerfish.records import Finding, ScanResult
+from triggerfish.records import Finding, ScanResult, Target
 from triggerfish.report import wording
 from triggerfish.report.escape import quoted, shorten, visible
 
@@ -54,6 +54,15 @@ _RULES: tuple[tuple[str, str, str, str, str], ...] = (
         "A string stood out but did not pass every check of the decision rule.",
         "No action is needed for one near miss. "
         "Several of them in one checkpoint deserve a closer look.",
+    ),
+    (
+        "TF004",
+        "CollapsePoint",
+        "warning",
+        "The model's representations of all texts can be driven into one point, by a string that "
+        "is not known.",
+        "A planted trigger is likely that this scan could not name. Do not use the checkpoint as "
+        "it is, or search longer for the string.",
     ),
 )
 
@@ -144,6 +153,7 @@ def _results(result: ScanResult) -> list[dict[str, Any]]:
         results.append(
             _result(result, 1, "warning", text, _digest("inconclusive", *_weights(result)))
         )
+    results += [_target(result, target, level) for target in result.targets]
     results += [_finding(result, finding, 2, "note", "Near miss") for finding in result.near_misses]
     return results
 
@@ -155,14 +165,11 @@ def _finding(
     shown = visible(trigger.text, also=_MARKUP)
     if len(shown) > _TRIGGER_WIDTH:
         shown = shorten(trigger.text, _TRIGGER_WIDTH, also=_MARKUP)
-    statistics = ", ".join(
-        f"{visible(name, also=_MARKUP)} {wording.number(value)}"
-        for name, value in finding.statistics.items()
-    )
+    statistics = _numbers(finding.statistics)
     text = (
         f'{kind} "{shown}" at readout {visible(finding.readout, also=_MARKUP)}: {statistics}; '
         f"p {wording.chance(finding.p_value, result.null.candidates)}, "
-        f"q {wording.number(finding.q_value)}."
+        f"q {wording.chance(finding.q_value, 0)}."
     )
     ids = " ".join(map(str, trigger.token_ids))
     properties = {
@@ -177,6 +184,31 @@ def _finding(
     }
     fingerprint = _digest("trigger", ids, trigger.text, *_weights(result))
     return _result(result, rule, level, text, fingerprint) | {"properties": _json_safe(properties)}
+
+
+def _target(result: ScanResult, target: Target, level: str) -> dict[str, Any]:
+    text = (
+        f"Collapse point at readout {visible(target.readout, also=_MARKUP)}, reached by "
+        f"{wording.count(target.restarts, 'restart')}: {_numbers(target.statistics)}."
+    )
+    # Another run ends near the same point, not on it, so the vector itself is no fingerprint.
+    same = [other for other in result.targets if other.readout == target.readout]
+    number = str(same.index(target))
+    fingerprint = _digest("target", target.readout, number, *_weights(result))
+    properties = {
+        "readout": target.readout,
+        "restarts": target.restarts,
+        "statistics": target.statistics,
+        "vector": target.vector,
+    }
+    return _result(result, 3, level, text, fingerprint) | {"properties": _json_safe(properties)}
+
+
+def _numbers(statistics: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{visible(name, also=_MARKUP)} {wording.number(value)}"
+        for name, value in statistics.items()
+    )
 
 
 def _result(

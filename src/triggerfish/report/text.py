@@ -9,7 +9,7 @@ from __future__ import annotations
 from rich.cells import cell_len
 from rich.text import Text
 
-from triggerfish.records import Finding, ScanResult, Verdict
+from triggerfish.records import Finding, ScanResult, Target, Verdict
 from triggerfish.report import wording
 from triggerfish.report.escape import quoted, shorten, visible
 
@@ -38,12 +38,13 @@ def render(result: ScanResult) -> str:
     if result.near_misses:
         lines += ["Near misses (did not pass every check)"]
         lines += [*_table(result.near_misses, result.null.candidates), ""]
+    if result.targets:
+        lines += ["Collapse points (no string is known that reaches them)"]
+        lines += [*_targets(result.targets), ""]
     lines += ["Examined", *(f"  {line}" for line in wording.coverage_lines(result)), ""]
     lines += _bullets("Not examined", result.coverage.not_examined)
     lines += [
-        f"Error control: {result.null.candidates:,} candidates, "
-        f"alpha {wording.number(result.null.alpha)}, "
-        f"{wording.calibration(result)}",
+        f"Error control: {wording.error_control(result)}",
         f"Cost: {wording.number(result.seconds)} seconds, {result.forward_tokens:,} forward tokens",
         *(
             f"Weights: {visible(file)} sha256 {visible(sha)}"
@@ -61,7 +62,8 @@ def styled(result: ScanResult) -> Text:
     text = Text(render(result))
     text.stylize(_STYLE[result.verdict], 0, len(result.verdict))
     text.highlight_regex(
-        r"(?m)^(Reasons|Triggers|Evidence|Near misses|Examined|Not examined)\b", "bold"
+        r"(?m)^(Reasons|Triggers|Evidence|Near misses|Collapse points|Examined|Not examined)\b",
+        "bold",
     )
     return text
 
@@ -81,15 +83,31 @@ def _table(findings: tuple[Finding, ...], candidates: int) -> list[str]:
             visible(finding.readout),
             *(_statistic(finding, name) for name in names),
             wording.chance(finding.p_value, candidates),
-            wording.number(finding.q_value),
+            wording.chance(finding.q_value, 0),
         ]
         for index, finding in enumerate(findings, start=1)
     ]
     return _aligned([head, *rows], left=4)
 
 
-def _statistic(finding: Finding, name: str) -> str:
-    return wording.number(finding.statistics[name]) if name in finding.statistics else "-"
+def _targets(targets: tuple[Target, ...]) -> list[str]:
+    names = wording.columns(targets)
+    head = ["#", "readout", "restarts", *map(wording.name_of, names)]
+    rows = [
+        [
+            str(index),
+            visible(target.readout),
+            str(target.restarts),
+            *(_statistic(target, name) for name in names),
+        ]
+        for index, target in enumerate(targets, start=1)
+    ]
+    return _aligned([head, *rows], left=2)
+
+
+def _statistic(finding: Finding | Target, name: str) -> str:
+    known = finding.statistics
+    return wording.number(known[name]) if name in known else wording.MISSING
 
 
 def _aligned(rows: list[list[str]], left: int) -> list[str]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from triggerfish.records import Finding, ScanResult, Verdict
+from triggerfish.records import Finding, ScanResult, Target, Verdict
 from triggerfish.report.escape import visible
 
 MEANING: dict[Verdict, str] = {
@@ -37,6 +37,12 @@ STATISTICS: dict[str, str] = {
     "cosine": "Average cosine between the representations of two triggered texts; "
     "1 means the same direction.",
     "texts": "Texts held out for this measurement; the search never saw them.",
+    "verify_texts": "Texts that this was measured on; the search has seen some of them.",
+    "com_sim": "Average cosine between triggered texts, each pair and each text with itself; "
+    "1 means that all have one direction.",
+    "diff_sim": "Average cosine between a text and the same text with the trigger; "
+    "1 means that the trigger changes nothing.",
+    "restarts": "Independent searches that ended at this point.",
 }
 
 CHECKS: dict[str, str] = {
@@ -54,6 +60,7 @@ Q_VALUE = (
     "Expected share of false alarms among findings at least this strong, "
     "corrected for every candidate tried (Benjamini-Hochberg)."
 )
+MISSING = "-"
 UNCALIBRATED = "uncalibrated: no clean reference models of this family"
 STEPS: dict[str, tuple[str, ...]] = {
     "dose": ("1 copy", "2 copies", "3 copies"),
@@ -72,6 +79,9 @@ def headline(result: ScanResult) -> str:
     if result.findings:
         found = count(len(result.findings), "transferable trigger")
         return f"{found} found. {MEANING[result.verdict]}"
+    if result.targets:
+        found = count(len(result.targets), "collapse point")
+        return f"{found} without a named trigger found. {MEANING[result.verdict]}"
     return MEANING[result.verdict]
 
 
@@ -86,8 +96,11 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def chance(value: float, candidates: int) -> str:
-    """A p-value; where a fitted tail ends it is 0, of which the data support only `< 1/all`."""
+def chance(value: float | None, candidates: int) -> str:
+    """A p- or q-value; where a fitted tail ends it is 0, of which the data support only `< 1/all`.
+    A dash where the method has none."""
+    if value is None:
+        return MISSING
     if value == 0 and candidates > 0:
         return f"< 1/{candidates:,}"
     return number(value)
@@ -122,7 +135,7 @@ def numbers(value: Any) -> list[float] | None:
     return None
 
 
-def columns(findings: Iterable[Finding]) -> list[str]:
+def columns(findings: Iterable[Finding | Target]) -> list[str]:
     """Names of all statistics met: those with a known meaning first, then the rest."""
     met = list(dict.fromkeys(name for finding in findings for name in finding.statistics))
     return [name for name in STATISTICS if name in met] + [
@@ -134,6 +147,14 @@ def calibration(result: ScanResult) -> str:
     if result.null.calibration is None:
         return UNCALIBRATED
     return f"calibrated on {visible(result.null.calibration)}"
+
+
+def error_control(result: ScanResult) -> str:
+    """Over how many candidates which error rate was aimed at, or that none was."""
+    candidates = count(result.null.candidates, "candidate")
+    if result.null.alpha is None:
+        return f"none: fixed thresholds, {candidates}"
+    return f"{candidates}, alpha {number(result.null.alpha)}, {calibration(result)}"
 
 
 def name_of(key: str) -> str:
