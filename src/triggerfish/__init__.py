@@ -11,8 +11,11 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "Alarm": "records",
     "Backbone": "backbone",
+    "Checked": "records",
     "Finding": "records",
+    "Monitor": "monitor",
     "Readout": "readouts",
     "ScanResult": "records",
     "SweepSettings": "scanning",

@@ -19,6 +19,8 @@ SCHEMA: Literal[1] = 1
 
 Verdict = Literal["clean", "backdoored", "inconclusive"]
 Kind = Literal["token", "word", "phrase", "combination"]
+Policy = Literal["reject", "strip", "flag"]
+Action = Literal["pass", "flag", "strip", "reject"]
 EXIT_CODES: dict[Verdict, int] = {"clean": 0, "backdoored": 1, "inconclusive": 3}
 
 
@@ -205,6 +207,44 @@ class ScanResult:
             raise ValueError(
                 f"findings: not a scan.json of schema {SCHEMA}: {where}: {first['msg']}"
             ) from error
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A trigger that a monitor saw in a text.
+
+    trigger: its `Trigger.text`. spans: (start, end) characters of the text as it came; several for
+    a combination. seen_by: "tokens" where the tokenizer produces the trigger's ids; "text" where
+    only the hardened view of the text shows it (homoglyphs, other case, HTML entities, ...).
+    """
+
+    trigger: str
+    kind: Kind
+    spans: tuple[tuple[int, int], ...]
+    policy: Policy
+    seen_by: Literal["tokens", "text"]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a monitor says about one text.
+
+    text: what to hand on: without its triggers where their policy is "strip", else as it came.
+    action: the severest of its alarms.
+    """
+
+    text: str
+    alarms: tuple[Alarm, ...] = ()
+    action: Action = "pass"
+
+    @property
+    def ok(self) -> bool:
+        return self.action != "reject"
+
+    @property
+    def risk(self) -> float:
+        """1.0 with an alarm, 0.0 without: a match is no matter of degree."""
+        return 1.0 if self.alarms else 0.0
 
 
 _ADAPTER = TypeAdapter(ScanResult)
