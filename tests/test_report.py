@@ -196,12 +196,14 @@ def test_fixed_thresholds_and_collapse_points_are_reported_in_every_format() -> 
         findings=(fixed,),
         targets=(target,),
         null=Null({}, 40, None),
+        statistics={"head_rate": 0.375},
     )
     assert ScanResult.from_json(result.to_json()) == result
     shown = text.render(result)
     assert "Error control: none: fixed thresholds, 40 candidates" in shown
     assert "0.97      0.02  -  -" in shown
     assert shown.index("Collapse points") < shown.index("Examined")
+    assert "head rate: 0.375 (Share of coordinates" in shown
     log = json.loads(sarif.render(result))
     assert list(validator().iter_errors(log)) == []
     found = log["runs"][0]["results"]
@@ -209,7 +211,8 @@ def test_fixed_thresholds_and_collapse_points_are_reported_in_every_format() -> 
     assert found[0]["properties"]["pValue"] is None
     assert found[1]["properties"]["vector"] == [0.25, -1.5]
     seen = page(result)
-    assert {"12", "5.5", "0.97"} <= set(seen.data)
+    assert {"12", "5.5", "0.97", "0.375"} <= set(seen.data)
+    assert log["runs"][0]["properties"]["statistics"] == {"head_rate": 0.375}
     assert wording.STATISTICS["com_sim"] in seen.text
     assert wording.STATISTICS["restarts"] in seen.text
 

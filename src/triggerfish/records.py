@@ -160,7 +160,8 @@ class ModelFacts:
 @dataclass(frozen=True)
 class ScanResult:
     """A finished scan. `reasons` says in sentences why the verdict is what it is; `targets` are
-    points that the evidence points to without a string that reaches them."""
+    points that the evidence points to without a string that reaches them. `statistics`: named
+    numbers about the model as a whole, of methods that look at no candidate."""
 
     model: ModelFacts
     verdict: Verdict
@@ -176,6 +177,7 @@ class ScanResult:
     seconds: float
     forward_tokens: int
     targets: tuple[Target, ...] = ()
+    statistics: dict[str, float] = field(default_factory=dict)
     schema: Literal[1] = SCHEMA
 
     @property

@@ -170,6 +170,7 @@ def _projection(result: ScanResult) -> dict[str, Any]:
 def _meanings(result: ScanResult) -> list[tuple[str, str]]:
     columns = wording.columns([*result.findings, *result.near_misses, *result.targets])
     columns += ["restarts"] if result.targets else []
+    columns += [name for name in result.statistics if name not in columns]
     known = [
         (wording.name_of(name), wording.STATISTICS[name])
         for name in columns

@@ -106,6 +106,7 @@ def _run(result: ScanResult) -> dict[str, Any]:
                     "candidates": result.null.candidates,
                     "calibration": result.null.calibration,
                 },
+                "statistics": result.statistics,
                 "coverage": wording.coverage_lines(result),
                 "notExamined": result.coverage.not_examined,
                 "settings": result.settings,

@@ -41,6 +41,10 @@ def render(result: ScanResult) -> str:
     if result.targets:
         lines += ["Collapse points (no string is known that reaches them)"]
         lines += [*_targets(result.targets), ""]
+    if result.statistics:
+        lines += ["The model as a whole"]
+        lines += [f"  {wording.statistic_line(*pair)}" for pair in result.statistics.items()]
+        lines += [""]
     lines += ["Examined", *(f"  {line}" for line in wording.coverage_lines(result)), ""]
     lines += _bullets("Not examined", result.coverage.not_examined)
     lines += [
@@ -62,7 +66,8 @@ def styled(result: ScanResult) -> Text:
     text = Text(render(result))
     text.stylize(_STYLE[result.verdict], 0, len(result.verdict))
     text.highlight_regex(
-        r"(?m)^(Reasons|Triggers|Evidence|Near misses|Collapse points|Examined|Not examined)\b",
+        r"(?m)^(Reasons|Triggers|Evidence|Near misses|Collapse points|The model as a whole|"
+        r"Examined|Not examined)\b",
         "bold",
     )
     return text

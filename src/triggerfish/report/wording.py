@@ -43,6 +43,13 @@ STATISTICS: dict[str, str] = {
     "diff_sim": "Average cosine between a text and the same text with the trigger; "
     "1 means that the trigger changes nothing.",
     "restarts": "Independent searches that ended at this point.",
+    "distance": "Mean squared difference, per coordinate, between texts with the vectors that the "
+    "search found and the same texts without.",
+    "entropy": "How evenly a coordinate is spread over the texts of a batch, in nats below the "
+    "most that is possible; 0 means that all texts agree.",
+    "head_rate": "Share of coordinates with one sign on nearly all clean texts.",
+    "clean_head_rate": "The highest head rate of the clean models that were compared.",
+    "clean_models": "Clean models that were compared.",
 }
 
 CHECKS: dict[str, str] = {
@@ -160,6 +167,12 @@ def error_control(result: ScanResult) -> str:
 def name_of(key: str) -> str:
     """A record's key as words: 'grown_from' becomes 'grown from'."""
     return visible(key.replace("_", " "))
+
+
+def statistic_line(name: str, value: float) -> str:
+    """A number about the whole model, with its meaning where that is known."""
+    meaning = f" ({STATISTICS[name]})" if name in STATISTICS else ""
+    return f"{name_of(name)}: {number(value)}{meaning}"
 
 
 def coverage_lines(result: ScanResult) -> list[str]:

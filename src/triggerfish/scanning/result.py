@@ -5,13 +5,24 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
+from triggerfish.backbone import Backbone
 from triggerfish.facts import facts
-from triggerfish.records import Coverage, Landscape, Null, ScanResult
+from triggerfish.records import (
+    Coverage,
+    Finding,
+    Landscape,
+    Null,
+    ScanResult,
+    Target,
+    Verdict,
+)
 from triggerfish.scanning.hunt import Hunt
 from triggerfish.scanning.verdict import decide
 from triggerfish.stats import fit_tail
@@ -42,6 +53,43 @@ def result_of(hunt: Hunt) -> ScanResult:
         environment=environment(sweep.backbone.device),
         seconds=round(time.monotonic() - sweep.started, 2),
         forward_tokens=sweep.done,
+    )
+
+
+def bare_result(
+    backbone: Backbone,
+    *,
+    verdict: Verdict,
+    reasons: Sequence[str],
+    coverage: Coverage,
+    candidates: int,
+    settings: dict[str, Any],
+    seconds: float,
+    forward_tokens: int,
+    findings: Sequence[Finding] = (),
+    near_misses: Sequence[Finding] = (),
+    targets: Sequence[Target] = (),
+    statistics: dict[str, float] | None = None,
+    alpha: float | None = None,
+    calibration: str | None = None,
+) -> ScanResult:
+    """The record of a method that has no null of its own and no picture of the vocabulary."""
+    return ScanResult(
+        model=facts(backbone),
+        verdict=verdict,
+        reasons=tuple(reasons),
+        findings=tuple(findings),
+        near_misses=tuple(near_misses),
+        null=Null({}, candidates, alpha, calibration),
+        coverage=coverage,
+        landscape=Landscape((), (), 0.0, "not measured by this method"),
+        projection=None,
+        settings=settings,
+        environment=environment(backbone.device),
+        seconds=round(seconds, 2),
+        forward_tokens=forward_tokens,
+        targets=tuple(targets),
+        statistics=statistics or {},
     )
 
 
