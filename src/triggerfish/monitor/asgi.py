@@ -16,7 +16,7 @@ import logging
 import posixpath
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from triggerfish.monitor.bodies import (
     Gone,
@@ -28,6 +28,7 @@ from triggerfish.monitor.bodies import (
     places,
     read_body,
 )
+from triggerfish.monitor.checks import Checks, severest
 from triggerfish.records import Checked
 
 Scope = Mapping[str, Any]
@@ -37,17 +38,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 ACTION, KINDS = b"x-triggerfish-action", b"x-triggerfish-kinds"
 UNCHECKED = "unchecked"
 BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE", "TRACE")
-SEVERITY = ("pass", "flag", "strip", "reject")
 LARGE = 32_768
 """Characters from which texts are checked in a thread, so that other requests go on."""
 
 log = logging.getLogger("triggerfish.monitor")
-
-
-class Checker(Protocol):
-    """A `Monitor`, or what stands for it."""
-
-    def check_all(self, texts: Sequence[str]) -> list[Checked]: ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ class GuardMiddleware:
     """ASGI middleware; `monitor` is a `Monitor` or anything else with its `check_all`."""
 
     def __init__(
-        self, app: App, monitor: Checker, settings: GuardSettings = GuardSettings()
+        self, app: App, monitor: Checks, settings: GuardSettings = GuardSettings()
     ) -> None:
         self.app = app
         self.monitor = monitor
@@ -147,14 +141,14 @@ class GuardMiddleware:
         if checked is None:
             return UNCHECKED, (), body
         kinds = tuple(sorted({alarm.kind for one in checked for alarm in one.alarms}))
-        action = max((one.action for one in checked), key=SEVERITY.index, default="pass")
+        action = severest(checked)
         if action == "strip":
             body = _stripped(document, texts, checked)
         return action, kinds, body
 
 
 async def check_texts(
-    monitor: Checker, texts: Sequence[str], fail_open: bool
+    monitor: Checks, texts: Sequence[str], fail_open: bool
 ) -> list[Checked] | None:
     """What the monitor says of each text. When the monitor itself fails: `Refused` (503), or None
     if `fail_open`."""
@@ -190,7 +184,8 @@ def _rewritten(
     kept = [
         (name, value) for name, value in headers if name.lower().replace(b"_", b"-") not in ours
     ]
-    return [*kept, (b"content-length", str(length).encode()), *told]
+    told_length = [(b"content-length", b"%d" % length)] if length else []
+    return [*kept, *told_length, *told]
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

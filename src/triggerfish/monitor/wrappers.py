@@ -10,20 +10,12 @@ None of them imports the library that it serves.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from triggerfish.monitor.checks import Checks, severest
 from triggerfish.records import Alarm, Checked
-
-
-class Checks(Protocol):
-    """A `Monitor`, or what stands for it."""
-
-    def check(self, text: str) -> Checked: ...
-
-    def check_all(self, texts: Sequence[str]) -> list[Checked]: ...
-
 
 PAIR = ("text", "text_pair")
 """The keys that a pipeline for text classification takes in place of a string."""
@@ -59,23 +51,27 @@ class GuardedPipeline:
         passed = [
             _handed_on(item, found)
             for item, found in zip(items, checked, strict=True)
-            if all(one.ok for one in found.values())
+            if severest(found.values()) != "reject"
         ]
         if alone:
-            (found,) = checked
-            results = self.pipeline(passed[0], **options) if passed else [{}]
-            return _marked(results, found)
+            # A pipeline answers a lone string, and whatever `top_k` is given for, with a list.
+            empty: Any = [{}] if isinstance(inputs, str) or "top_k" in options else {}
+            result = self.pipeline(passed[0], **options) if passed else empty
+            return _marked(result, checked[0])
         results = list(self.pipeline(passed, **options)) if passed else []
-        nested = any(isinstance(r, list) for r in results) or (
-            not results and options.get("top_k", 1) != 1
-        )
-        waiting = iter(results)
-        merged = []
-        for found in checked:
-            ok = all(one.ok for one in found.values())
-            empty: Any = [{}] if nested else {}
-            merged.append(_marked(next(waiting) if ok else empty, found))
-        return merged
+        return _merged(results, checked, nested="top_k" in options)
+
+
+def _merged(results: list[Any], checked: list[dict[str, Checked]], nested: bool) -> list[Any]:
+    """Results of the texts that were passed, and records for those that were not, in order."""
+    nested = nested or any(isinstance(result, list) for result in results)
+    waiting = iter(results)
+    merged = []
+    for found in checked:
+        empty: Any = [{}] if nested else {}
+        rejected = severest(found.values()) == "reject"
+        merged.append(_marked(empty if rejected else next(waiting), found))
+    return merged
 
 
 def _texts(item: Any, number: int) -> dict[str, str]:
@@ -110,8 +106,7 @@ def _marked(result: Any, found: Mapping[str, Checked]) -> Any:
 def _mark(
     record: Mapping[str, Any], found: Mapping[str, Checked], alarms: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    severity = ("pass", "flag", "strip", "reject")
-    action = max((one.action for one in found.values()), key=severity.index)
+    action = severest(found.values())
     # A caller that takes every label into a list gets a None there, and not a KeyError that one
     # hostile text could cause.
     shown = {"label": None, "score": None} if action == "reject" else record

@@ -1,0 +1,106 @@
+"""Runs the application under uvicorn: the socket, workers, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.config
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+
+from uvicorn import Config, Server
+from uvicorn.supervisors import Multiprocess
+
+from triggerfish.monitor.service import ServeSettings
+from triggerfish.monitor.service.app import load_monitor, make_app
+from triggerfish.monitor.service.logs import CONFIG
+from triggerfish.monitor.service.metrics import DIRECTORY
+from triggerfish.monitor.service.protocol import PatientProtocol
+
+log = logging.getLogger("triggerfish.service")
+
+IDLE_SECONDS = 5
+BACKLOG = 2048
+
+
+def serve(settings: ServeSettings) -> None:
+    """Serve until SIGTERM or SIGINT; requests that are under way are finished. ValueError for
+    findings that cannot be used and for an address that cannot be listened on."""
+    load_monitor(settings, settings.findings)  # one clear error, before a worker fails on it
+    with _listening(settings) as listener, _shared_counts(settings.workers):
+        logging.config.dictConfig(CONFIG)
+        address = listener.getsockname()
+        fields = {"host": address[0], "port": address[1], "workers": settings.workers}
+        log.info("listening", extra={"fields": fields})
+        if settings.workers > 1:
+            Multiprocess(_config(settings), sockets=[listener]).run()
+        else:
+            # uvicorn raises the signal again when everything is finished.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, _stop)
+            with contextlib.suppress(SystemExit):
+                Server(_config(settings)).run(sockets=[listener])
+        log.info("stopped")
+
+
+def _config(settings: ServeSettings) -> Config:
+    return Config(
+        partial(make_app, settings),
+        factory=True,
+        http=partial(  # type: ignore[arg-type]
+            PatientProtocol,
+            header_seconds=settings.header_seconds,
+            stalled_seconds=settings.stalled_seconds,
+        ),
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        workers=settings.workers,
+        log_config=CONFIG,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.connections,
+        backlog=BACKLOG,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=settings.stop_seconds,
+    )
+
+
+def _stop(number: int, frame: object) -> None:
+    raise SystemExit(0)
+
+
+@contextlib.contextmanager
+def _listening(settings: ServeSettings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server(
+            (settings.host, settings.port), family=family, backlog=BACKLOG
+        )
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise ValueError(
+            f"host, port: cannot listen on {settings.host}:{settings.port}: {why}"
+        ) from None
+    listener.set_inheritable(True)
+    with listener:
+        yield listener
+
+
+@contextlib.contextmanager
+def _shared_counts(workers: int) -> Iterator[None]:
+    """A folder in which several workers add up their counts."""
+    if workers == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="triggerfish-") as folder:
+        os.environ[DIRECTORY] = folder
+        try:
+            yield
+        finally:
+            del os.environ[DIRECTORY]
