@@ -42,6 +42,8 @@ STATISTICS: dict[str, str] = {
     "1 means that all have one direction.",
     "diff_sim": "Average cosine between a text and the same text with the trigger; "
     "1 means that the trigger changes nothing.",
+    "ratio": "(1 - diff sim) / (1 - com sim + 0.01): both as one number; a trigger has a high one.",
+    "batches": "Batches of texts that went through the model, backward passes aside.",
     "restarts": "Independent searches that ended at this point.",
     "distance": "Mean squared difference, per coordinate, between texts with the vectors that the "
     "search found and the same texts without.",

@@ -1,0 +1,90 @@
+"""The statistics by which Patronus verifies a candidate, and how they relate to ours.
+
+For texts i: c_i the clean feature and p_i the feature with the candidate in the text.
+
+    Com-Sim   mean cosine of p_i and p_j over all pairs, i = j among them
+    Diff-Sim  mean cosine of c_i and p_i
+
+A trigger has a high Com-Sim (its texts fall together) and a low Diff-Sim (far from where they
+were). Source: Patronus, arXiv 2512.06899, and its published code for the constants.
+
+Legend: N texts, H hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import normalize
+
+EPSILON_CLEAN, EPSILON_NORM = 1e-3, 1e-6
+"""Shares of the clean scatter and of the clean squared norm that keep `scatter_ratio` finite."""
+
+
+@dataclass(frozen=True)
+class FixedRule:
+    """A trigger is whatever lies inside a box, for every architecture alike."""
+
+    min_com: float = 0.9
+    """Least Com-Sim (published code)."""
+    max_diff: float = 0.4
+    """Highest Diff-Sim (published code)."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("min_com", self.min_com), ("max_diff", self.max_diff)):
+            if not -1 <= value <= 1:
+                raise ValueError(f"{name}: {value} is not a cosine, expected -1 to 1")
+
+    def passes(self, statistics: dict[str, float]) -> bool:
+        return statistics["com_sim"] > self.min_com and statistics["diff_sim"] < self.max_diff
+
+    def measure(self, clean: torch.Tensor, triggered: torch.Tensor) -> dict[str, float]:
+        """Com-Sim, Diff-Sim, their ratio and N of features (N, H), rounded to 4 digits."""
+        com, diff = com_sim(triggered), diff_sim(clean, triggered)
+        return {
+            "com_sim": round(com, 4),
+            "diff_sim": round(diff, 4),
+            "ratio": round(cosine_ratio(com, diff), 4),
+            "verify_texts": len(clean),
+        }
+
+
+def com_sim(triggered: torch.Tensor) -> float:
+    """Mean cosine over all pairs of rows (N, H), the diagonal among them, by the mean unit vector:
+    no N x N matrix."""
+    return float(normalize(triggered.double(), dim=-1).mean(0).square().sum())
+
+
+def com_sim_unbiased(triggered: torch.Tensor) -> float:
+    """The same without the diagonal, which alone gives 1/N."""
+    n = len(triggered)
+    if n < 2:
+        raise ValueError(f"triggered: {n} texts have no pairs, expected at least 2")
+    return (n * com_sim(triggered) - 1) / (n - 1)
+
+
+def diff_sim(clean: torch.Tensor, triggered: torch.Tensor) -> float:
+    """Mean cosine of each clean row (N, H) with its triggered row (N, H)."""
+    clean, triggered = normalize(clean.double(), dim=-1), normalize(triggered.double(), dim=-1)
+    return float((clean * triggered).sum(-1).mean())
+
+
+def cosine_ratio(com: float, diff: float) -> float:
+    """(1 - Diff-Sim) / (1 - Com-Sim + 0.01): both statistics as one number (ours)."""
+    return (1 - diff) / (1 - com + 0.01)
+
+
+def scatter_ratio(
+    clean: torch.Tensor, triggered: torch.Tensor, *, epsilon: float | None = None
+) -> float:
+    """E|p - c|^2 / (E|p - mean p|^2 + epsilon) of features (N, H): the same idea without directions
+    (ours). epsilon None: a small share of the clean scatter and norm, so that full collapse stays
+    finite."""
+    clean, triggered = clean.double(), triggered.double()
+    if epsilon is None:
+        scatter = (clean - clean.mean(0)).square().sum(-1).mean()
+        epsilon = float(EPSILON_CLEAN * scatter + EPSILON_NORM * clean.square().sum(-1).mean())
+    moved = (triggered - clean).square().sum(-1).mean()
+    spread = (triggered - triggered.mean(0)).square().sum(-1).mean()
+    return float(moved / (spread + epsilon))
