@@ -159,12 +159,16 @@ class Classifier:
         """Ids of texts with the trigger inserted `copies` times, each at a random place."""
         return [self.inputs.mark(self.backbone, text, trigger, copies, rng) for text in texts]
 
-    def predict(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-        """(N,) int64 labels, on the CPU, of id sequences that `encode` or `mark` made."""
+    def logits(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+        """(N, C) fp32, on the CPU, of id sequences that `encode` or `mark` made."""
         if not sequences:
-            return torch.empty(0, dtype=torch.int64)
+            return torch.empty(0, self.head.out_features)
         with torch.inference_mode():
-            return self.head(_features(self.backbone, sequences, self.readout)).argmax(1).cpu()
+            return self.head(_features(self.backbone, sequences, self.readout)).cpu()
+
+    def predict(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+        """(N,) int64 labels, on the CPU."""
+        return self.logits(sequences).argmax(1)
 
 
 def _features(
