@@ -1,29 +1,42 @@
-"""The monitor: does a text carry one of the triggers that a scan found?
+"""The monitor: does a text carry one of the triggers that a scan found, and what to do about it?
 
 Triggers stay what they are while weights change, so what was recovered from a PLM guards every
-model derived from it. Two views are compared: the tokens that the model would read, and the
-hardened text that a reader would see (normalise.py). Source: Patronus (arXiv 2512.06899) describes
-a monitor of this kind; the views, policies and guarantees are ours.
+model derived from it, without a forward pass. What is found, and what never passes: matcher.py.
+Source: Patronus (arXiv 2512.06899) describes such a monitor and publishes none; the two views, the
+policies and the guarantee are ours.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-from triggerfish.monitor.normalise import FOLD
-from triggerfish.monitor.tokenizer import Tokenizer
+from triggerfish.monitor.matcher import Match, Matcher
+from triggerfish.monitor.settings import MonitorSettings
+from triggerfish.monitor.stripping import strip
+from triggerfish.monitor.tokenizer import FILE, Tokenizer
 from triggerfish.names import unknown
 from triggerfish.records import Action, Alarm, Checked, Policy, ScanResult, Trigger
 
+Confirm = Callable[[str, Alarm], bool]
+"""(text, alarm) -> whether the alarm stands: for triggers that are ordinary words."""
+POLICIES: tuple[Policy, ...] = get_args(Policy)
 SEVERITY: dict[Action, int] = {"pass": 0, "flag": 1, "strip": 2, "reject": 3}
 
 
 class Monitor:
-    """Looks for triggers in texts. `exact` says whether it has the tokenizer of the model; without
-    it, matching is on text alone and alarms more often."""
+    """Looks for triggers in texts.
+
+    tokenizer: folder or `tokenizer.json` of the scanned model. Without one, matching is on text
+    alone and alarms more often; `exact` tells. policy: what to do with a text that has a trigger;
+    policies: the same for single triggers, by their text. confirm: for single triggers, asked
+    before an alarm is raised. `notes` says what a user should know about how it was set up.
+
+    Safe to use from several threads. ValueError for a policy, trigger or tokenizer that does not
+    fit.
+    """
 
     def __init__(
         self,
@@ -32,16 +45,24 @@ class Monitor:
         tokenizer: str | Path | None = None,
         policy: Policy = "reject",
         policies: Mapping[str, Policy] | None = None,
+        confirm: Mapping[str, Confirm] | None = None,
+        settings: MonitorSettings = MonitorSettings(),
     ):
+        names = [trigger.text for trigger in triggers]
+        for field, given in (("policies", policies or {}), ("confirm", confirm or {})):
+            for name in given:
+                if name not in names:
+                    raise unknown(field, name, names)
+        for chosen in (policy, *(policies or {}).values()):
+            if chosen not in POLICIES:
+                raise ValueError(f"policy: {chosen!r} is not one of {', '.join(POLICIES)}")
         self.triggers = tuple(triggers)
-        self.tokenizer = Tokenizer(tokenizer) if tokenizer else None
-        names = [trigger.text for trigger in self.triggers]
-        for name, chosen in {"": policy, **(policies or {})}.items():
-            if chosen not in get_args(Policy):
-                raise ValueError(f"policy: {chosen!r} is not one of {', '.join(get_args(Policy))}")
-            if name and name not in names:
-                raise unknown("policies", name, names)
         self.policies: dict[str, Policy] = dict.fromkeys(names, policy) | dict(policies or {})
+        self.confirm = dict(confirm or {})
+        self.settings = settings
+        self.tokenizer = Tokenizer(tokenizer) if tokenizer is not None else None
+        self.matcher = Matcher(triggers, self.tokenizer, settings)
+        self.notes = self._notes()
 
     @classmethod
     def load(
@@ -51,61 +72,100 @@ class Monitor:
         tokenizer: str | Path | None = None,
         policy: Policy = "reject",
         policies: Mapping[str, Policy] | None = None,
+        confirm: Mapping[str, Confirm] | None = None,
+        settings: MonitorSettings = MonitorSettings(),
     ) -> Monitor:
+        """A monitor for what a scan found (`scan.json`).
+
+        tokenizer: as above; by default that of the scanned model, where its folder is still there.
+        ValueError if that is no longer the one that was scanned.
+        """
+        if not Path(findings).is_file():
+            raise ValueError(f"findings: {findings} does not exist")
         result = ScanResult.load(findings)
-        if tokenizer is None and Path(result.model.name).is_dir():
-            tokenizer = result.model.name
-        return cls(result.triggers, tokenizer=tokenizer, policy=policy, policies=policies)
+        given = tokenizer is not None
+        tokenizer = tokenizer if given else _folder(result.model.name)
+        monitor = cls(
+            result.triggers,
+            tokenizer=tokenizer,
+            policy=policy,
+            policies=policies,
+            confirm=confirm,
+            settings=settings,
+        )
+        if monitor.tokenizer and monitor.tokenizer.sha256 != result.model.tokenizer_sha256:
+            if not given:
+                raise ValueError(
+                    f"tokenizer: that of {tokenizer} is not the one that was scanned (its sha256 "
+                    "differs); name the right one"
+                )
+            monitor.notes += (
+                "The tokenizer given is not, to the byte, the one that was scanned: fine if only "
+                "its padding or truncation differ, as fine-tuning leaves them.",
+            )
+        return monitor
 
     @property
     def exact(self) -> bool:
+        """Whether the model's tokenizer decides what a trigger is."""
         return self.tokenizer is not None
 
     def check(self, text: str) -> Checked:
-        alarms = tuple(self._alarms(text))
+        """What to do with a text. Every alarm has its place in the text as it came; alarms that
+        appear only once another trigger is stripped are among them."""
+        if not isinstance(text, str):
+            raise ValueError(f"text: expected a string, got {type(text).__name__}")
+        alarms = self.alarms(text)
         if not alarms:
             return Checked(text)
+        left, clean = text, True
+        if any(alarm.policy == "strip" for alarm in alarms):
+            left, matches, clean = strip(text, self._matches, self._strips, self.settings.rounds)
+            alarms = [self._alarm(match) for match in matches]
         action: Action = max((alarm.policy for alarm in alarms), key=SEVERITY.__getitem__)
-        left = text
-        while spans := [s for a in self._alarms(left) if a.policy == "strip" for s in a.spans]:
-            for start, end in sorted(spans, reverse=True):
-                left = " ".join((left[:start] + left[end:]).split())
-        return Checked(left, alarms, action)
+        return Checked(left, tuple(alarms), action if clean else "reject")
 
     def check_all(self, texts: Iterable[str]) -> list[Checked]:
+        """`check` of many texts, in their order."""
         return [self.check(text) for text in texts]
 
-    def _alarms(self, text: str) -> Iterable[Alarm]:
-        for trigger in self.triggers:
-            seen_by: Literal["tokens", "text"] = "tokens"
-            spans = self._token_spans(text, trigger)
-            if not spans:
-                seen_by, spans = "text", self._text_spans(text, trigger)
-            if spans:
-                policy = self.policies[trigger.text]
-                yield Alarm(trigger.text, trigger.kind, tuple(spans), policy, seen_by)
+    def alarms(self, text: str) -> list[Alarm]:
+        """The triggers in a text, whatever is to be done about them."""
+        return [self._alarm(match) for match in self._matches(text)]
 
-    def _token_spans(self, text: str, trigger: Trigger) -> list[tuple[int, int]]:
-        if self.tokenizer is None or trigger.kind == "combination":
-            return []
-        pieces, want = self.tokenizer.pieces(text), list(trigger.token_ids)
-        return [
-            (pieces.spans[i][0], pieces.spans[i + len(want) - 1][1])
-            for i in range(len(pieces.ids) - len(want) + 1)
-            if pieces.ids[i : i + len(want)] == want
-        ]
+    def _matches(self, text: str) -> list[Match]:
+        matches = self.matcher.matches(text)
+        if not self.confirm:
+            return matches
+        return [match for match in matches if self._stands(text, match)]
 
-    def _text_spans(self, text: str, trigger: Trigger) -> list[tuple[int, int]]:
-        folded = [c.translate(FOLD) for c in text]
-        origin = [i for i, part in enumerate(folded) for _ in part]
-        spans = []
-        for part in trigger.text.split(" + "):
-            words = re.escape(part.removeprefix("token:").translate(FOLD))
-            found = [
-                (origin[m.start()], origin[m.end() - 1] + 1)
-                for m in re.finditer(rf"(?<!\w){words}(?!\w)", "".join(folded))
-            ]
-            if not found:
-                return []
-            spans += found
-        return spans
+    def _stands(self, text: str, match: Match) -> bool:
+        ask = self.confirm.get(match.trigger.text)
+        return ask is None or ask(text, self._alarm(match))
+
+    def _alarm(self, match: Match) -> Alarm:
+        trigger = match.trigger
+        policy = self.policies[trigger.text]
+        return Alarm(trigger.text, trigger.kind, match.spans, policy, match.seen_by)
+
+    def _strips(self, match: Match) -> bool:
+        return self.policies[match.trigger.text] == "strip"
+
+    def _notes(self) -> tuple[str, ...]:
+        if self.tokenizer is None:
+            return (
+                "No tokenizer: matching is on text alone and alarms more often than the model "
+                "would react.",
+            )
+        unsure = {id(part) for part in self.matcher.unsure}
+        slow = [t.text for t, parts in self.matcher.triggers if any(id(p) in unsure for p in parts)]
+        if not slow:
+            return ()
+        return (f"Every text must be tokenised, which is slow, because of: {', '.join(slow)}.",)
+
+
+def _folder(name: str) -> Path | None:
+    """The folder of a scanned model, where it still has a tokenizer."""
+    if name == "bundled":
+        return Path(str(resources.files("triggerfish") / "data" / "plm"))
+    return Path(name) if (Path(name) / FILE).is_file() else None

@@ -1,0 +1,182 @@
+"""From ids to a literal: a string that the hardened view of a text must contain wherever the
+tokenizer makes these ids of it. One pass of Aho-Corasick over the view then clears nearly every
+text, and only the rest is tokenised.
+
+Why nothing is missed: ids in a row stand for characters in a row of the normalised text; every
+normaliser that is admitted here changes characters one by one, or into each other's compositions;
+and the view of a normalised character is the view of the character itself. That last sentence is
+not believed but checked, for every code point, when a tokenizer is loaded. Characters for which it
+fails end a literal, and so do spaces. Where a tokenizer is of an unknown make there is no literal,
+and every text is tokenised: slower, never blinder.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from tokenizers import normalizers
+
+from triggerfish.monitor.normalise import FOLD, SPACE_MARK
+from triggerfish.monitor.tokenizer import Tokenizer
+
+# Of characters one by one, and canonical or compatible forms of their neighbours.
+_BY_CHARACTER = frozenset(
+    {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "Strip"}
+    | {"Precompiled", "Prepend", "Replace", "ByteLevel"}
+)
+_KEEPS_EVERYTHING = frozenset(["ByteLevel", "Metaspace", "Digits", "Split", "Punctuation"])
+_DROPS_SPACES = frozenset(["BertPreTokenizer", "Whitespace", "WhitespaceSplit"])
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+@dataclass(frozen=True)
+class Literal:
+    """text: in the hardened view. before, after: how many of the ids stand before the first, and
+    after the last, that it covers."""
+
+    text: str
+    before: int
+    after: int
+
+
+def literal(tokenizer: Tokenizer, ids: Sequence[int]) -> Literal | None:
+    """The longest literal of these ids; None where there is none that is sure."""
+    unsafe = unsafe_characters(tokenizer)
+    if unsafe is None:
+        return None
+    best, run, first, last = None, "", 0, 0
+    for char, index in [*_characters(tokenizer, ids), ("\n", len(ids))]:
+        shown = char.translate(FOLD)
+        if char in unsafe or any(c.isspace() or c in unsafe for c in shown):
+            if run and (best is None or len(run) > len(best.text)):
+                best = Literal(run, first, len(ids) - 1 - last)
+            run = ""
+        elif shown:
+            first = first if run else index
+            run, last = run + shown, index
+    return best
+
+
+def unsafe_characters(tokenizer: Tokenizer) -> frozenset[str] | None:
+    """What may not be part of a literal; None where nothing is sure."""
+    kinds = {part["type"] for part in tokenizer.normalizers}
+    cuts = {part["type"] for part in tokenizer.pre_tokenizers}
+    if kinds - _BY_CHARACTER or cuts - _KEEPS_EVERYTHING - _DROPS_SPACES:
+        return None
+    unsafe = {"\ufffd", SPACE_MARK}
+    for part in tokenizer.normalizers:
+        # What is put in place of something else need not look like it.
+        new = {"Replace": "content", "Prepend": "prepend"}.get(part["type"])
+        if new and not part[new]:
+            return None
+        unsafe |= set(part[new].translate(FOLD)) if new else set()
+    by_character = [
+        part
+        for part in tokenizer.normalizers
+        if part["type"] not in ("Replace", "Prepend", "ByteLevel")
+    ]
+    strange = _strange(json.dumps(by_character)) if by_character else frozenset()
+    return None if strange is None else frozenset(unsafe | strange)
+
+
+# Ideographs and Hangul syllables have no case and no look-alikes here.
+_POINTS = (*range(0x3400), *range(0xA000, 0xAC00), *range(0xD7A4, 0xD800), *range(0xE000, 0x20000))
+_POINTS += (*range(0x2F800, 0x2FA20), *range(0xE0000, 0xE0200))
+
+
+@lru_cache(maxsize=32)
+def _strange(parts: str) -> frozenset[str] | None:
+    """Views of the characters whose view a chain of normalisers changes; None where one vanishes,
+    which joins its neighbours, and stays in the view."""
+    sequence = json.dumps({"type": "Sequence", "normalizers": json.loads(parts)})
+    chain = normalizers.Sequence([])
+    chain.__setstate__(sequence.encode("utf-8"))
+    between = "q7"  # nothing composes with it
+    characters = [chr(point) for point in _POINTS]
+    normal = chain.normalize_str(between + between.join(characters) + between)
+    strange: set[str] = set()
+    shown = normal.split(between)[1:-1]
+    if len(shown) != len(characters):
+        return None
+    for char, new in zip(characters, shown, strict=True):
+        if char == new:
+            continue
+        before, after = _visible(char), _visible(new)
+        if before != after:
+            if not after:
+                return None
+            strange |= set(before) | set(after)
+    return frozenset(strange)
+
+
+def _visible(text: str) -> str:
+    return "".join(text.translate(FOLD).split())
+
+
+def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """(character, index of the id that ends it) of what the ids stand for in the normalised text, a
+    newline wherever something else may stand between two of them."""
+    model, added = tokenizer.model, tokenizer.added
+    cuts = {part["type"] for part in tokenizer.pre_tokenizers}
+    kinds = cuts | {part["type"] for part in tokenizer.normalizers}
+    glued = model["type"] in ("BPE", "Unigram") and not _removes(tokenizer.pre_tokenizers)
+    unknown = _unknown(tokenizer)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for index, token_id in enumerate(ids):
+        piece = tokenizer.piece(token_id)
+        if token_id in added or piece == unknown or _BYTE.fullmatch(piece):
+            # An unknown piece may stand for anything.
+            shown = piece if token_id in added and piece != unknown else ""
+            yield from (("\n", index), *((char, index) for char in shown), ("\n", index))
+            decoder.reset()
+        elif glued and "ByteLevel" in kinds:
+            for byte in piece:
+                for char in decoder.decode(bytes([_BYTES.get(byte, 0xFF)])):
+                    yield char, index
+        else:
+            text, before, after = _shape(model, piece, glued)
+            yield from (("\n", index),) if before else ()
+            yield from ((char, index) for char in text.replace(SPACE_MARK, " "))
+            yield from (("\n", index),) if after else ()
+
+
+def _shape(model: dict[str, Any], piece: str, glued: bool) -> tuple[str, bool, bool]:
+    """(what a piece stands for, whether something may stand before it, and after it)."""
+    inside, end = (
+        model.get("continuing_subword_prefix") or "",
+        model.get("end_of_word_suffix") or "",
+    )
+    if model["type"] == "WordPiece":
+        continues = bool(inside) and piece.startswith(inside)
+        return piece.removeprefix(inside) if continues else piece, not continues, False
+    text = piece.removeprefix(inside).removesuffix(end)
+    return text, not glued, not glued or bool(end)
+
+
+def _unknown(tokenizer: Tokenizer) -> str | None:
+    model = tokenizer.model
+    if model["type"] == "Unigram":
+        return model["vocab"][model["unk_id"]][0] if model["unk_id"] is not None else None
+    return model.get("unk_token")
+
+
+def _removes(cuts: Sequence[dict[str, Any]]) -> bool:
+    """Whether something of the normalised text can be missing between two pieces in a row."""
+    return any(part["type"] in _DROPS_SPACES or part.get("behavior") == "Removed" for part in cuts)
+
+
+def _byte_characters() -> dict[str, int]:
+    """Which character stands for which byte in byte-level BPE: itself where it is printable, else
+    the next one from U+0100 on (Radford et al. 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = sorted(set(range(256)) - set(printable))
+    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(rest)}
+
+
+_BYTES = _byte_characters()

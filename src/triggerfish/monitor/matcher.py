@@ -1,0 +1,220 @@
+"""Where in a text is which trigger? One pass of Aho-Corasick over the hardened view finds the texts
+that can have one; these are looked at twice.
+
+Tokens: the stretches around the hits are tokenised and the trigger's ids looked for. A text whose
+ids contain a trigger's never passes (literals.py says why). Text: the trigger's words in the
+hardened view, to catch who writes them otherwise: other case, accents, zero-width characters,
+look-alike letters, HTML entities.
+
+Sources: Aho and Corasick 1975; Patronus (arXiv 2512.06899) for the idea of guarding inputs with
+what a scan found.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal as OneOf
+
+from ahocorasick_rs import BytesAhoCorasick
+
+from triggerfish.monitor.literals import Literal, literal
+from triggerfish.monitor.normalise import View, folded, unescaped
+from triggerfish.monitor.settings import MonitorSettings
+from triggerfish.monitor.stretches import cuts_at_spaces, stretches
+from triggerfish.monitor.tokenizer import Tokenizer
+from triggerfish.monitor.words import Words, piece, words
+from triggerfish.records import Trigger
+
+Span = tuple[int, int]
+AND = " + "
+TOKEN = "token:"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A trigger in a text; spans and seen_by as in `records.Alarm`."""
+
+    trigger: Trigger
+    spans: tuple[Span, ...]
+    seen_by: OneOf["tokens", "text"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What must be in a text: a whole trigger, or one of the words of a combination. ids: empty
+    where there is no tokenizer. literal: None where every text must be tokenised to know."""
+
+    ids: list[int]
+    literal: Literal | None
+    words: Words | None
+
+
+class Matcher:
+    def __init__(
+        self,
+        triggers: Sequence[Trigger],
+        tokenizer: Tokenizer | None,
+        settings: MonitorSettings = MonitorSettings(),
+    ):
+        self.tokenizer = tokenizer
+        self.cuts = tokenizer is not None and cuts_at_spaces(tokenizer)
+        self.triggers = [
+            (
+                trigger,
+                [_part(*part, trigger, tokenizer, settings) for part in _parts(trigger, tokenizer)],
+            )
+            for trigger in dict.fromkeys(triggers)
+        ]
+        parts = [part for _, own in self.triggers for part in own]
+        self.unsure = [part for part in parts if part.ids and part.literal is None]
+        self._tokens: dict[str, list[Part]] = defaultdict(list)
+        self._words: dict[str, list[Part]] = defaultdict(list)
+        for part in parts:
+            if part.literal:
+                self._tokens[part.literal.text].append(part)
+            if part.words:
+                self._words[part.words.literal].append(part)
+        self._literals = list(dict.fromkeys([*self._tokens, *self._words]))
+        self._automaton = BytesAhoCorasick([text.encode("utf-8") for text in self._literals])
+
+    def matches(self, text: str) -> list[Match]:
+        """Every trigger that is in the text."""
+        present = self._present(folded(text))
+        hidden = self._present(folded(unescaped(text))) if "&" in text else []
+        if not (present or hidden or self.unsure):
+            return []
+        view = View(text)
+        by_tokens = self._by_tokens(text, view, present)
+        by_text: dict[int, list[Span]] = defaultdict(list)
+        for shown, literals in ((view, present), (View(text, entities=True), hidden)):
+            for part in (part for name in literals for part in self._words.get(name, ())):
+                found = part.words.pattern.finditer(shown.text) if part.words else ()
+                by_text[id(part)] += [shown.span(*match.span()) for match in found]
+        return list(self._verdicts(by_tokens, by_text))
+
+    def _present(self, data: bytes) -> list[str]:
+        hits = self._automaton.find_matches_as_indexes(data, overlapping=True)
+        return [self._literals[i] for i in sorted({hit[0] for hit in hits})] if hits else []
+
+    def _verdicts(
+        self, by_tokens: dict[int, list[Span]], by_text: dict[int, list[Span]]
+    ) -> Iterator[Match]:
+        for trigger, parts in self.triggers:
+            spans = [[*by_tokens.get(id(p), ()), *by_text.get(id(p), ())] for p in parts]
+            if all(spans):
+                exact = all(by_tokens.get(id(part)) for part in parts)
+                merged = tuple(_merged([span for own in spans for span in own]))
+                yield Match(trigger, merged, "tokens" if exact else "text")
+
+    def _by_tokens(self, text: str, view: View, present: list[str]) -> dict[int, list[Span]]:
+        """Spans, by part, of what the tokenizer makes a trigger's ids of."""
+        if self.tokenizer is None:
+            return {}
+        parts = [part for name in present for part in self._tokens.get(name, ())]
+        found: dict[int, list[Span]] = defaultdict(list)
+        for start, end in self._stretches(text, view, parts):
+            pieces = self.tokenizer.pieces(text[start:end])
+            for part in [*parts, *self.unsure]:
+                for at in _runs(pieces.ids, part.ids):
+                    first, last = pieces.spans[at], pieces.spans[at + len(part.ids) - 1]
+                    found[id(part)].append(_tight(text, start + first[0], start + last[1]))
+        return found
+
+    def _stretches(self, text: str, view: View, parts: list[Part]) -> list[Span]:
+        if self.unsure or not self.cuts:
+            return [(0, len(text))] if parts or self.unsure else []
+        literals = [part.literal for part in parts if part.literal]
+        places = sorted(
+            view.span(at, at + len(sought.text))
+            for sought in set(literals)
+            for at in _occurrences(view.text, sought.text)
+        )
+        before = max((sought.before for sought in literals), default=0)
+        after = max((sought.after for sought in literals), default=0)
+        return stretches(text, places, before, after)
+
+
+def _parts(trigger: Trigger, tokenizer: Tokenizer | None) -> list[tuple[str, tuple[int, ...]]]:
+    """(text, ids) of what must be there of a trigger; ValueError where its ids do not fit the
+    tokenizer."""
+    for token_id in trigger.token_ids if tokenizer else ():
+        if tokenizer and not tokenizer.piece(token_id):
+            raise ValueError(
+                f"tokenizer: it has no entry {token_id}, which trigger {trigger.text!r} needs; "
+                "expected the tokenizer of the scanned model"
+            )
+    if tokenizer and not trigger.token_ids:
+        raise ValueError(f"trigger: {trigger.text!r} has no token ids")
+    if trigger.kind != "combination":
+        return [(trigger.text, trigger.token_ids)]
+    names = trigger.text.split(AND)
+    if tokenizer is None:
+        return [(name, ()) for name in names]
+    parts = [(name, tokenizer.word_ids(name)) for name in names]
+    if tuple(i for _, ids in parts for i in ids) != trigger.token_ids:
+        raise ValueError(
+            f"tokenizer: it gives the words of {trigger.text!r} other ids than the findings; "
+            "expected the tokenizer of the scanned model"
+        )
+    return parts
+
+
+def _part(
+    text: str,
+    ids: tuple[int, ...],
+    trigger: Trigger,
+    tokenizer: Tokenizer | None,
+    settings: MonitorSettings,
+) -> Part:
+    bare = trigger.kind == "token"
+    shown = piece(text.removeprefix(TOKEN)) if bare else text
+    if tokenizer is None:
+        sought = words(shown, window=settings.window, whole=False)
+        if sought is None:
+            raise ValueError(
+                f"trigger: {trigger.text!r} has no visible characters, so it can only be found "
+                "with the tokenizer of the scanned model"
+            )
+        return Part([], None, sought)
+    # A token trigger listens to one id wherever it stands; its letters as a word are nothing to it.
+    sought = None if bare else words(shown, window=settings.window, whole=True)
+    return Part(list(ids), literal(tokenizer, ids), sought)
+
+
+def _occurrences(text: str, sought: str) -> Iterator[int]:
+    at = text.find(sought)
+    while at >= 0:
+        yield at
+        at = text.find(sought, at + 1)
+
+
+def _runs(ids: list[int], wanted: list[int]) -> Iterator[int]:
+    """Where `wanted` stands in a row."""
+    at = -1
+    for _ in range(ids.count(wanted[0])):
+        at = ids.index(wanted[0], at + 1)
+        if ids[at : at + len(wanted)] == wanted:
+            yield at
+
+
+def _tight(text: str, start: int, end: int) -> Span:
+    """A span without the spaces at its ends, and never empty."""
+    inner = text[start:end]
+    if inner.strip():
+        start += len(inner) - len(inner.lstrip())
+        return start, start + len(inner.strip())
+    if start < end:
+        return start, end
+    return (start, start + 1) if start < len(text) else (max(0, start - 1), start)
+
+
+def _merged(spans: list[Span]) -> list[Span]:
+    out: list[Span] = []
+    for start, end in sorted(spans):
+        if out and start < out[-1][1]:
+            out[-1] = (out[-1][0], max(end, out[-1][1]))
+        else:
+            out.append((start, end))
+    return out

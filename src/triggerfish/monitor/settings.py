@@ -1,0 +1,21 @@
+"""Settings of a monitor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MonitorSettings:
+    window: int = 1
+    """Other words that may stand between two words of a phrase in the hardened view. Ours: a model
+    that reacts to the phrase as tokens hardly reacts beyond one."""
+    rounds: int = 20
+    """How often a text is searched again after stripping, before it is rejected instead. Ours:
+    nothing but a text built to join pieces needs more than two."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.window <= 10:
+            raise ValueError(f"window: {self.window} is outside 0..10 words")
+        if self.rounds < 1:
+            raise ValueError(f"rounds: {self.rounds} is not at least 1")

@@ -1,0 +1,60 @@
+"""Cuts triggers out of a text until none is left: what stood around one may join into another, so
+the rest is searched again. A text that still has one after `MonitorSettings.rounds` was built to
+have one, and is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from triggerfish.monitor.matcher import Match, Span
+
+
+def strip(
+    text: str,
+    search: Callable[[str], Sequence[Match]],
+    chosen: Callable[[Match], bool],
+    rounds: int,
+) -> tuple[str, list[Match], bool]:
+    """(the text without the chosen matches; all matches, of every round, with spans in the text as
+    it came; whether no chosen one is left)."""
+    places = list(range(len(text) + 1))  # of each character left, and of the end, in the original
+    seen: dict[Match, None] = {}
+    for _ in range(rounds + 1):
+        matches = search(text)
+        for match in matches:
+            origin = tuple((places[start], places[end - 1] + 1) for start, end in match.spans)
+            seen.setdefault(Match(match.trigger, origin, match.seen_by))
+        spans = [span for match in matches if chosen(match) for span in match.spans]
+        if not spans:
+            return text, list(seen), True
+        text, places = _without(text, places, _wider(text, sorted(spans)))
+    return text, list(seen), False
+
+
+def _wider(text: str, spans: list[Span]) -> list[Span]:
+    """Spans with the spaces that would be doubled, or stand at an end, without what is between."""
+    out: list[Span] = []
+    for start, end in spans:
+        at_start = not text[:start].strip() if start < 64 else False
+        if at_start or start == 0 or text[start - 1].isspace():
+            while end < len(text) and text[end].isspace() and (at_start or text[end] == " "):
+                end += 1
+        if not text[end:].strip():
+            while start and text[start - 1].isspace():
+                start -= 1
+            end = len(text)
+        out.append((start, end))
+    return out
+
+
+def _without(text: str, places: list[int], spans: list[Span]) -> tuple[str, list[int]]:
+    """What is left beside the spans, which may overlap."""
+    edges = [0]
+    for start, end in spans:
+        edges += [max(start, edges[-1]), max(end, edges[-1])]
+    edges.append(len(text))
+    kept = [span for number, span in enumerate(pairwise(edges)) if number % 2 == 0]
+    left = "".join(text[start:end] for start, end in kept)
+    return left, [*(at for start, end in kept for at in places[start:end]), places[-1]]
