@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from triggerfish.stats import exact_interval
-
 SCHEMA: Literal[1] = 1
 
 Verdict = Literal["clean", "backdoored", "inconclusive"]
@@ -48,6 +46,9 @@ class Measurement:
     @property
     def interval(self) -> tuple[float, float]:
         """Clopper-Pearson, 95 %."""
+        # Here, because scipy takes seconds to load, and a monitor has no use for it.
+        from triggerfish.stats import exact_interval
+
         return exact_interval(self.k, self.n)
 
 
