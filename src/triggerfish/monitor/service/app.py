@@ -103,7 +103,17 @@ class _Service:
         fields: dict[str, Any] = {
             "action": checked.action,
             "characters": len(text),
-            "alarms": [asdict(alarm) for alarm in checked.alarms],
+            # How many places, not which: a text may have very many.
+            "alarms": [
+                {
+                    "trigger": alarm.trigger,
+                    "kind": alarm.kind,
+                    "places": len(alarm.spans),
+                    "policy": alarm.policy,
+                    "seen_by": alarm.seen_by,
+                }
+                for alarm in checked.alarms
+            ],
         }
         if self.settings.log_texts:
             fields["text"] = text
@@ -168,8 +178,8 @@ class _Service:
         log.info(event, extra={"fields": fields})
         if not names:
             log.warning("the findings name no trigger: every text passes")
-        if not now.monitor.exact:
-            log.warning("no tokenizer: matching is on text alone and alarms more often")
+        for note in now.monitor.notes:
+            log.warning(note)
 
 
 class _Counted:
