@@ -3,11 +3,11 @@ tokenizer makes these ids of it. One pass of Aho-Corasick over the view then cle
 text, and only the rest is tokenised.
 
 Why nothing is missed: ids in a row stand for characters in a row of the normalised text; every
-normaliser that is admitted here changes characters one by one, or into each other's compositions;
-and the view of a normalised character is the view of the character itself. That last sentence is
-not believed but checked, for every code point, when a tokenizer is loaded. Characters for which it
-fails end a literal, and so do spaces. Where a tokenizer is of an unknown make there is no literal,
-and every text is tokenised: slower, never blinder.
+normaliser that is admitted here changes characters one by one, or composes neighbours; and the view
+of a normalised character is the view of the character itself. That last sentence is not believed
+but checked, for every code point, when a tokenizer is loaded: a text with a character for which it
+fails (`strange_characters`) is tokenised. Where a tokenizer is of an unknown make there is no
+literal, and every text is tokenised: slower, never blinder.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _BY_CHARACTER = frozenset(
     {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "Strip"}
     | {"Precompiled", "Prepend", "Replace", "ByteLevel"}
 )
+_CHECKED = _BY_CHARACTER - {"Prepend", "Replace", "ByteLevel"}
 _KEEPS_EVERYTHING = frozenset(["ByteLevel", "Metaspace", "Digits", "Split", "Punctuation"])
 _DROPS_SPACES = frozenset(["BertPreTokenizer", "Whitespace", "WhitespaceSplit"])
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -64,25 +65,26 @@ def literal(tokenizer: Tokenizer, ids: Sequence[int]) -> Literal | None:
 
 
 def unsafe_characters(tokenizer: Tokenizer) -> frozenset[str] | None:
-    """What may not be part of a literal; None where nothing is sure."""
+    """What may not be part of a literal, since it is put in place of something that need not look
+    like it; None where nothing is sure."""
     kinds = {part["type"] for part in tokenizer.normalizers}
     cuts = {part["type"] for part in tokenizer.pre_tokenizers}
     if kinds - _BY_CHARACTER or cuts - _KEEPS_EVERYTHING - _DROPS_SPACES:
         return None
     unsafe = {"\ufffd", SPACE_MARK}
     for part in tokenizer.normalizers:
-        # What is put in place of something else need not look like it.
-        new = {"Replace": "content", "Prepend": "prepend"}.get(part["type"])
-        if new and not part[new]:
-            return None
-        unsafe |= set(part[new].translate(FOLD)) if new else set()
-    by_character = [
-        part
-        for part in tokenizer.normalizers
-        if part["type"] not in ("Replace", "Prepend", "ByteLevel")
-    ]
-    strange = _strange(json.dumps(by_character)) if by_character else frozenset()
-    return None if strange is None else frozenset(unsafe | strange)
+        if field := {"Replace": "content", "Prepend": "prepend"}.get(part["type"]):
+            if not part[field]:
+                return None
+            unsafe |= set(part[field].translate(FOLD))
+    return frozenset(unsafe)
+
+
+def strange_characters(tokenizer: Tokenizer) -> frozenset[str]:
+    """Characters that the tokenizer's normaliser gives another look than the hardened view does,
+    such as letters that are younger than this Python's Unicode."""
+    parts = [part for part in tokenizer.normalizers if part["type"] in _CHECKED]
+    return _strange(json.dumps(parts)) if parts else frozenset()
 
 
 # Ideographs and Hangul syllables have no case and no look-alikes here.
@@ -91,28 +93,19 @@ _POINTS += (*range(0x2F800, 0x2FA20), *range(0xE0000, 0xE0200))
 
 
 @lru_cache(maxsize=32)
-def _strange(parts: str) -> frozenset[str] | None:
-    """Views of the characters whose view a chain of normalisers changes; None where one vanishes,
-    which joins its neighbours, and stays in the view."""
+def _strange(parts: str) -> frozenset[str]:
     sequence = json.dumps({"type": "Sequence", "normalizers": json.loads(parts)})
     chain = normalizers.Sequence([])
     chain.__setstate__(sequence.encode("utf-8"))
-    between = "q7"  # nothing composes with it
     characters = [chr(point) for point in _POINTS]
-    normal = chain.normalize_str(between + between.join(characters) + between)
-    strange: set[str] = set()
-    shown = normal.split(between)[1:-1]
-    if len(shown) != len(characters):
-        return None
-    for char, new in zip(characters, shown, strict=True):
-        if char == new:
-            continue
-        before, after = _visible(char), _visible(new)
-        if before != after:
-            if not after:
-                return None
-            strange |= set(before) | set(after)
-    return frozenset(strange)
+    between = "q7"  # nothing composes with it
+    joined = between + between.join(characters) + between
+    normal = chain.normalize_str(joined).split(between)[1:-1]
+    return frozenset(
+        char
+        for char, new in zip(characters, normal, strict=True)
+        if char != new and _visible(char) != _visible(new)
+    )
 
 
 def _visible(text: str) -> str:

@@ -12,14 +12,15 @@ what a scan found.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal as OneOf
 
-from ahocorasick_rs import BytesAhoCorasick
+from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from triggerfish.monitor.literals import Literal, literal
+from triggerfish.monitor.literals import Literal, literal, strange_characters
 from triggerfish.monitor.normalise import View, folded, unescaped
 from triggerfish.monitor.settings import MonitorSettings
 from triggerfish.monitor.stretches import cuts_at_spaces, stretches
@@ -77,22 +78,35 @@ class Matcher:
             if part.words:
                 self._words[part.words.literal].append(part)
         self._literals = list(dict.fromkeys([*self._tokens, *self._words]))
-        self._automaton = BytesAhoCorasick([text.encode("utf-8") for text in self._literals])
+        strange = strange_characters(tokenizer) if tokenizer else frozenset()
+        self._strange = re.compile(f"[{re.escape(''.join(sorted(strange)))}]") if strange else None
+        self._in_ascii = any(map(str.isascii, strange))
+        self._automaton = BytesAhoCorasick(
+            [text.encode("utf-8") for text in self._literals],
+            # Three times as fast as what it chooses for more than a hundred, until memory counts.
+            implementation=Implementation.DFA if len(self._literals) <= 2000 else None,
+        )
 
     def matches(self, text: str) -> list[Match]:
         """Every trigger that is in the text."""
         present = self._present(folded(text))
         hidden = self._present(folded(unescaped(text))) if "&" in text else []
-        if not (present or hidden or self.unsure):
+        strange = self._is_strange(text)
+        if not (present or hidden or strange or self.unsure):
             return []
         view = View(text)
-        by_tokens = self._by_tokens(text, view, present)
+        by_tokens = self._by_tokens(text, view, present, strange)
         by_text: dict[int, list[Span]] = defaultdict(list)
         for shown, literals in ((view, present), (View(text, entities=True), hidden)):
             for part in (part for name in literals for part in self._words.get(name, ())):
                 found = part.words.pattern.finditer(shown.text) if part.words else ()
                 by_text[id(part)] += [shown.span(*match.span()) for match in found]
         return list(self._verdicts(by_tokens, by_text))
+
+    def _is_strange(self, text: str) -> bool:
+        if self._strange is None or (text.isascii() and not self._in_ascii):
+            return False
+        return self._strange.search(text) is not None
 
     def _present(self, data: bytes) -> list[str]:
         hits = self._automaton.find_matches_as_indexes(data, overlapping=True)
@@ -108,13 +122,17 @@ class Matcher:
                 merged = tuple(_merged([span for own in spans for span in own]))
                 yield Match(trigger, merged, "tokens" if exact else "text")
 
-    def _by_tokens(self, text: str, view: View, present: list[str]) -> dict[int, list[Span]]:
-        """Spans, by part, of what the tokenizer makes a trigger's ids of."""
+    def _by_tokens(
+        self, text: str, view: View, present: list[str], strange: bool
+    ) -> dict[int, list[Span]]:
+        """Spans, by part, of what the tokenizer makes a trigger's ids of. strange: the view says
+        nothing about this text."""
         if self.tokenizer is None:
             return {}
-        parts = [part for name in present for part in self._tokens.get(name, ())]
+        literals = list(self._tokens) if strange else present
+        parts = [part for name in literals for part in self._tokens.get(name, ())]
         found: dict[int, list[Span]] = defaultdict(list)
-        for start, end in self._stretches(text, view, parts):
+        for start, end in self._stretches(text, view, parts, strange):
             pieces = self.tokenizer.pieces(text[start:end])
             for part in [*parts, *self.unsure]:
                 for at in _runs(pieces.ids, part.ids):
@@ -122,8 +140,8 @@ class Matcher:
                     found[id(part)].append(_tight(text, start + first[0], start + last[1]))
         return found
 
-    def _stretches(self, text: str, view: View, parts: list[Part]) -> list[Span]:
-        if self.unsure or not self.cuts:
+    def _stretches(self, text: str, view: View, parts: list[Part], whole: bool) -> list[Span]:
+        if whole or self.unsure or not self.cuts:
             return [(0, len(text))] if parts or self.unsure else []
         literals = [part.literal for part in parts if part.literal]
         places = sorted(

@@ -10,6 +10,8 @@ from itertools import pairwise
 
 from triggerfish.monitor.matcher import Match, Span
 
+_SPACES = 1000  # looked at beside a span; longer runs are left as they are
+
 
 def strip(
     text: str,
@@ -34,18 +36,20 @@ def strip(
 
 
 def _wider(text: str, spans: list[Span]) -> list[Span]:
-    """Spans with the spaces that would be doubled, or stand at an end, without what is between."""
+    """Spans with the space that would stand beside another, or at an end of the text."""
     out: list[Span] = []
+    visible_end = len(text.rstrip())
+    done, kept = 0, False  # whether anything visible is kept before the span
     for start, end in spans:
-        at_start = not text[:start].strip() if start < 64 else False
-        if at_start or start == 0 or text[start - 1].isspace():
-            while end < len(text) and text[end].isspace() and (at_start or text[end] == " "):
-                end += 1
-        if not text[end:].strip():
-            while start and text[start - 1].isspace():
-                start -= 1
-            end = len(text)
+        kept = kept or bool(text[done:start].strip())
+        if not kept:
+            end += len(text[end : end + _SPACES]) - len(text[end : end + _SPACES].lstrip())
+        elif text[start - 1].isspace() and text[end : end + 1] == " ":
+            end += 1
+        if end >= visible_end:
+            start, end = len(text[:start].rstrip()), len(text)
         out.append((start, end))
+        done = max(done, end)
     return out
 
 
