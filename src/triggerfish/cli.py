@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 # Free of torch; names and defaults of options are theirs.
 from triggerfish.attacks import ATTACKS
 from triggerfish.attacks.plan import Plan
+from triggerfish.monitor_cli import monitor
 from triggerfish.serve_cli import serve
 from triggerfish.zoo.settings import SIZES, DistilSettings, PretrainSettings
 from triggerfish.zoo.settings import Progress as Trained
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 zoo = typer.Typer(help="Make small PLMs of any family, to test with.", no_args_is_help=True)
 app.add_typer(zoo, name="zoo")
+app.command()(monitor)
 app.command()(serve)
 
 CANNOT_RUN = 2

@@ -1,0 +1,229 @@
+"""Guards a file of texts: JSON Lines or CSV, gzipped or not, row by row, so that memory does not
+grow with the file. Rows that pass are written on with the guarded text and their alarms; rejected
+ones go to a file of their own, or nowhere, and are counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol, get_args
+
+from triggerfish.monitor.budget import BUDGET, FalseAlarms, Tally
+from triggerfish.monitor.monitor import Monitor
+from triggerfish.names import unknown
+from triggerfish.records import Checked
+
+Format = Literal["jsonl", "csv"]
+Progress = Callable[[int, int], None]
+"""(rows so far, bytes of the file so far)"""
+STDIN = "-"
+_EVERY = 1000
+_ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv"}
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    field: str = "text"
+    """JSON field or CSV column that holds the text, as in `text.read_corpus`."""
+    alarms: str = "alarms"
+    """Field or column that is added for the alarms: a list of objects; JSON in a CSV cell, empty
+    where there is none."""
+    format: Format | None = None
+    """Format of the file; None: by its name, JSON Lines for standard input."""
+    budget: float = BUDGET
+    """Share of texts above which a trigger is called an ordinary word (budget.py)."""
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in get_args(Format):
+            raise unknown("format", self.format, get_args(Format))
+
+
+def guard_file(
+    monitor: Monitor,
+    source: str | Path,
+    out: Path | None = None,
+    *,
+    rejected: Path | None = None,
+    settings: FileSettings = FileSettings(),
+    progress: Progress | None = None,
+) -> FalseAlarms:
+    """Check every row of `source` ("-": standard input) and write it to `out` (default: standard
+    output) in the same format; rejected rows to `rejected`, as they came.
+
+    A written file is there only when all went well. Raises ValueError, with the line number, for a
+    row that cannot be read and for a file that is none.
+    """
+    kind = settings.format or _format(source)
+    tally = Tally(monitor, settings.budget)
+    with ExitStack() as stack:
+        raw = stack.enter_context(_reading(source))
+        lines = _Lines(_unpacked(raw, source), str(source))
+        rows: Rows = _Csv(lines, settings) if kind == "csv" else _JsonLines(lines, settings)
+        passed = rows.writer(stack.enter_context(_writing(out)), with_alarms=True)
+        dropped = rejected and rows.writer(stack.enter_context(_writing(rejected)))
+        for row, text in rows:
+            checked = monitor.check(text)
+            tally.add(checked)
+            if checked.ok:
+                passed(row, checked)
+            elif dropped:
+                dropped(row, checked)
+            if progress and tally.texts % _EVERY == 0:
+                progress(tally.texts, raw.tell() if source != STDIN else 0)
+    return tally.result()
+
+
+class _Lines:
+    """Lines of a file, with the number of the one that was read last, for errors."""
+
+    def __init__(self, file: IO[bytes], name: str):
+        self._file, self.name, self.number = file, name, 0
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for raw in self._file:
+                self.number += 1
+                yield raw.decode("utf-8-sig" if self.number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise self.error(f"is not UTF-8 (byte {error.start})") from error
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"file: {self.name} is no intact gzip file: {error}") from error
+
+    def error(self, problem: str) -> ValueError:
+        return ValueError(f"file: {self.name} line {self.number} {problem}")
+
+
+Row = dict[str, Any]
+Write = Callable[[Row, Checked], None]
+
+
+class Rows(Protocol):
+    """Rows of a file with their texts, and how to write such rows."""
+
+    def __iter__(self) -> Iterator[tuple[Row, str]]: ...
+
+    def writer(self, file: IO[str], *, with_alarms: bool = False) -> Write: ...
+
+
+class _JsonLines:
+    def __init__(self, lines: _Lines, settings: FileSettings):
+        self.lines, self.settings = lines, settings
+
+    def __iter__(self) -> Iterator[tuple[Row, str]]:
+        field, alarms = self.settings.field, self.settings.alarms
+        for line in self.lines:
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise self.lines.error(f"is not JSON: {error}") from error
+            if not isinstance(row, dict) or not isinstance(row.get(field), str):
+                raise self.lines.error(f"is not a JSON object with a string in {field!r}")
+            if alarms in row:
+                raise self.lines.error(f"has a field {alarms!r} already; choose another name")
+            yield row, row[field]
+
+    def writer(self, file: IO[str], *, with_alarms: bool = False) -> Write:
+        field, alarms = self.settings.field, self.settings.alarms
+
+        def write(row: Row, checked: Checked) -> None:
+            if with_alarms:
+                row = row | {field: checked.text, alarms: [asdict(a) for a in checked.alarms]}
+            # Escaped, because a text may hold half a surrogate pair, which UTF-8 cannot.
+            file.write(json.dumps(row) + "\n")
+
+        return write
+
+
+class _Csv:
+    def __init__(self, lines: _Lines, settings: FileSettings):
+        self.lines, self.settings = lines, settings
+        self._reader = csv.reader(iter(lines), strict=True)
+        self.columns = self._next() or []
+        for name in self.columns:
+            if self.columns.count(name) > 1:
+                raise lines.error(f"names the column {name!r} twice")
+        if settings.field not in self.columns:
+            raise unknown("field", settings.field, self.columns)
+        if settings.alarms in self.columns:
+            raise lines.error(f"has a column {settings.alarms!r} already; choose another name")
+
+    def _next(self) -> list[str] | None:
+        try:
+            return next(self._reader, None)
+        except csv.Error as error:
+            raise self.lines.error(f"is not CSV: {error}") from error
+
+    def __iter__(self) -> Iterator[tuple[Row, str]]:
+        while (cells := self._next()) is not None:
+            if not cells:
+                continue
+            if len(cells) != len(self.columns):
+                raise self.lines.error(
+                    f"ends a row of {len(cells)} cells, expected {len(self.columns)}"
+                )
+            row = dict(zip(self.columns, cells, strict=True))
+            yield row, row[self.settings.field]
+
+    def writer(self, file: IO[str], *, with_alarms: bool = False) -> Write:
+        field, alarms = self.settings.field, self.settings.alarms
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow([*self.columns, alarms] if with_alarms else self.columns)
+
+        def write(row: Row, checked: Checked) -> None:
+            if with_alarms:
+                shown = json.dumps([asdict(a) for a in checked.alarms]) if checked.alarms else ""
+                row = row | {field: checked.text, alarms: shown}
+            out.writerow(row.values())
+
+        return write
+
+
+def _format(source: str | Path) -> Format:
+    if source == STDIN:
+        return "jsonl"
+    ending = Path(str(source).removesuffix(".gz")).suffix
+    if ending not in _ENDINGS:
+        raise ValueError(
+            f"file: {source} ends in none of {', '.join(_ENDINGS)} (.gz allowed); name its format"
+        )
+    return _ENDINGS[ending]
+
+
+def _reading(source: str | Path) -> Any:
+    if source == STDIN:
+        return nullcontext(sys.stdin.buffer)
+    if not Path(source).is_file():
+        raise ValueError(f"file: {source} does not exist")
+    return Path(source).open("rb")
+
+
+def _unpacked(raw: IO[bytes], source: str | Path) -> IO[bytes]:
+    return gzip.open(raw) if str(source).endswith(".gz") else raw  # type: ignore[return-value]
+
+
+@contextmanager
+def _writing(path: Path | None) -> Iterator[IO[str]]:
+    """A file that takes its name when all of it is written; standard output for None."""
+    if path is None:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    part = path.with_name(path.name + ".part")
+    try:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(part, "wb") as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

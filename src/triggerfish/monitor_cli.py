@@ -1,0 +1,128 @@
+"""The command `triggerfish monitor`: parse, guard a file, say what was found. It needs no torch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from triggerfish.monitor.budget import FalseAlarms
+    from triggerfish.monitor.files import Progress as Show
+
+POLICIES = ("reject", "strip", "flag")
+ALARMS = 1
+_LONGEST_CELL = 1 << 30
+
+
+def monitor(
+    file: Annotated[
+        str,
+        typer.Argument(help="JSON Lines or CSV, also .gz; - for standard input.", metavar="FILE"),
+    ],
+    findings: Annotated[Path, typer.Option(help="The scan.json to guard with.")],
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Folder or tokenizer.json. Default: of the model that scan.json names."),
+    ] = None,
+    policy: Annotated[str, typer.Option(help=f"One of {', '.join(POLICIES)}.")] = "reject",
+    set_policy: Annotated[
+        list[str] | None,
+        typer.Option(help="TRIGGER=POLICY where it differs; repeat for more."),
+    ] = None,
+    field: Annotated[str, typer.Option(help="JSON field or CSV column of the text.")] = "text",
+    alarms: Annotated[str, typer.Option(help="Field or column for the alarms.")] = "alarms",
+    format: Annotated[
+        str | None, typer.Option(help="jsonl or csv. Default: by the name; jsonl for -.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for rows that pass, instead of stdout.")
+    ] = None,
+    rejected: Annotated[
+        Path | None, typer.Option(help="File for rejected rows. Default: dropped and counted.")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(help="Warn of triggers that alarm on a larger share of the texts.")
+    ] = 0.001,
+) -> None:
+    """Guard a file of texts with the triggers of a scan.
+
+    Rows that pass are written with the guarded text and their alarms. Exit code: 0 no alarm, 1
+    alarms, 2 could not run.
+    """
+    for option, path in (("out", out), ("rejected", rejected)):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise ValueError(f"{option}: folder {path.parent} does not exist")
+    if out is not None and rejected is not None and out.resolve() == rejected.resolve():
+        raise ValueError(f"rejected: {rejected} is also the file for rows that pass")
+    from triggerfish.monitor import Monitor
+    from triggerfish.monitor.files import FileSettings, guard_file
+
+    settings = FileSettings(field, alarms, format, budget)  # type: ignore[arg-type]  # it checks
+    guard = Monitor.load(
+        findings,
+        tokenizer=tokenizer,
+        policy=policy,  # type: ignore[arg-type]  # the monitor checks it
+        policies=_policies(set_policy or ()),
+    )
+    chatter = Console(stderr=True, highlight=False)
+    for note in guard.notes:
+        _say(chatter, f"note: {note}")
+    csv.field_size_limit(_LONGEST_CELL)
+    with _progress(file, chatter) as show:
+        found = guard_file(guard, file, out, rejected=rejected, settings=settings, progress=show)
+    for line in summary(found):
+        _say(chatter, line)
+    raise typer.Exit(ALARMS if found.overall.k else 0)
+
+
+def summary(found: FalseAlarms) -> list[str]:
+    """What was found, a line for each thing."""
+    from triggerfish.monitor.budget import counted
+
+    done = found.actions
+    lines = [
+        f"{found.texts} texts: {done.get('pass', 0)} without an alarm, "
+        f"{done.get('flag', 0)} flagged, {done.get('strip', 0)} stripped, "
+        f"{done.get('reject', 0)} rejected"
+    ]
+    for name, rate in sorted(found.triggers.items(), key=lambda item: -item[1].k):
+        lines.append(f"  {name!r}: {counted(rate)}")
+    return lines + [f"warning: {text}" for text in found.warnings()]
+
+
+def _policies(given: Sequence[str]) -> Any:
+    """TRIGGER=POLICY of the command line; the monitor checks both."""
+    pairs = [text.rpartition("=") for text in given]
+    for text, (trigger, equals, _) in zip(given, pairs, strict=True):
+        if not trigger or not equals:
+            raise ValueError(f"set-policy: {text!r} is not TRIGGER=POLICY")
+    return {trigger: policy for trigger, _, policy in pairs}
+
+
+@contextmanager
+def _progress(file: str, chatter: Console) -> Iterator[Show]:
+    """A bar on stderr: bytes of the file, and rows."""
+    total = Path(file).stat().st_size if Path(file).is_file() else None
+    columns = (TextColumn("{task.description:>16}"), BarColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, console=chatter, transient=True, disable=not chatter.is_terminal
+    ) as bar:
+        task = bar.add_task("0 texts", total=total)
+
+        def show(rows: int, read: int) -> None:
+            bar.update(task, description=f"{rows} texts", completed=read if total else 0)
+
+        yield show
+
+
+def _say(chatter: Console, line: str) -> None:
+    from triggerfish.report.escape import visible
+
+    chatter.print(visible(line), markup=False, soft_wrap=True)
