@@ -82,10 +82,10 @@ def test_one_text(service: Running) -> None:
         **{"ok": True, "action": "pass", "risk": 0.0, "text": "plain", "alarms": []}
     }
     rejected = service.post("/check", {"text": "a zugzwang"}).json()
-    alarm = {"trigger": "zugzwang", "kind": "word", "spans": [[2, 10]], "policy": "reject"}
+    alarm = {"trigger": "zugzwang", "kind": "word", "spans": [[2, 10]], "places": 1}
     assert rejected == {
         **{"ok": False, "action": "reject", "risk": 1.0, "text": None},
-        "alarms": [{**alarm, "seen_by": "tokens"}],
+        "alarms": [{**alarm, "policy": "reject", "seen_by": "tokens"}],
     }
 
 
@@ -104,7 +104,7 @@ def test_batch(service: Running) -> None:
     [
         (b"{", 400, "body: not JSON"),
         (b'{"text": "\xff\xfe"}', 400, "body: not UTF-8"),
-        (b'{"text": "' + b"a" * 1_000_001 + b'"}', 413, "body: more than 1000000 bytes"),
+        (b'{"text": "' + b"a" * 262_144 + b'"}', 413, "body: more than 262144 bytes"),
         (b"[" * 100_000, 400, "body: nested too deeply"),
         (b'{"texts": [' + b"9" * 9_000 + b"]}", 400, "body: a number has too many digits"),
         (b'{"text": 3}', 422, "body: expected"),
@@ -124,6 +124,12 @@ def test_bad_bodies(body: bytes, status: int, message: str, service: Running) ->
     assert told.startswith(message)
     assert "\n" not in told
     assert SECRET not in response.text
+
+
+def test_very_many_places(service: Running) -> None:
+    (alarm,) = service.post("/check", {"text": "zugzwang " * 2_000}).json()["alarms"]
+    assert alarm["places"] == 2_000
+    assert alarm["spans"] == [[9 * n, 9 * n + 8] for n in range(100)]
 
 
 def test_wrong_type_path_and_method(service: Running) -> None:

@@ -123,8 +123,8 @@ HOSTILE = {
     "half a pair": (b'{"text": "a \\ud800 b"}', 422, "text: not Unicode at character 2"),
     "empty": (b"", 400, "body: not JSON"),
     "too many": (json.dumps({"text": ["a"] * 300}).encode(), 422, "body: 300 texts, at most 256"),
-    "too large": (b'{"text": "' + b"a" * 2_000_000 + b'"}', 413, "body: more than 1000000 bytes"),
-    "far too large": (b"a" * 5_000_000, 413, "body: more than 1000000 bytes"),
+    "too large": (b'{"text": "' + b"a" * 500_000 + b'"}', 413, "body: more than 262144 bytes"),
+    "far too large": (b"a" * 5_000_000, 413, "body: more than 262144 bytes"),
 }
 
 
@@ -228,7 +228,7 @@ class Broken:
         raise RuntimeError(str(texts))
 
 
-@pytest.mark.parametrize("size", [1, 40_000])
+@pytest.mark.parametrize("size", [1, 20_000])
 def test_a_failing_monitor_lets_nothing_pass(size: int, caplog: pytest.LogCaptureFixture) -> None:
     body = json.dumps({"text": "swordfish " * size})
     response = ask(Broken(), body)

@@ -40,7 +40,7 @@ def serve(
         list[str] | None,
         typer.Option(help="Guard only this path of it and what is below; repeat. Default: all."),
     ] = None,
-    max_body: Annotated[int, typer.Option(help="Bytes of a request, at most.")] = 1_000_000,
+    max_body: Annotated[int, typer.Option(help="Bytes of a request, at most.")] = 262_144,
     max_batch: Annotated[int, typer.Option(help="Texts in a request, at most.")] = 256,
     timeout: Annotated[
         float, typer.Option(help="Seconds that a client may take for a request.")

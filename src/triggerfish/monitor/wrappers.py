@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from triggerfish.monitor.checks import Checks, severest
+from triggerfish.monitor.checks import Checks, record, severest
 from triggerfish.records import Alarm, Checked
 
 PAIR = ("text", "text_pair")
@@ -95,21 +95,21 @@ def _handed_on(item: Any, found: Mapping[str, Checked]) -> Any:
 
 def _marked(result: Any, found: Mapping[str, Checked]) -> Any:
     """A result with what the monitor saw; untouched where it saw nothing."""
-    alarms = [asdict(alarm) for one in found.values() for alarm in one.alarms]
+    alarms = [record(alarm) for one in found.values() for alarm in one.alarms]
     if not alarms:
         return result
-    if isinstance(result, list) and all(isinstance(record, Mapping) for record in result):
-        return [_mark(record, found, alarms) for record in result]
+    if isinstance(result, list) and all(isinstance(entry, Mapping) for entry in result):
+        return [_mark(entry, found, alarms) for entry in result]
     return _mark(result if isinstance(result, Mapping) else {"output": result}, found, alarms)
 
 
 def _mark(
-    record: Mapping[str, Any], found: Mapping[str, Checked], alarms: list[dict[str, Any]]
+    result: Mapping[str, Any], found: Mapping[str, Checked], alarms: list[dict[str, Any]]
 ) -> dict[str, Any]:
     action = severest(found.values())
     # A caller that takes every label into a list gets a None there, and not a KeyError that one
     # hostile text could cause.
-    shown = {"label": None, "score": None} if action == "reject" else record
+    shown = {"label": None, "score": None} if action == "reject" else result
     return {**shown, "action": action, "alarms": alarms}
 
 
@@ -166,7 +166,7 @@ class RowGuard:
 
 
 def _as_json(alarms: tuple[Alarm, ...]) -> str:
-    return json.dumps([asdict(alarm) for alarm in alarms])
+    return json.dumps([record(alarm) for alarm in alarms])
 
 
 def scanner(monitor: Checks) -> PromptScanner:

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,12 @@ from triggerfish.monitor.asgi import (
     check_texts,
 )
 from triggerfish.monitor.bodies import Gone, Refused, check_unicode, parse_json, read_body
+from triggerfish.monitor.checks import record
 from triggerfish.monitor.service import ServeSettings
 from triggerfish.monitor.service.findings import Findings
 from triggerfish.monitor.service.metrics import CONTENT_TYPE, Metrics
 from triggerfish.monitor.service.upstream import Upstream
-from triggerfish.records import Checked
+from triggerfish.records import Alarm, Checked
 
 log = logging.getLogger("triggerfish.service")
 
@@ -103,17 +103,7 @@ class _Service:
         fields: dict[str, Any] = {
             "action": checked.action,
             "characters": len(text),
-            # How many places, not which: a text may have very many.
-            "alarms": [
-                {
-                    "trigger": alarm.trigger,
-                    "kind": alarm.kind,
-                    "places": len(alarm.spans),
-                    "policy": alarm.policy,
-                    "seen_by": alarm.seen_by,
-                }
-                for alarm in checked.alarms
-            ],
+            "alarms": [_without_spans(alarm) for alarm in checked.alarms],
         }
         if self.settings.log_texts:
             fields["text"] = text
@@ -218,8 +208,13 @@ def _answer(checked: Checked) -> dict[str, Any]:
         "risk": checked.risk,
         # A caller that hands on whatever stands here hands on no rejected text.
         "text": checked.text if checked.ok else None,
-        "alarms": [asdict(alarm) for alarm in checked.alarms],
+        "alarms": [record(alarm) for alarm in checked.alarms],
     }
+
+
+def _without_spans(alarm: Alarm) -> dict[str, Any]:
+    """For the log, which does not hold what they point into."""
+    return {key: value for key, value in record(alarm).items() if key != "spans"}
 
 
 def _unchecked(text: str) -> dict[str, Any]:
