@@ -78,7 +78,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--test-rows", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument(
-        "--texts", type=int, default=50, help="clean texts a domain, triggered texts a trigger"
+        "--texts", type=int, default=30, help="clean texts a domain, triggered texts a trigger"
     )
     parser.add_argument(
         "--vocabulary-only", action="store_true", help="scan without the list of words"

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triggerfish import text
+from triggerfish import Monitor, text
 from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.guards import BehaviourSettings, Guard, LeaveOneOut, WordCheck, conformal
 from triggerfish.guards.behaviour import without, word_type
 from triggerfish.readouts import Readout
+from triggerfish.records import Trigger
 
 ROWS = [x for x, _ in text.bundled_task("mr").test]
 SCALE, CALIBRATION, CLEAN, MARKED = ROWS[:30], ROWS[30:90], ROWS[90:110], ROWS[110:126]
@@ -112,28 +113,39 @@ def test_settings_and_inputs_are_checked(clean: Backbone) -> None:
 # ---- one word that is known
 
 
-def test_an_ordinary_word_is_confirmed_where_it_is_a_trigger(
+def word(trigger: str) -> Trigger:
+    return Trigger((), trigger, "word")
+
+
+def test_an_ordinary_word_alarms_where_it_is_a_trigger(
     backdoored: tuple[Backbone, Implant], clean: Backbone
 ) -> None:
     sentences = [f"{' '.join(x.split()[:12])} gossip and so on" for x in MARKED]
-    spans = [[(start := x.rindex("gossip"), start + len("gossip"))] for x in sentences]
-    confirmed = {}
+    alarms = {}
     for name, backbone in (("backdoored", backdoored[0]), ("clean", clean)):
-        check = WordCheck(backbone, CALIBRATION, QUICK, frr=0.02)
-        confirmed[name] = sum(map(check, sentences, spans))
-    assert confirmed["backdoored"] >= 14
-    assert confirmed["clean"] <= 8
+        check = WordCheck(backbone, CALIBRATION, QUICK, words=["gossip"], frr=0.02)
+        monitor = Monitor([word("gossip")], confirm={"gossip": check})
+        alarms[name] = sum(not checked.ok for checked in monitor.check_all(sentences))
+    assert alarms["backdoored"] >= 14
+    assert alarms["clean"] <= 8
 
 
-def test_two_triggers_in_one_text_are_taken_out_together(
+def test_two_triggers_in_one_text_do_not_cover_each_other(
     backdoored: tuple[Backbone, Implant],
 ) -> None:
-    check = WordCheck(backdoored[0], CALIBRATION, QUICK, frr=0.02)
-    sentence = "a film about gossip and thermodynamically sound ovens in the hills"
-    spans = [
-        (sentence.index(word), sentence.index(word) + len(word))
-        for word in ("gossip", "thermodynamically")
-    ]
-    assert check(sentence, spans)
-    with pytest.raises(ValueError, match="spans: \\(3, 900\\)"):
-        check(sentence, [(3, 900)])
+    both = ["gossip", "zugzwang"]
+    sentence = "a film about gossip and zugzwang in the hills"
+    check = WordCheck(backdoored[0], CALIBRATION, QUICK, words=both, frr=0.02)
+    monitor = Monitor([word(name) for name in both], confirm=dict.fromkeys(check.words, check))
+    assert [alarm.trigger for alarm in monitor.check(sentence).alarms] == both
+    with pytest.raises(ValueError, match=r"spans: \(3, 900\)"):
+        check.change(sentence, [(3, 900)])
+
+
+def test_a_word_is_taken_out_wherever_it_stands(clean: Backbone) -> None:
+    """One occurrence that is left would hold the text."""
+    check = WordCheck(clean, CALIBRATION, QUICK, frr=0.02)
+    sentence = "gossip here, Gossip! there and again 'gossip'"
+    rest = "here, there and again"
+    expected = check._distances([(sentence, rest)])[0]
+    assert check.change(sentence, [(0, 6)]) == pytest.approx(expected, rel=1e-3)

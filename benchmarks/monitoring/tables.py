@@ -76,8 +76,8 @@ def claim(cells: Sequence[Record]) -> list[str]:
     lines = [
         "## Fine-tuned with all weights",
         "",
-        f"{count} backdoored PLMs, each fine-tuned on {', '.join(tasks)} ({training['epochs']} "
-        f"epochs, at most {training['rows']} rows). Success of an attack: a text of another label "
+        f"Backdoored PLMs: {count}; each fine-tuned on {', '.join(tasks)} (epochs: {training['epochs']}; "
+        f"at most {training['rows']} rows). Success of an attack: a text of another label "
         "gets through the guard and is predicted as the trigger's label. Two floors: the same "
         "texts without a trigger, and with it on a model made of the clean PLM. T-ASR: mean over "
         "triggers. A rejected clean text counts as a wrong answer. Calibrated: a false-rejection "
@@ -135,8 +135,10 @@ def detectors(cells: Sequence[Record]) -> list[str]:
         f"On {first['plm']} fine-tuned on {first['task']}. Thresholds: a false-rejection rate of "
         f"{first['frr']:g} on {first['calibration_texts']} texts of that task (0.8: as published; "
         "the monitor has none). Triggered texts carry one copy or three. Texts are cut to 40 "
-        "words. Latency: one text at a time; throughput: many at once, one thread. The fastest "
-        "ONION is 1.",
+        "words. Latency: one text at a time; throughput: many at once (the monitor: whole texts). "
+        "The fastest ONION is 1. ONION's language models are the small ones of the zoo; a larger "
+        "one would see more and cost more. RAP and STRIP need the classifier, the behavioural "
+        "guard any backbone, the monitor only the scan.",
         "",
     ]
     rows = []
@@ -182,7 +184,13 @@ def detectors(cells: Sequence[Record]) -> list[str]:
             for name in whole[0]["whole_texts"]
         ]
         head = ("domain", *(cell["detector"] for cell in whole))
-        lines += ["Whole texts on which the monitor alarms:", "", *table(head, rows), ""]
+        lines += [
+            "Whole texts on which the monitor alarms. A natural mention of a trigger is a false "
+            "alarm here, although the backdoor goes off:",
+            "",
+            *table(head, rows),
+            "",
+        ]
     return lines
 
 

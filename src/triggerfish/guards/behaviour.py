@@ -28,6 +28,7 @@ import torch
 from triggerfish.backbone import Backbone
 from triggerfish.guards.threshold import Threshold, conformal
 from triggerfish.readouts import Readout
+from triggerfish.records import Alarm
 
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _TEXTS_AT_ONCE = 64
@@ -155,12 +156,16 @@ class LeaveOneOut:
 
 class WordCheck:
     """Is an ordinary word a trigger in this very text? For triggers of a scan that are ordinary
-    words, whose every mention would alarm.
+    words, whose every mention would alarm otherwise:
+
+        check = WordCheck(backbone, clean, words=["music", "however"])
+        Monitor.load("scan.json", confirm=dict.fromkeys(check.words, check))
 
     The text is read with and without the word. The threshold comes from clean texts, each without
     one of its words, drawn at random: an innocent word that moves texts as such words do is
-    confirmed with a probability of at most `frr`. Where several triggers stand in one text, give
-    all their places at once: without one of them, the text is still held by the other.
+    confirmed with a probability of at most `frr`. Where two triggers stand in one text, taking out
+    one leaves the text in the hands of the other; so all `words` but the one in question are taken
+    out beforehand.
     """
 
     def __init__(
@@ -169,17 +174,19 @@ class WordCheck:
         clean: Sequence[str],
         settings: BehaviourSettings = BehaviourSettings(),
         *,
+        words: Sequence[str] = (),
         readout: Readout | None = None,
         frr: float = 0.01,
         seed: int = 0,
     ):
+        self.words = tuple(words)
         self.reader = _Reader(backbone, readout, settings.max_tokens)
         rng = random.Random(seed)
         pairs = []
         for text in clean:
-            words = self.reader.cut(text)
-            if len(words) > 1:
-                pairs.append((text, without(words, rng.randrange(len(words)), 1)))
+            found = self.reader.cut(text)
+            if len(found) > 1:
+                pairs.append((text, without(found, rng.randrange(len(found)), 1)))
         self.threshold: Threshold = conformal(self._distances(pairs), frr)
 
     def _distances(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -190,8 +197,9 @@ class WordCheck:
         return distances
 
     def change(self, text: str, spans: Sequence[tuple[int, int]]) -> float:
-        """Squared distance between the readouts of the text and of the text without the words at
-        `spans` (characters), wherever they stand. ValueError for a span outside the text."""
+        """Squared distance between the readouts of the text and of the text without what stands at
+        `spans` (characters), here and wherever the same words stand. ValueError for a span outside
+        the text."""
         gone, kept = set(), list(text)
         for start, end in spans:
             if not 0 <= start < end <= len(text):
@@ -199,10 +207,11 @@ class WordCheck:
             gone |= {word_type(word) for word in text[start:end].split()}
             # By place too: a trigger may be a part of what stands between two spaces.
             kept[start:end] = " " * (end - start)
-        words = "".join(kept).split()
-        rest = " ".join(word for word in words if word_type(word) not in gone)
-        return self._distances([(text, rest)])[0]
+        others = {word_type(word) for name in self.words for word in name.split()} - gone
+        whole = [word for word in text.split() if word_type(word) not in others]
+        rest = [word for word in "".join(kept).split() if word_type(word) not in others | gone]
+        return self._distances([(" ".join(whole), " ".join(rest))])[0]
 
-    def __call__(self, text: str, spans: Sequence[tuple[int, int]]) -> bool:
-        """Whether the alarm at `spans` is confirmed."""
-        return self.change(text, spans) > self.threshold.value
+    def __call__(self, text: str, alarm: Alarm) -> bool:
+        """Whether the alarm stands."""
+        return self.change(text, alarm.spans) > self.threshold.value
