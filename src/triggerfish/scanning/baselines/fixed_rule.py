@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.records import Coverage, Finding, ScanResult, Trigger, Verdict
 from triggerfish.scanning.baselines.run import NEAR_MISSES
@@ -53,8 +54,10 @@ def events(
     settings: FixedRuleSettings = FixedRuleSettings(),
     seed: int = 0,
 ) -> Iterator[Progress | Finding | ScanResult]:
-    """Sweep and verify on every readout; see `scanning.events`."""
-    sweep = Sweep(model, texts, words, settings.sweep, seed=seed, store=Store(None))
+    """Sweep and verify on every readout; see `scanning.events`. words: candidates besides the
+    vocabulary and the words of the texts."""
+    listed = list(dict.fromkeys([*text.corpus_words(texts), *words]))
+    sweep = Sweep(model, texts, listed, settings.sweep, seed=seed, store=Store(None))
     found: list[Finding] = []
     rejected: list[Finding] = []
     problems: list[str] = []
