@@ -76,13 +76,13 @@ def claim(cells: Sequence[Record]) -> list[str]:
     lines = [
         "## Fine-tuned with all weights",
         "",
-        f"Backdoored PLMs: {count}; each fine-tuned on {', '.join(tasks)} (epochs: {training['epochs']}; "
-        f"at most {training['rows']} rows). Success of an attack: a text of another label "
-        "gets through the guard and is predicted as the trigger's label. Two floors: the same "
-        "texts without a trigger, and with it on a model made of the clean PLM. T-ASR: mean over "
-        "triggers. A rejected clean text counts as a wrong answer. Calibrated: a false-rejection "
-        f"rate of {cells[0]['calibration']['frr']:g} on {cells[0]['calibration']['texts']} clean "
-        "texts of the task.",
+        f"Backdoored PLMs: {count}; each fine-tuned on {', '.join(tasks)} (epochs: "
+        f"{training['epochs']}; at most {training['rows']} rows). Success of an attack: a text of "
+        "another label gets through the guard and is predicted as the trigger's label. Two "
+        "floors: the same texts without a trigger, and with it on a model made of the clean PLM. "
+        "T-ASR: mean over triggers. A rejected clean text counts as a wrong answer. Calibrated: "
+        f"a false-rejection rate of {cells[0]['calibration']['frr']:g} on "
+        f"{cells[0]['calibration']['texts']} clean texts of the task.",
         "",
     ]
     rows = []
