@@ -22,6 +22,7 @@ _HOME = {
     "Trigger": "records",
     "bundled": "loading",
     "bundled_corpus": "text",
+    "guard": "monitor.wrappers",
     "load": "loading",
     "read_corpus": "text",
     "render": "report",
