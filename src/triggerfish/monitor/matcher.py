@@ -21,7 +21,7 @@ from typing import Literal as OneOf
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
 from triggerfish.monitor.literals import Literal, literal, strange_characters
-from triggerfish.monitor.normalise import View, folded, unescaped
+from triggerfish.monitor.normalise import View, folded, is_ambiguous, resolved
 from triggerfish.monitor.settings import MonitorSettings
 from triggerfish.monitor.stretches import cuts_at_spaces, stretches
 from triggerfish.monitor.tokenizer import Tokenizer
@@ -90,14 +90,14 @@ class Matcher:
     def matches(self, text: str) -> list[Match]:
         """Every trigger that is in the text."""
         present = self._present(folded(text))
-        hidden = self._present(folded(unescaped(text))) if "&" in text else []
+        hidden = self._present(folded(resolved(text))) if is_ambiguous(text) else []
         strange = self._is_strange(text)
         if not (present or hidden or strange or self.unsure):
             return []
         view = View(text)
         by_tokens = self._by_tokens(text, view, present, strange)
         by_text: dict[int, list[Span]] = defaultdict(list)
-        for shown, literals in ((view, present), (View(text, entities=True), hidden)):
+        for shown, literals in ((view, present), (View(text, second=True), hidden)):
             for part in (part for name in literals for part in self._words.get(name, ())):
                 found = part.words.pattern.finditer(shown.text) if part.words else ()
                 by_text[id(part)] += [shown.span(*match.span()) for match in found]

@@ -107,16 +107,26 @@ _SPECIAL_OR_ENTITY = re.compile(rf"{ENTITY}|{_SPECIAL.pattern}")
 _ENTITY = re.compile(ENTITY)
 
 
-def unescaped(text: str) -> str:
-    """The text with its HTML entities resolved, once."""
-    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+_CAPITALS = str.maketrans("ΗΜΝΥ", "HMNY")  # noqa: RUF001
+_CAPITAL = re.compile("[ΗΜΝΥ]")  # noqa: RUF001
+
+
+def is_ambiguous(text: str) -> bool:
+    """Whether a second view shows something else: HTML entities, or Greek capitals that look like
+    other Latin letters than their small ones do."""
+    return "&" in text or (not text.isascii() and _CAPITAL.search(text) is not None)
+
+
+def resolved(text: str) -> str:
+    """The text as its second view reads it: entities resolved, once, and those capitals Latin."""
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text).translate(_CAPITALS)
 
 
 class View:
     """The hardened view of a text, with the way back: `span` of a stretch of the view is the
-    stretch of the original (characters) that it came from. entities: resolve HTML entities too."""
+    stretch of the original (characters) that it came from. second: that of `resolved(text)`."""
 
-    def __init__(self, text: str, *, entities: bool = False):
+    def __init__(self, text: str, *, second: bool = False):
         parts: list[str] = []
         # Where a stretch starts in the view, where in the original, and how many characters of the
         # original all of it stands for; 0 for plain stretches, whose characters stand each for one.
@@ -124,9 +134,9 @@ class View:
         self._from: list[int] = []
         self._width: list[int] = []
         position = done = 0
-        for match in (_SPECIAL_OR_ENTITY if entities else _SPECIAL).finditer(text):
+        for match in (_SPECIAL_OR_ENTITY if second else _SPECIAL).finditer(text):
             start, end = match.span()
-            shown = html.unescape(match[0]).translate(FOLD) if entities else FOLD[ord(match[0])]
+            shown = (resolved(match[0]) if second else match[0]).translate(FOLD)
             for part, origin, width in ((text[done:start], done, 0), (shown, start, end - start)):
                 if part:
                     parts.append(part)
