@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -248,6 +249,25 @@ def test_fail_open(caplog: pytest.LogCaptureFixture) -> None:
     assert ask(Broken(), b"{", settings=GuardSettings(fail_open=True)).status_code == 400
 
 
+class Slow:
+    """A monitor without a hurry."""
+
+    def check(self, text: str) -> Checked:
+        time.sleep(0.5)
+        return Checked(text)
+
+    def check_all(self, texts: Sequence[str]) -> list[Checked]:
+        return [self.check(text) for text in texts]
+
+
+def test_busy() -> None:
+    """There is no way around the check by keeping it busy."""
+    settings = GuardSettings(check_seconds=0.1, fail_open=True)
+    response = ask(Slow(), json.dumps({"text": "plain " * 20_000}), settings=settings)
+    assert response.status_code == 503
+    assert response.json() == {"error": "busy: there was no time to check the text"}
+
+
 def test_slow_body(monitor: Monitor) -> None:
     async def slow() -> Any:
         yield b'{"text": '
@@ -297,6 +317,7 @@ def test_fields() -> None:
         ({"max_body": 0}, "max_body: 0 is not above 0"),
         ({"max_batch": -1}, "max_batch: -1"),
         ({"body_seconds": 0}, "body_seconds: 0"),
+        ({"check_seconds": 0}, "check_seconds: 0"),
     ],
 )
 def test_settings(change: dict[str, Any], message: str) -> None:

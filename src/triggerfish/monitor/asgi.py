@@ -15,6 +15,7 @@ import json
 import logging
 import posixpath
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,9 @@ BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE", "TRACE")
 LARGE = 32_768
 """Characters from which texts are checked in a thread, so that other requests go on."""
 
+_LARGE_TEXTS = ThreadPoolExecutor(1, "large-texts")
+"""One at a time: they share the interpreter with everything else, and small texts go first."""
+
 log = logging.getLogger("triggerfish.monitor")
 
 
@@ -57,6 +61,9 @@ class GuardSettings:
     triggers, takes about a second to check."""
     max_batch: int = 256
     """Texts in one body; more is answered with 422. Ours."""
+    check_seconds: float = 10.0
+    """How long a large body may wait for its turn and be checked; then 503, with `fail_open` too:
+    being busy is no reason to let texts pass. Ours."""
     body_seconds: float = 10.0
     """How long a client may take to send its body; then 408. Ours."""
     fail_open: bool = False
@@ -68,7 +75,7 @@ class GuardSettings:
         for path in self.paths:
             if not path.startswith("/"):
                 raise ValueError(f"paths: {path!r} does not begin with /")
-        for name in ("max_body", "max_batch", "body_seconds"):
+        for name in ("max_body", "max_batch", "check_seconds", "body_seconds"):
             if not (value := getattr(self, name)) > 0:
                 raise ValueError(f"{name}: {value} is not above 0")
 
@@ -136,9 +143,7 @@ class GuardMiddleware:
             raise Refused(
                 422, f"body: {len(texts)} texts, at most {self.settings.max_batch} are checked"
             )
-        checked = await check_texts(
-            self.monitor, [place.text for place in texts], self.settings.fail_open
-        )
+        checked = await check_texts(self.monitor, [place.text for place in texts], self.settings)
         if checked is None:
             return UNCHECKED, (), body
         kinds = tuple(sorted({alarm.kind for one in checked for alarm in one.alarms}))
@@ -149,18 +154,22 @@ class GuardMiddleware:
 
 
 async def check_texts(
-    monitor: Checks, texts: Sequence[str], fail_open: bool
+    monitor: Checks, texts: Sequence[str], settings: GuardSettings
 ) -> list[Checked] | None:
-    """What the monitor says of each text. When the monitor itself fails: `Refused` (503), or None
-    if `fail_open`."""
+    """What the monitor says of each text. `Refused` (503) when there was no time for it, and when
+    the monitor itself fails, unless `fail_open`: then None."""
     try:
         if sum(map(len, texts)) < LARGE:
             return monitor.check_all(texts)
-        return await asyncio.to_thread(monitor.check_all, texts)
+        async with asyncio.timeout(settings.check_seconds):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(_LARGE_TEXTS, monitor.check_all, texts)
+    except TimeoutError:
+        raise Refused(503, "busy: there was no time to check the text") from None
     except Exception as error:  # whatever it is, an unchecked text must not pass by accident
         # Only the type: a message may quote the text.
         log.error("the monitor failed: %s", type(error).__name__)
-        if fail_open:
+        if settings.fail_open:
             return None
         raise Refused(503, "the monitor failed; nothing was checked") from error
 

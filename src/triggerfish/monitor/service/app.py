@@ -114,7 +114,7 @@ class _Service:
         body = await read_body(request.receive, headers, guard.max_body, guard.body_seconds)
         document = parse_json(body, headers)
         texts = _texts(document, guard.max_batch)
-        checked = await check_texts(self, texts, guard.fail_open)
+        checked = await check_texts(self, texts, guard)
         if checked is None:
             answers = [_unchecked(text) for text in texts]
         else:

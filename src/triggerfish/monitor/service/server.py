@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 
+from starlette.applications import Starlette
 from uvicorn import Config, Server
 from uvicorn.supervisors import Multiprocess
 
@@ -49,7 +50,7 @@ def serve(settings: ServeSettings) -> None:
 
 def _config(settings: ServeSettings) -> Config:
     return Config(
-        partial(make_app, settings),
+        partial(_application, settings),
         factory=True,
         http=partial(  # type: ignore[arg-type]
             PatientProtocol,
@@ -69,6 +70,15 @@ def _config(settings: ServeSettings) -> Config:
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=settings.stop_seconds,
     )
+
+
+def _application(settings: ServeSettings) -> Starlette:
+    try:
+        return make_app(settings)
+    except (ValueError, OSError) as error:  # of a worker that replaces another
+        fields = {"error": str(error)}
+        log.error("a worker cannot start", extra={"fields": fields})
+        raise SystemExit(1) from None
 
 
 def _stop(number: int, frame: object) -> None:
