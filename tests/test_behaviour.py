@@ -17,7 +17,7 @@ from triggerfish.guards.behaviour import without, word_type
 from triggerfish.readouts import Readout
 from triggerfish.records import Trigger
 
-ROWS = [x for x, _ in text.bundled_task("mr").test]
+ROWS = [" ".join(x.split()[:16]) for x, _ in text.bundled_task("mr").test]
 SCALE, CALIBRATION, CLEAN, MARKED = ROWS[:30], ROWS[30:90], ROWS[90:110], ROWS[110:126]
 QUICK = BehaviourSettings(max_tokens=48)
 

@@ -14,10 +14,10 @@ GUARDS = (
     ("none", "no guard"),
     ("strip", "monitor, strip"),
     ("reject", "monitor, reject"),
-    ("vectors, frozen PLM, published", "vectors, frozen PLM beside it, 0.8"),
-    ("vectors, frozen PLM, calibrated", "the same, calibrated"),
-    ("vectors, fine-tuned, published", "vectors, fine-tuned model, 0.8"),
-    ("vectors, fine-tuned, calibrated", "the same, calibrated"),
+    ("vectors, frozen PLM, published", "vectors on the PLM beside it, 0.8"),
+    ("vectors, frozen PLM, calibrated", "vectors on the PLM beside it, calibrated"),
+    ("vectors, fine-tuned, published", "vectors on the model, 0.8"),
+    ("vectors, fine-tuned, calibrated", "vectors on the model, calibrated"),
 )
 FLOORS = (("no trigger", "floor: no trigger"), ("clean PLM", "floor: clean PLM"))
 
