@@ -31,6 +31,7 @@ from triggerfish.bench.grid import make_grid
 from triggerfish.heads import with_head
 from triggerfish.loading import bundled, load
 from triggerfish.marking import parse_triggers
+from triggerfish.scanning import baselines
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -82,8 +83,9 @@ def settings_named(wanted: str) -> Any:
     """A settings class at its defaults, or those that an attack class comes with."""
     title, _, part = wanted.partition(".")
     modules = [
-        importlib.import_module(f"triggerfish.attacks.{module.name}")
-        for module in pkgutil.iter_modules(attacks.__path__)
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        for package in (attacks, baselines)
+        for module in pkgutil.iter_modules(package.__path__)
     ]
     made = next(vars(module)[title] for module in modules if title in vars(module))
     if not part:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from triggerfish.backbone import Backbone
 from triggerfish.records import Finding, ScanResult, Trigger, Verdict
-from triggerfish.scanning.baselines.patronus_search import Search, SearchSettings, Words
+from triggerfish.scanning.baselines.patronus_search import Search, SlotSettings, Words
 from triggerfish.scanning.baselines.patronus_space import Entry, Space, token_space, word_space
 from triggerfish.scanning.baselines.run import Run
 from triggerfish.scanning.baselines.similarity import FixedRule
@@ -34,7 +34,7 @@ NOTES = (
 
 
 @dataclass(frozen=True)
-class PatronusSettings(SearchSettings):
+class PatronusSettings(SlotSettings):
     level: Literal["token", "word"] = "token"
     """What a slot holds: a vocabulary entry, or a word of the list."""
     readout: str | None = None

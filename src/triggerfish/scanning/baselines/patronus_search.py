@@ -37,7 +37,7 @@ Member = tuple[tuple[int, ...], float]
 
 
 @dataclass(frozen=True)
-class SearchSettings:
+class SlotSettings:
     slots: int = 8
     """Triggers searched at once (published code)."""
     batch: int = 16
@@ -103,7 +103,7 @@ class Search:
     run: Run
     space: Space
     texts: Sequence[Words]
-    settings: SearchSettings
+    settings: SlotSettings
     rng: random.Random
     tried: set[int] = field(default_factory=set)
     calls: int = 0
