@@ -14,27 +14,27 @@ import asyncio
 import json
 import logging
 import posixpath
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from triggerfish.monitor.bodies import (
+    App,
     Gone,
     Headers,
+    Message,
     Place,
     Receive,
     Refused,
+    Scope,
+    Send,
     parse_json,
     places,
     read_body,
 )
 from triggerfish.monitor.checks import Checks, severest
 from triggerfish.records import Checked
-
-Scope = Mapping[str, Any]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ACTION, KINDS = b"x-triggerfish-action", b"x-triggerfish-kinds"
 UNCHECKED = "unchecked"
@@ -199,16 +199,16 @@ def _rewritten(
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def replayed() -> Mapping[str, Any]:
+    async def replayed() -> Message:
         return waiting.pop() if waiting else await receive()
 
     return replayed
 
 
 def _telling(send: Send, told: list[tuple[bytes, bytes]]) -> Send:
-    async def telling(message: Mapping[str, Any]) -> None:
+    async def telling(message: Message) -> None:
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message.get("headers", ()), *told]}
         await send(message)

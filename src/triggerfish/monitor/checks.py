@@ -15,8 +15,6 @@ SHOWN = 100
 class Checks(Protocol):
     """A `Monitor`, or what stands for it."""
 
-    def check(self, text: str) -> Checked: ...
-
     def check_all(self, texts: Sequence[str]) -> list[Checked]: ...
 
 

@@ -182,5 +182,5 @@ class PromptScanner:
 
     def scan(self, prompt: str) -> tuple[str, bool, float]:
         """(the text to hand on, whether it may be handed on, risk 0.0 or 1.0)."""
-        checked = self.monitor.check(prompt)
+        (checked,) = self.monitor.check_all([prompt])
         return checked.text, checked.ok, checked.risk

@@ -18,16 +18,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from triggerfish.monitor import Monitor
-from triggerfish.monitor.asgi import (
-    UNCHECKED,
+from triggerfish.monitor.asgi import UNCHECKED, GuardMiddleware, check_texts
+from triggerfish.monitor.bodies import (
     App,
-    GuardMiddleware,
+    Gone,
+    Message,
     Receive,
+    Refused,
     Scope,
     Send,
-    check_texts,
+    check_unicode,
+    parse_json,
+    read_body,
 )
-from triggerfish.monitor.bodies import Gone, Refused, check_unicode, parse_json, read_body
 from triggerfish.monitor.checks import record
 from triggerfish.monitor.service import ServeSettings
 from triggerfish.monitor.service.findings import Findings
@@ -180,7 +183,7 @@ class _Counted:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def counting(message: Any) -> None:
+        async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.metrics.requests.labels(str(message["status"])).inc()
             await send(message)

@@ -34,7 +34,7 @@ class Findings:
         self.path = path
         self.error: str | None = None
         self._load = load
-        self._seen = _stamp(path)
+        self._seen: Stamp | None = _stamp(path)
         self.now = self._read()
 
     def poll(self) -> Literal["same", "changed", "broken"]:
@@ -46,9 +46,9 @@ class Findings:
             loaded = self._read()
         except Exception as error:  # the findings in force must survive whatever is in the file
             problem = f"{type(error).__name__}: {error}"
-            stamp = _stamp_or_none(self.path)
-            news = problem != self.error or stamp != self._seen
-            self.error, self._seen = problem, stamp
+            now = _stamp_or_none(self.path)
+            news = problem != self.error or now != self._seen
+            self.error, self._seen = problem, now
             return "broken" if news else "same"
         mended = self.error is not None
         self.error, self._seen = None, stamp

@@ -75,5 +75,5 @@ class Metrics:
         registry = self.registry
         if os.environ.get(DIRECTORY):
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

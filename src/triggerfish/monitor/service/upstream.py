@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 
 import httpx2 as httpx
 
-from triggerfish.monitor.asgi import Headers, Receive, Scope, Send, refuse
-from triggerfish.monitor.bodies import Gone, Refused, read_body
+from triggerfish.monitor.asgi import refuse
+from triggerfish.monitor.bodies import Gone, Headers, Receive, Refused, Scope, Send, read_body
 
 HOP_BY_HOP = frozenset(
     (
