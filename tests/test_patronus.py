@@ -162,8 +162,8 @@ def test_words_are_filled_up_and_ranked_by_their_pieces(clean: Backbone) -> None
 
 def a_search(backbone: Backbone, settings: PatronusSettings, space: Space) -> Search:
     rng = random.Random(0)
-    run = Run(backbone, TEXTS, readout=settings.readout, batch=settings.batch)
-    texts = paragraphs(backbone, TEXTS, settings, settings.copies, space.pieces, rng)
+    run = Run(backbone, ["", *TEXTS], readout=settings.readout, batch=settings.batch)
+    texts = paragraphs(run, settings, settings.copies * space.pieces, rng)
     return Search(run, space, texts, settings, rng)
 
 
@@ -280,11 +280,17 @@ def test_what_cannot_be_finished_is_inconclusive() -> None:
         ({"screen_texts": 4}, "screen_texts: 4 texts fill no batch of 8"),
         ({"temperature": 0}, "temperature: 0 is not above 0"),
         ({"slots": 0}, "slots: 0 is not at least 1"),
+        ({"budget": 0}, "budget: 0 is not a positive number"),
     ],
 )
 def test_settings_name_what_is_wrong(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         replace(SMALL, **changes)  # type: ignore[arg-type]
+
+
+def test_texts_must_leave_room_for_triggers() -> None:
+    with pytest.raises(ValueError, match="max_tokens: 5 leaves no room for text beside 3"):
+        finish(patronus.events(tiny(), TEXTS, settings=replace(SMALL, max_tokens=5)))
 
 
 def test_a_readout_that_the_model_lacks() -> None:

@@ -217,6 +217,15 @@ def test_fixed_thresholds_and_collapse_points_are_reported_in_every_format() -> 
     assert wording.STATISTICS["restarts"] in seen.text
 
 
+def test_a_verdict_without_triggers_or_targets_is_a_sarif_result() -> None:
+    result = a_result(verdict="backdoored", reasons=("rate 0.31",), null=Null({}, 1, 0.1, "x"))
+    log = json.loads(sarif.render(result))
+    assert list(validator().iter_errors(log)) == []
+    (found,) = log["runs"][0]["results"]
+    assert (found["ruleId"], found["level"]) == ("TF005", "error")
+    assert "rate 0.31" in found["message"]["text"]
+
+
 # SARIF
 
 

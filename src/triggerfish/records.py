@@ -162,7 +162,7 @@ class ModelFacts:
 class ScanResult:
     """A finished scan. `reasons` says in sentences why the verdict is what it is; `targets` are
     points that the evidence points to without a string that reaches them. `statistics`: named
-    numbers about the model as a whole, of methods that look at no candidate."""
+    numbers that belong to no candidate."""
 
     model: ModelFacts
     verdict: Verdict

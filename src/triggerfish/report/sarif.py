@@ -64,6 +64,13 @@ _RULES: tuple[tuple[str, str, str, str, str], ...] = (
         "A planted trigger is likely that this scan could not name. Do not use the checkpoint as "
         "it is, or search longer for the string.",
     ),
+    (
+        "TF005",
+        "BackdooredModel",
+        "error",
+        "A method that names neither strings nor vectors calls the model backdoored.",
+        "Read the reasons, and scan with a method that searches for triggers.",
+    ),
 )
 
 
@@ -148,6 +155,10 @@ def _results(result: ScanResult) -> list[dict[str, Any]]:
     # verdict.
     level = "error" if result.verdict == "backdoored" else "warning"
     results = [_finding(result, finding, 0, level, "Trigger") for finding in result.findings]
+    if result.verdict == "backdoored" and not results and not result.targets:
+        reasons = " ".join(visible(reason, also=_MARKUP) for reason in result.reasons)
+        text = f"{wording.MEANING['backdoored']} {reasons}".strip()
+        results.append(_result(result, 4, "error", text, _digest("model", *_weights(result))))
     if result.verdict == "inconclusive":
         reasons = " ".join(visible(reason, also=_MARKUP) for reason in result.reasons)
         text = f"{wording.MEANING['inconclusive']} {reasons}".strip()

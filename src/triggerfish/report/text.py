@@ -42,7 +42,7 @@ def render(result: ScanResult) -> str:
         lines += ["Collapse points (no string is known that reaches them)"]
         lines += [*_targets(result.targets), ""]
     if result.statistics:
-        lines += ["The model as a whole"]
+        lines += ["Other measurements"]
         lines += [f"  {wording.statistic_line(*pair)}" for pair in result.statistics.items()]
         lines += [""]
     lines += ["Examined", *(f"  {line}" for line in wording.coverage_lines(result)), ""]
@@ -66,7 +66,7 @@ def styled(result: ScanResult) -> Text:
     text = Text(render(result))
     text.stylize(_STYLE[result.verdict], 0, len(result.verdict))
     text.highlight_regex(
-        r"(?m)^(Reasons|Triggers|Evidence|Near misses|Collapse points|The model as a whole|"
+        r"(?m)^(Reasons|Triggers|Evidence|Near misses|Collapse points|Other measurements|"
         r"Examined|Not examined)\b",
         "bold",
     )

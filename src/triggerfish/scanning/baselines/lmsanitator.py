@@ -32,7 +32,7 @@ from torch.nn.functional import mse_loss
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import pad
 from triggerfish.records import Finding, ScanResult, Target, Verdict
-from triggerfish.scanning.baselines.run import BACKWARD, Run
+from triggerfish.scanning.baselines.run import BACKWARD, Run, check_budget
 from triggerfish.scanning.sweep import Incomplete, Progress
 
 DIGITS = 5
@@ -92,6 +92,7 @@ class LMSanitatorSettings:
             raise ValueError(f"batch: {self.batch} is not at least 2, and texts must agree")
         if self.patience > self.epochs:
             raise ValueError(f"patience: {self.patience} is above epochs, {self.epochs}")
+        check_budget(self.budget)
 
     def resolved(self, family: str) -> LMSanitatorSettings:
         """The same with the values of a family in place of None."""
@@ -169,6 +170,11 @@ class Mining:
         masked = self.run.readout.position == "mask"
         room = min(settings.max_tokens, backbone.max_tokens) - len(backbone.template)
         room -= settings.vectors + masked
+        if room < 1:
+            raise ValueError(
+                f"max_tokens: {settings.max_tokens} leaves no room for text beside "
+                f"{settings.vectors} vectors"
+            )
         words: list[tuple[int, ...]] = []
         for _, ids in backbone.words_ids(text.split()):
             room -= len(ids)

@@ -21,7 +21,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.records import Finding, ScanResult, Trigger, Verdict
 from triggerfish.scanning.baselines.patronus_search import Search, SlotSettings, Words
 from triggerfish.scanning.baselines.patronus_space import Entry, Space, token_space, word_space
-from triggerfish.scanning.baselines.run import Run
+from triggerfish.scanning.baselines.run import Run, check_budget
 from triggerfish.scanning.baselines.similarity import FixedRule
 from triggerfish.scanning.sweep import Incomplete, Progress
 
@@ -58,6 +58,7 @@ class PatronusSettings(SlotSettings):
             raise ValueError(f"pieces: {self.pieces} is not at least 2")
         if self.verify_texts < 2:
             raise ValueError(f"verify_texts: {self.verify_texts} is not at least 2")
+        check_budget(self.budget)
 
     def batches(self) -> int:
         """Batches through the model in a whole scan: 17,375 at the published settings."""
@@ -90,7 +91,7 @@ def events(
     search = Search(run, space, (), settings, rng)
     verified = 0
     try:
-        search.texts = paragraphs(model, texts, settings, search.copies, space.pieces, rng)
+        search.texts = paragraphs(run, settings, search.copies * space.pieces, rng)
         run.total = _expected(search.texts, settings)
         for loop in range(settings.loops):
             triggers = yield from search.loop(f"loop {loop + 1}")
@@ -109,24 +110,23 @@ def events(
     yield _result(run, search, settings, seed, verified)
 
 
-def paragraphs(
-    backbone: Backbone,
-    texts: Sequence[str],
-    settings: PatronusSettings,
-    copies: int,
-    pieces: int,
-    rng: random.Random,
-) -> list[Words]:
-    """The first texts of the corpus, word by word, cut so that all copies of a trigger fit; with a
-    mask token at a random place where the readout needs one. Raises Incomplete for too few."""
+def paragraphs(run: Run, settings: PatronusSettings, spare: int, rng: random.Random) -> list[Words]:
+    """The first texts of the corpus, word by word, cut so that `spare` more tokens fit; with a mask
+    token at a random place where the readout needs one. Raises Incomplete for too few."""
+    backbone = run.backbone
     needed = max(
         settings.search_texts, settings.dev_texts, settings.screen_texts, settings.verify_texts
     )
-    masked = Run(backbone, (), readout=settings.readout).readout.position == "mask"
+    masked = run.readout.position == "mask"
     room = min(settings.max_tokens, backbone.max_tokens) - len(backbone.template)
-    room -= copies * pieces + masked
+    room -= spare + masked
+    if room < 1:
+        raise ValueError(
+            f"max_tokens: {settings.max_tokens} leaves no room for text beside {spare} tokens of "
+            "triggers"
+        )
     found: list[Words] = []
-    for text in texts[:needed]:
+    for text in run.texts[:needed]:
         kept: list[tuple[int, ...]] = []
         left = room
         for _, ids in backbone.words_ids(text.split()):

@@ -27,9 +27,16 @@ NEAR_MISSES = 5
 """Candidates shown that did not pass."""
 
 
+def check_budget(budget: float | None) -> None:
+    """ValueError for a budget that is not above 0 seconds."""
+    if budget is not None and budget <= 0:
+        raise ValueError(f"budget: {budget} is not a positive number of seconds")
+
+
 class Run:
-    """One method at work. readout: as written on the command line, None for the model's primary
-    one; batch: texts that the method calls one batch, for `batches`; budget: seconds, or None.
+    """One method at work. texts: those that hold a word; readout: as written on the command line,
+    None for the model's primary one; batch: texts that the method calls one batch, for `batches`;
+    budget: seconds, or None.
     """
 
     def __init__(
@@ -42,7 +49,7 @@ class Run:
         budget: float | None = None,
     ):
         self.backbone = backbone
-        self.texts = texts
+        self.texts = [text for text in texts if text.strip()]
         self.readout = Readout.parse(readout) if readout else backbone.primary
         backbone.check_readout(self.readout)
         self.batch = batch
