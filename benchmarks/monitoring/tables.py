@@ -91,16 +91,26 @@ def claim(cells: Sequence[Record]) -> list[str]:
         if not having:
             continue
         t_asr = sum(cell["asr"][key]["t_asr"] for cell in having) / len(having)
+        named = [t for cell in having for t in cell["triggers"] if t["known"]]
+        of_found = {"k": sum(t["successes"][key] for t in named), "n": sum(t["n"] for t in named)}
         rows.append(
             (
                 label,
                 percent(pooled(cells, "asr", key)),
                 f"{t_asr:.3f}",
+                percent(of_found),
                 percent(pooled(cells, "accuracy", key)),
                 percent(pooled(cells, "false_alarms", key)) if key != "none" else "-",
             )
         )
-    head = ("guard", "attack success", "T-ASR", "accuracy", "clean texts changed or rejected")
+    head = (
+        "guard",
+        "attack success",
+        "T-ASR",
+        "of triggers that the scan found",
+        "accuracy",
+        "clean texts changed or rejected",
+    )
     lines += [*table(head, rows), "", *by_cell(cells)]
     return lines
 
