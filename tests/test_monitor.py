@@ -157,6 +157,14 @@ def test_without_a_tokenizer_more_alarms_and_never_fewer() -> None:
         assert {a.trigger for a in sharp.alarms(text)} <= {a.trigger for a in blind.alarms(text)}
 
 
+def test_the_hardened_view_can_be_switched_off() -> None:
+    strict = guard("cf", PHRASE, settings=MonitorSettings(hardened=False))
+    assert not strict.alarms("&#99;f \u0441f strange dark brew")
+    assert len(strict.alarms("c\u200bf strange brew")) == 2
+    with pytest.raises(ValueError, match="hardened: without a tokenizer"):
+        Monitor([], settings=MonitorSettings(hardened=False))
+
+
 # ---- policies
 
 

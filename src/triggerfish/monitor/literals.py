@@ -5,7 +5,7 @@ text, and only the rest is tokenised.
 Why nothing is missed: ids in a row stand for characters in a row of the normalised text; every
 normaliser that is admitted here changes characters one by one, or composes neighbours; and the view
 of a normalised character is the view of the character itself. That last sentence is not believed
-but checked, for every code point, when a tokenizer is loaded: a text with a character for which it
+but checked, code point by code point, when a tokenizer is loaded: a text with a character for which it
 fails (`strange_characters`) is tokenised. Where a tokenizer is of an unknown make there is no
 literal, and every text is tokenised: slower, never blinder.
 """
@@ -87,9 +87,9 @@ def strange_characters(tokenizer: Tokenizer) -> frozenset[str]:
     return _strange(json.dumps(parts)) if parts else frozenset()
 
 
-# Ideographs and Hangul syllables have no case and no look-alikes here.
-_POINTS = (*range(0x3400), *range(0xA000, 0xAC00), *range(0xD7A4, 0xD800), *range(0xE000, 0x20000))
-_POINTS += (*range(0x2F800, 0x2FA20), *range(0xE0000, 0xE0200))
+# Planes of nothing but ideographs and private use are left out.
+_POINTS = (*range(0xD800), *range(0xE000, 0x20000), *range(0x2F800, 0x2FA20))
+_POINTS += tuple(range(0xE0000, 0xE0200))
 
 
 @lru_cache(maxsize=32)

@@ -197,7 +197,8 @@ def _part(
             )
         return Part([], None, sought)
     # A token trigger listens to one id wherever it stands; its letters as a word are nothing to it.
-    sought = None if bare else words(shown, window=settings.window, whole=True)
+    hardened = settings.hardened and not bare
+    sought = words(shown, window=settings.window, whole=True) if hardened else None
     return Part(list(ids), literal(tokenizer, ids), sought)
 
 

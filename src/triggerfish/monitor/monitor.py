@@ -60,6 +60,8 @@ class Monitor:
         self.policies: dict[str, Policy] = dict.fromkeys(names, policy) | dict(policies or {})
         self.confirm = dict(confirm or {})
         self.settings = settings
+        if tokenizer is None and not settings.hardened:
+            raise ValueError("hardened: without a tokenizer the hardened view is all there is")
         self.tokenizer = Tokenizer(tokenizer) if tokenizer is not None else None
         self.matcher = Matcher(triggers, self.tokenizer, settings)
         self.notes = self._notes()

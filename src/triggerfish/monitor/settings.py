@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MonitorSettings:
+    hardened: bool = True
+    """Also alarm where only a reader sees the trigger: other case, look-alikes, HTML entities.
+    Off, only what the tokenizer gives the model alarms. Ours: what an application does to a text
+    behind the monitor is not known, and on honest texts it costs nothing
+    (benchmarks/monitor_speed.py)."""
     window: int = 1
     """Other words that may stand between two words of a phrase in the hardened view. Ours: a model
     that reacts to the phrase as tokens hardly reacts beyond one."""
