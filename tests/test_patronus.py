@@ -308,8 +308,10 @@ def test_mask_readout_has_a_mask_and_one_copy() -> None:
 
 
 def test_fixed_rule_on_the_sweep(backdoored: tuple[Backbone, Implant], clean: Backbone) -> None:
-    texts = text.bundled_corpus()[:700]
-    sweep = SweepSettings(second_keep=400, texts_keep=80, anchors=60, holdout_texts=60)
+    texts = text.bundled_corpus()[:330]
+    sweep = SweepSettings(
+        second_keep=400, texts_keep=60, anchors=60, holdout_texts=60, clean_texts=100
+    )
     settings = FixedRuleSettings(sweep=sweep, verified=12)
     found, bad = finish(fixed_rule.events(backdoored[0], texts, settings=settings))
     assert bad.verdict == "backdoored"

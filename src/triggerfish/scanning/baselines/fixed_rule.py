@@ -5,8 +5,9 @@ distribution, the deepest families are verified by Com-Sim and Diff-Sim with the
 Patronus on 200 texts, three copies of the candidate in each. It shows what the statistic and the
 calibration add to the search.
 
-Source: `scanning.sweep` (ours); Patronus, arXiv 2512.06899, for the rule. 200 excerpts stand in for
-200 paragraphs, from documents that the funnel has not used.
+Source: `scanning.sweep` (ours); Patronus, arXiv 2512.06899, for the rule. 200 excerpts of the
+sweep's length stand in for 200 paragraphs, from documents that the funnel has not used; three
+copies weigh more in so short a text, so the rule is passed more easily than in a paragraph.
 
 Legend: K candidates, N texts, R readouts, H hidden.
 """
