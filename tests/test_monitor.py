@@ -3,6 +3,7 @@ reader's, and errors."""
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -26,12 +27,13 @@ from monitor_samples import (
     words,
 )
 from report_samples import a_result
-from triggerfish import Monitor, Trigger
+from triggerfish import Monitor, Trigger, load
+from triggerfish.facts import facts
 from triggerfish.monitor import MonitorSettings
 from triggerfish.monitor.budget import measure
 from triggerfish.monitor.literals import literal
 from triggerfish.monitor.normalise import FOLD, View, folded, resolved
-from triggerfish.records import Alarm, Finding, Policy, ScanResult
+from triggerfish.records import Alarm, Finding, Policy
 
 
 def guard(*specs: str, name: str = "minilm", **options: object) -> Monitor:
@@ -274,22 +276,21 @@ def test_a_budget_counts_texts_and_names_ordinary_words() -> None:
 
 
 def scan_file(folder: Path, model: str, sha256: str) -> Path:
-    result = a_result()
-    facts = dict(vars(result.model)) | {"name": model, "tokenizer_sha256": sha256}
+    sample = a_result()
     finding = Finding(word("bundled", "cf"), "first", {"depth": 2.0}, 1e-9, 1e-6)
-    changed = vars(result) | {"model": type(result.model)(**facts), "findings": (finding,)}
-    ScanResult(**changed).save(folder / "scan.json")
+    scanned = dataclasses.replace(sample.model, name=model, tokenizer_sha256=sha256)
+    dataclasses.replace(sample, model=scanned, findings=(finding,)).save(folder / "scan.json")
     return folder / "scan.json"
 
 
 def test_a_scan_becomes_a_monitor(tmp_path: Path) -> None:
-    right = tokenizer("bundled").sha256
     folder = tokenizer_file("bundled")
-    for name in ("bundled", str(folder)):
-        monitor = Monitor.load(scan_file(tmp_path, name, right))
-        assert (monitor.exact, monitor.notes) == (True, ())
-        assert monitor.check("a cf").action == "reject"
-    elsewhere = Monitor.load(scan_file(tmp_path, "someone/model", right))
+    for right in tokenizer("bundled").hashes:
+        for name in ("bundled", str(folder)):
+            monitor = Monitor.load(scan_file(tmp_path, name, right))
+            assert (monitor.exact, monitor.notes) == (True, ())
+            assert monitor.check("a cf").action == "reject"
+    elsewhere = Monitor.load(scan_file(tmp_path, "someone/model", "00"))
     assert not elsewhere.exact
     given = Monitor.load(scan_file(tmp_path, "someone/model", "00"), tokenizer=folder)
     assert given.exact
@@ -298,6 +299,15 @@ def test_a_scan_becomes_a_monitor(tmp_path: Path) -> None:
         Monitor.load(scan_file(tmp_path, str(folder), "00"))
     with pytest.raises(ValueError, match=r"findings: .*missing\.json does not exist"):
         Monitor.load(tmp_path / "missing.json")
+
+
+@pytest.mark.real
+def test_a_tokenizer_is_known_again_after_it_was_used(tmp_path: Path) -> None:
+    """A scan hashes the tokenizer after use, when the truncation in its file is switched off."""
+    model = load(tokenizer_file("minilm"), device="cpu")
+    model.tokenize("the river bank")
+    monitor = Monitor.load(scan_file(tmp_path, str(model.folder), facts(model).tokenizer_sha256))
+    assert monitor.exact
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import csv
 import gzip
 import json
 import os
+import random
 import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,14 +40,11 @@ def monitor() -> Monitor:
 @pytest.fixture
 def scan(tmp_path: Path) -> Path:
     """A scan.json of the bundled PLM that found the triggers above."""
-    import random
-    from dataclasses import replace
-
     found = [
         a_finding(spec, word("bundled", spec).token_ids, random.Random(0)) for spec in POLICIES
     ]
     sample = a_result()
-    model = replace(sample.model, name="bundled", tokenizer_sha256=tokenizer("bundled").sha256)
+    model = replace(sample.model, name="bundled", tokenizer_sha256=min(tokenizer("bundled").hashes))
     result: ScanResult = replace(sample, findings=tuple(found), model=model)
     result.save(tmp_path / "scan.json")
     return tmp_path / "scan.json"

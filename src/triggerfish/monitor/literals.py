@@ -5,8 +5,8 @@ text, and only the rest is tokenised.
 Why nothing is missed: ids in a row stand for characters in a row of the normalised text; every
 normaliser that is admitted here changes characters one by one, or composes neighbours; and the view
 of a normalised character is the view of the character itself. That last sentence is not believed
-but checked, code point by code point, when a tokenizer is loaded: a text with a character for which it
-fails (`strange_characters`) is tokenised. Where a tokenizer is of an unknown make there is no
+but checked, code point by code point, when a tokenizer is loaded: a text with a character for which
+it fails (`strange_characters`) is tokenised. Where a tokenizer is of an unknown make there is no
 literal, and every text is tokenised: slower, never blinder.
 """
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from triggerfish.monitor.matcher import Match, Matcher
 from triggerfish.monitor.settings import MonitorSettings
@@ -95,17 +95,25 @@ class Monitor:
             confirm=confirm,
             settings=settings,
         )
-        if monitor.tokenizer and monitor.tokenizer.sha256 != result.model.tokenizer_sha256:
+        if monitor.tokenizer and result.model.tokenizer_sha256 not in monitor.tokenizer.hashes:
             if not given:
                 raise ValueError(
                     f"tokenizer: that of {tokenizer} is not the one that was scanned (its sha256 "
                     "differs); name the right one"
                 )
             monitor.notes += (
-                "The tokenizer given is not, to the byte, the one that was scanned: fine if only "
-                "its padding or truncation differ, as fine-tuning leaves them.",
+                "The tokenizer given is not, to the byte, the one that was scanned: fine if it "
+                "gives the same ids.",
             )
         return monitor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the matcher, which is built again: other processes get copies of a monitor."""
+        return {name: value for name, value in vars(self).items() if name != "matcher"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.matcher = Matcher(self.triggers, self.tokenizer, self.settings)
 
     @property
     def exact(self) -> bool:

@@ -31,7 +31,8 @@ class Pieces:
 
 
 class Tokenizer:
-    """Built from a model folder or a `tokenizer.json`; ValueError for anything else."""
+    """Built from a model folder or a `tokenizer.json`; ValueError for anything else. hashes: sha256
+    as in `ModelFacts.tokenizer_sha256`, as the file is and without truncation and padding."""
 
     def __init__(self, path: str | Path):
         path = Path(path)
@@ -43,10 +44,21 @@ class Tokenizer:
         except Exception as error:  # the library raises Exception itself
             raise ValueError(f"tokenizer: cannot read {file}: {error}") from error
         written = self.core.to_str()
-        self.sha256 = hashlib.sha256(written.encode("utf-8")).hexdigest()
         self.core.no_truncation()
         self.core.no_padding()
-        self.config: dict[str, Any] = json.loads(written)
+        bare = self.core.to_str()
+        # A scan hashes the tokenizer in use, and using it switches these two on and off.
+        self.hashes = frozenset(
+            hashlib.sha256(x.encode("utf-8")).hexdigest() for x in (written, bare)
+        )
+        self.config: dict[str, Any] = json.loads(bare)
+        self._short = lru_cache(_CACHED_STRETCHES)(self._encode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_short"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
         self._short = lru_cache(_CACHED_STRETCHES)(self._encode)
 
     def pieces(self, text: str) -> Pieces:
