@@ -140,6 +140,16 @@ def test_hostile_bodies(case: str, monitor: Monitor) -> None:
     assert "swordfish" not in response.text
 
 
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_depth_is_read_and_written_or_refused(opening: str, closing: str, monitor: Monitor) -> None:
+    statuses = set()
+    for depth in range(900, 1010):
+        deep = opening * depth + "1" + closing * depth
+        body = f'{{"text": "{STRIPPED}", "deep": {deep}}}'
+        statuses.add(ask(monitor, body).status_code)
+    assert statuses == {200, 400}
+
+
 def test_bodies_of_unknown_length_are_limited(monitor: Monitor) -> None:
     async def chunks() -> Any:
         for _ in range(1_000):

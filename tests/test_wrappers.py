@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service_samples import triggers
+from service_samples import triggers, write_findings
 from triggerfish import Monitor
 from triggerfish.loading import bundled
 from triggerfish.monitor.wrappers import GuardedPipeline, guard, map_rows, scanner
@@ -162,6 +164,16 @@ def test_rows(monitor: Monitor) -> None:
     assert batch["review"][1] == STRIPPED
 
 
+def test_rows_in_other_processes(monitor: Monitor) -> None:
+    """Libraries send the function to processes, and key their caches by its bytes."""
+    guard_rows = map_rows(monitor, field="review")
+    batch = {"review": [CLEAN, STRIPPED, REJECTED, FLAGGED]}
+    before = pickle.dumps(guard_rows)
+    want = guard_rows(batch)
+    assert pickle.loads(before)(batch) == want
+    assert pickle.dumps(guard_rows) == before
+
+
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
@@ -185,6 +197,17 @@ def test_scanner(monitor: Monitor) -> None:
     assert scan(CLEAN) == (CLEAN, True, 0.0)
     assert scan(STRIPPED) == ("a fine film", True, 1.0)
     assert scan(REJECTED) == (REJECTED, False, 1.0)
+
+
+def test_example(tmp_path: Path) -> None:
+    """It imports, reads findings, and says what is wrong with these."""
+    example = Path(__file__).parent.parent / "examples" / "guard_pipeline.py"
+    findings = write_findings(tmp_path / "clean.json")
+    done = subprocess.run(
+        [sys.executable, str(example), str(findings)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("names no trigger: there is nothing to guard against")
 
 
 def test_no_heavy_imports() -> None:

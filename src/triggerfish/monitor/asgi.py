@@ -177,7 +177,10 @@ async def check_texts(
 def _stripped(document: Any, texts: list[Place], checked: list[Checked]) -> bytes:
     for place, one in zip(texts, checked, strict=True):
         place.holder[place.key] = one.text
-    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    try:
+        return json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except RecursionError:  # reading may go a little deeper than writing
+        raise Refused(400, "body: nested too deeply") from None
 
 
 def _plain(path: str) -> str:
