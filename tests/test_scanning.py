@@ -23,7 +23,8 @@ from triggerfish.scanning.candidates import Candidate, entries, several_pieces
 from triggerfish.scanning.families import contains, families
 from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
-from triggerfish.scanning.verdict import decide
+from triggerfish.scanning.sweep import Incomplete
+from triggerfish.scanning.verdict import Rule, decide, null_tails
 
 QUICK = SweepSettings(second_keep=1500, texts_keep=140, anchors=140)
 
@@ -269,3 +270,16 @@ def test_candidates_cover_the_vocabulary(clean: Backbone) -> None:
 def test_a_problem_makes_a_scan_without_findings_inconclusive() -> None:
     assert decide([], [])[0] == "clean"
     assert decide([], ["stopped"]) == ("inconclusive", ("stopped",))
+
+
+def test_a_null_of_few_candidates_reaches_deeper_and_of_too_few_is_none() -> None:
+    generator = torch.Generator().manual_seed(0)
+    depths = -torch.rand(300, 1, generator=generator)
+    depths[0] = 2.0  # a suspect, which shares its piece with most of the others
+    pool = [Candidate((1, i), f"w{i}", "word") for i in range(300)]
+    few = [Candidate((2, 1000 + i), f"v{i}", "word") for i in range(300)]
+    tails = null_tails([*pool[:180], *few[:120]], depths, Rule())
+    assert tails[0].size == 120
+    assert tails[0].threshold(1e-6) > float(depths[180:].max()) > tails[0].start
+    with pytest.raises(Incomplete, match="only 30 candidates"):
+        null_tails([*pool[:270], *few[:30]], depths, Rule())

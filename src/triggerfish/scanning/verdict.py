@@ -24,11 +24,14 @@ import torch
 
 from triggerfish.records import Finding, Verdict
 from triggerfish.scanning.candidates import Candidate
+from triggerfish.scanning.sweep import Incomplete
 from triggerfish.stats import Tail, fit_tail
 
 WINDOW = (0.80, 0.93)
 """Quantiles of the null sample between which the tail is fitted (ours: up to 7 % may be planted).
 """
+FEWEST = 20
+"""Values that a tail is fitted to at least (ours)."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,19 @@ class Rule:
 
 
 def null_tails(candidates: Sequence[Candidate], depths: torch.Tensor, rule: Rule) -> list[Tail]:
-    """One tail per readout from the depths (K, R) of survivors and anchors."""
+    """One tail per readout from the depths (K, R) of survivors and anchors; Incomplete if nearly
+    all share a piece with a suspect."""
     suspects = (depths >= rule.min_depth).any(1).tolist()
     pieces = {
         i for c, suspect in zip(candidates, suspects, strict=True) if suspect for i in c.token_ids
     }
     innocent = torch.tensor([pieces.isdisjoint(c.token_ids) for c in candidates])
     lower, upper = WINDOW
+    # Where many candidates share pieces with a suspect, few are left: their window reaches deeper.
+    left = int(innocent.sum())
+    lower = min(lower, upper - (FEWEST + 2) / max(1, left))
+    if lower < 0.5:
+        raise Incomplete(f"only {left} candidates share no piece with a suspect: no null")
     columns = depths[innocent].double().numpy().T
     return [fit_tail(column, lower=lower, upper=upper) for column in columns]
 
