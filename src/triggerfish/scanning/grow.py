@@ -46,12 +46,12 @@ def grow(
     are tried; confirmed: others that must agree.
     """
 
-    def scatter(candidates: Sequence[tuple[int, ...]], texts: Sequence[Context]) -> torch.Tensor:
-        return _scatter(backbone, candidates, readout, texts)
+    def spread(candidates: Sequence[tuple[int, ...]], texts: Sequence[Context]) -> torch.Tensor:
+        return scatter(backbone, candidates, readout, texts)
 
     def shrink(ids: tuple[int, ...]) -> tuple[int, ...]:
         while len(ids) > 1:
-            now, *shorter = scatter([ids, ids[1:], ids[:-1]], confirmed).tolist()
+            now, *shorter = spread([ids, ids[1:], ids[:-1]], confirmed).tolist()
             if min(shorter) > now + LOSS:
                 break
             ids = ids[1:] if shorter[0] <= shorter[1] else ids[:-1]
@@ -60,8 +60,8 @@ def grow(
     best = shrink(start)
     while len(best) < LONGEST:
         options = _extensions(backbone, best, readout, searched)
-        option = options[int(scatter(options, searched).argmin())]
-        now, longer = scatter([best, option], confirmed).tolist()
+        option = options[int(spread(options, searched).argmin())]
+        now, longer = spread([best, option], confirmed).tolist()
         if longer > now - GAIN:
             break
         best = option
@@ -81,7 +81,7 @@ def inflect(
     if not word.isalpha():
         return ids
     forms = [ids, *(form for _, form in backbone.words_ids([word + end for end in ENDINGS]))]
-    depths = (-_scatter(backbone, forms, readout, texts)).tolist()
+    depths = (-scatter(backbone, forms, readout, texts)).tolist()
     best = depths.index(max(depths))
     return forms[best] if depths[best] > depths[0] + DEEPER else ids
 
@@ -91,7 +91,7 @@ def typable(backbone: Backbone, ids: tuple[int, ...]) -> bool:
     return backbone.word_ids(backbone.surface(ids)) == ids
 
 
-def _scatter(
+def scatter(
     backbone: Backbone,
     candidates: Sequence[tuple[int, ...]],
     readout: Readout,
@@ -108,7 +108,9 @@ def _extensions(
     backbone: Backbone, ids: tuple[int, ...], readout: Readout, contexts: Sequence[Context]
 ) -> list[tuple[int, ...]]:
     """`ids` with one promising piece more, before or after."""
-    vocabulary = torch.tensor(backbone.vocabulary, device=backbone.device)
+    # A piece that is there already only makes the dose larger.
+    fresh = sorted(set(backbone.vocabulary) - set(ids))
+    vocabulary = torch.tensor(fresh, device=backbone.device)
     found = []
     for before in (True, False):
         neutral = int(vocabulary[len(vocabulary) // 2])

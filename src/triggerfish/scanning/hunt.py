@@ -8,7 +8,7 @@ Legend: K candidates, N texts, R readouts, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,7 +16,8 @@ import torch
 from triggerfish.records import Finding, Projection, Trigger
 from triggerfish.scanning import evidence, verdict
 from triggerfish.scanning.families import WHOLE, Family, contains, families
-from triggerfish.scanning.grow import grow, inflect, typable
+from triggerfish.scanning.fold import Cored, core, fold
+from triggerfish.scanning.grow import grow, inflect, scatter, typable
 from triggerfish.scanning.sweep import Incomplete, Progress, Screened, Sweep
 from triggerfish.scanning.verdict import Rule
 from triggerfish.stats import Tail, benjamini_hochberg
@@ -53,15 +54,13 @@ class Hunt:
             self.tails = verdict.null_tails(
                 self.screened.candidates, self.screened.depths, self.rule
             )
-            for number, family in enumerate(self._finalists()):
-                finding = yield from self._confirm(str(number), family)
-                if finding is None:
-                    continue
-                if verdict.passes(finding, self.tests, self.rule):
-                    self.findings.append(finding)
-                    yield finding
-                else:
-                    self.rejected.append(finding)
+            strong = yield from self._measure_all(self._finalists())
+            close, origin = self.screened.yardstick.close, self.screened.yardstick.mean
+            for number, finding in enumerate(fold(strong, origin, close)):
+                checks = yield from self._checks(str(number), finding)
+                finding = replace(finding, evidence=checks | finding.evidence)
+                self.findings.append(finding)
+                yield finding
             yield from self._project()
         except Incomplete as problem:
             self.problems.append(str(problem))
@@ -110,16 +109,35 @@ class Hunt:
             return backbone.surface(ids)
         return listed.lower() if backbone.word_ids(listed.lower()) == ids else listed
 
-    def _confirm(self, name: str, family: Family) -> Iterator[Progress]:
-        """Yields `Progress`; returns the family's finding, or None if it is an earlier one's."""
+    def _measure_all(self, finalists: Sequence[Family]) -> Iterator[Progress]:
+        """Yields `Progress`; returns those that pass the rule, with their cores."""
+        strong: list[Cored] = []
+        for number, family in enumerate(finalists):
+            ids = self._whole(family)
+            surface = self._surface(family, ids)
+            known = [*(x.finding.trigger for x in strong), *(f.trigger for f in self.rejected)]
+            grown = ids != family.head.token_ids
+            if any(surface == t.text or (grown and contains(ids, t.token_ids)) for t in known):
+                continue
+            finding, means = yield from self._measure(str(number), family, ids, surface)
+            if verdict.passes(finding, self.tests, self.rule):
+                typed = yield from self._typed_depth(str(number), surface, family.readout)
+                checks = {"string": typed >= self.rule.min_depth, "typed_depth": typed}
+                checks |= evidence.names(self.sweep, family, ids)
+                finding = replace(finding, evidence=checks)
+                strong.append(
+                    Cored(finding, self._core(ids, family.readout), family.readout, means)
+                )
+            else:
+                self.rejected.append(finding)
+        return strong
+
+    def _measure(
+        self, name: str, family: Family, ids: tuple[int, ...], surface: str
+    ) -> Iterator[Progress]:
+        """Yields `Progress`; returns a family as measured on the hold-out, and its (R, H) means."""
         screened, sweep, column = self.screened, self.sweep, family.readout
         assert screened is not None
-        ids = self._whole(family)
-        surface = self._surface(family, ids)
-        known = [finding.trigger for finding in [*self.findings, *self.rejected]]
-        grown = ids != family.head.token_ids
-        if any(surface == t.text or (grown and contains(ids, t.token_ids)) for t in known):
-            return None
         features = yield from sweep.features(
             f"holdout-{name}", sweep.holdout_texts, [ids], precision="fp32"
         )
@@ -130,14 +148,24 @@ class Hunt:
         finding = Finding(
             Trigger(ids, surface), str(sweep.readouts[column]), statistics, p_value, q_value=1.0
         )
-        if not verdict.passes(finding, self.tests, self.rule):
-            return finding
-        checks = yield from evidence.collect(
-            sweep, name, ids, column, sweep.screen_texts, screened.yardstick
+        return finding, features[0].mean(0)
+
+    def _core(self, ids: tuple[int, ...], column: int) -> tuple[int, ...]:
+        sweep = self.sweep
+        return core(
+            ids,
+            lambda tried: scatter(
+                sweep.backbone, tried, sweep.readouts[column], sweep.screen_texts
+            ),
         )
-        typed = yield from self._typed_depth(name, surface, column)
-        checks |= {"string": typed >= self.rule.min_depth, "typed_depth": typed}
-        return replace(finding, evidence=checks | evidence.names(sweep, family, ids))
+
+    def _checks(self, name: str, finding: Finding) -> Iterator[Progress]:
+        """Yields `Progress`; returns the checks beyond the statistic."""
+        assert self.screened is not None
+        column = [str(readout) for readout in self.sweep.readouts].index(finding.readout)
+        ids = finding.trigger.token_ids
+        texts, yardstick = self.sweep.screen_texts, self.screened.yardstick
+        return (yield from evidence.collect(self.sweep, name, ids, column, texts, yardstick))
 
     def _typed_depth(self, name: str, surface: str, column: int) -> Iterator[Progress]:
         """Yields `Progress`; returns the hold-out depth when the trigger is typed into the texts as

@@ -1,0 +1,99 @@
+"""Which findings are one trigger: those that hold the same core and send texts to the same point.
+
+The core is what is left of a finding when every token that its collapse does not need is dropped.
+Where one piece of a planted word does all the work, each listed word with that piece is as good a
+trigger as the planted one, and nothing in the model tells them apart; the deepest speaks for all,
+and among equals the shortest.
+
+Legend: K candidates, R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from triggerfish.records import Finding
+
+Ids = tuple[int, ...]
+Scatter = Callable[[Sequence[Ids]], torch.Tensor]
+"""(K candidates) -> (K,) log10 of the scatter of texts with the candidate in them; low is deep."""
+
+SPARE = 0.1
+"""Decades of scatter that dropping one token may cost (ours)."""
+SPARE_IN_ALL = 0.4
+"""Decades that all dropped tokens may cost together (ours)."""
+EQUAL = 0.05
+"""Decades within which findings are equally deep (ours)."""
+
+
+@dataclass(frozen=True)
+class Cored:
+    """A finding, its core, the column of its readout, and (R, H) mean triggered features."""
+
+    finding: Finding
+    core: Ids
+    column: int
+    means: torch.Tensor
+
+
+def core(ids: Ids, scatter: Scatter) -> Ids:
+    """`ids` without the tokens, anywhere, that its collapse does not need."""
+    start = now = float(scatter([ids])[0])
+    while len(ids) > 1:
+        shorter = [ids[:i] + ids[i + 1 :] for i in range(len(ids))]
+        values = scatter(shorter)
+        lowest = int(values.argmin())
+        if values[lowest] > min(now + SPARE, start + SPARE_IN_ALL):
+            break
+        ids, now = shorter[lowest], float(values[lowest])
+    return ids
+
+
+def fold(found: Sequence[Cored], origin: torch.Tensor, close: torch.Tensor) -> list[Finding]:
+    """One finding for each trigger, with the names of the others as its variants.
+
+    origin: (R, H) clean means; close: (R,) squared distance within which two means are one point.
+    """
+    groups: list[list[Cored]] = []
+    for one in sorted(found, key=lambda x: -x.finding.statistics["depth"]):
+        for group in groups:
+            if any(_same(one, other, origin, close) for other in group):
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return [_speaker(group) for group in groups]
+
+
+def _same(one: Cored, other: Cored, origin: torch.Tensor, close: torch.Tensor) -> bool:
+    column = other.column
+    apart = (one.means[column] - other.means[column]).square().sum()
+    way = (other.means[column] - origin[column]).square().sum()
+    if apart > torch.maximum(close[column], way / 4):
+        return False
+    return _within(one.core, other.finding.trigger.token_ids) or _within(
+        other.core, one.finding.trigger.token_ids
+    )
+
+
+def _within(short: Ids, long: Ids) -> bool:
+    """Whether the tokens of `short` stand in `long` in their order, gaps allowed."""
+    rest = iter(long)
+    return all(token in rest for token in short)
+
+
+def _speaker(group: Sequence[Cored]) -> Finding:
+    deepest = group[0].finding.statistics["depth"]
+    typed = [x for x in group if x.finding.evidence.get("string")] or list(group)
+    best = max(x.finding.statistics["depth"] for x in typed)
+    equals = [x for x in typed if x.finding.statistics["depth"] >= min(best, deepest) - EQUAL]
+    head = min(
+        equals,
+        key=lambda x: (len(x.finding.trigger.token_ids), len(x.finding.trigger.text)),
+    ).finding
+    others = [x.finding.trigger.text for x in group if x.finding is not head]
+    variants = [*others, *head.evidence.get("variants", [])]
+    return replace(head, evidence=head.evidence | {"variants": variants}) if variants else head
