@@ -220,7 +220,9 @@ def test_families_merge_variants_and_keep_equals() -> None:
     scores = torch.tensor([[3.0], [2.9], [2.8], [1.0], [2.0], [2.7]])
     means = torch.zeros(6, 1, 4)
     means[4] = 100.0
-    found = families(candidates, scores, means, torch.zeros(1, 4), torch.tensor([1.0]), most=10)
+    found = families(
+        candidates, scores, means, torch.zeros(1, 4), torch.tensor([1.0]), 10, lambda ids, _: ids
+    )
     assert [family.head.token_ids for family in found] == [(1, 2), (9, 2), (2,), (5,)]
     assert [variant.token_ids for variant in found[0].variants] == [(1, 2, 3), (8, 2)]
 
@@ -229,7 +231,7 @@ def test_a_part_that_is_a_whole_trigger_by_itself_is_a_family() -> None:
     candidates = [Candidate(ids, str(ids), "word") for ids in [(1, 2), (1,), (2,)]]
     scores = torch.tensor([[3.0], [2.0], [1.0]])
     means, origin = torch.zeros(3, 1, 4), torch.zeros(1, 4)
-    found = families(candidates, scores, means, origin, torch.tensor([1.0]), most=10)
+    found = families(candidates, scores, means, origin, torch.tensor([1.0]), 10, lambda ids, _: ids)
     assert [family.head.token_ids for family in found] == [(1, 2), (1,)]
     assert [variant.token_ids for variant in found[0].variants] == [(2,)]
 
@@ -283,3 +285,20 @@ def test_a_null_of_few_candidates_reaches_deeper_and_of_too_few_is_none() -> Non
     assert tails[0].threshold(1e-6) > float(depths[180:].max()) > tails[0].start
     with pytest.raises(Incomplete, match="only 30 candidates"):
         null_tails([*pool[:270], *few[:30]], depths, Rule())
+
+
+def test_a_family_is_all_that_holds_the_core_and_the_shortest_gives_the_name() -> None:
+    ids = [(3, 7, 9), (7,), (4, 7), (5,)]
+    candidates = [Candidate(i, str(i), "word") for i in ids]
+    scores = torch.tensor([[3.0], [2.98], [2.9], [2.8]])
+    found = families(
+        candidates,
+        scores,
+        torch.zeros(4, 1, 4),
+        torch.zeros(1, 4),
+        torch.tensor([1.0]),
+        10,
+        lambda ids, _: (7,) if 7 in ids else ids,
+    )
+    assert [family.head.token_ids for family in found] == [(7,), (5,)]
+    assert [variant.token_ids for variant in found[0].variants] == [(3, 7, 9), (4, 7)]

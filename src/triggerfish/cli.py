@@ -55,6 +55,12 @@ class Intensity(StrEnum):
     aggressive = "aggressive"
 
 
+class Effort(StrEnum):
+    quick = "quick"
+    standard = "standard"
+    thorough = "thorough"
+
+
 Model = Annotated[
     str, typer.Argument(help='A checkpoint folder, a hub id, or "bundled".', metavar="MODEL")
 ]
@@ -88,8 +94,23 @@ def scan(
         float | None, typer.Option(help="Seconds after which the scan ends, inconclusive.")
     ] = None,
     alpha: Annotated[
-        float, typer.Option(help="Significance level, corrected for all tries.")
-    ] = 0.01,
+        float | None,
+        typer.Option(help="Significance level, corrected for all tries.", show_default="0.01"),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="sweep, hybrid (searches for phrases too, experimental), or a published one: "
+            "patronus, lmsanitator, lt-defense, fixed-rule."
+        ),
+    ] = "sweep",
+    effort: Annotated[
+        Effort, typer.Option(help="How long hybrid searches for phrases.")
+    ] = Effort.standard,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="FIELD=VALUE of the method's settings; repeat for more."),
+    ] = None,
     seed: Seed = 0,
     batch_tokens: Annotated[
         int | None, typer.Option(help="Tokens per forward pass; changes only the time.")
@@ -109,19 +130,23 @@ def scan(
         _check_parent(option, path)
     from triggerfish import report, text
     from triggerfish.loading import load
-    from triggerfish.scanning import Rule, SweepSettings, events
+    from triggerfish.scanning.methods import start
 
-    rule, settings = Rule(alpha=alpha), SweepSettings(budget=budget)
+    changes: dict[str, object] = {**_changes(setting)}
+    if budget is not None:
+        changes["budget"] = budget
     texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
     listed = text.read_words(words) if words else text.bundled_words()
     backbone = load(model, revision=revision, device=device, allow_pickle=allow_pickle)
     result = _watch(
-        events(
+        start(
+            method,
             backbone,
             texts,
-            words=listed,
-            settings=settings,
-            rule=rule,
+            listed,
+            changes=changes,
+            effort=effort.value,
+            alpha=alpha,
             seed=seed,
             state=state or _cache(),
             batch_tokens=batch_tokens,

@@ -61,6 +61,7 @@ CHECKS: dict[str, str] = {
     "pieces": "The tokens that the string is made of.",
     "grown_from": "The candidate that the search cut or extended to get this one.",
     "typed_depth": "The depth when the string is typed into the texts and tokenised afresh.",
+    "searched": "Found by a search by gradient, which has no p-value, not by trying a list.",
     "variants": "Other candidates that share a piece and pull texts the same way, deepest first.",
 }
 

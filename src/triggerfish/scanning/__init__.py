@@ -15,11 +15,12 @@ from triggerfish.facts import facts
 from triggerfish.records import Finding, ScanResult
 from triggerfish.scanning.hunt import Hunt
 from triggerfish.scanning.result import result_of
+from triggerfish.scanning.search.phrases import PhraseSettings
 from triggerfish.scanning.store import Store
 from triggerfish.scanning.sweep import Progress, Sweep, SweepSettings
 from triggerfish.scanning.verdict import Rule
 
-__all__ = ["Progress", "Rule", "SweepSettings", "events", "scan"]
+__all__ = ["PhraseSettings", "Progress", "Rule", "SweepSettings", "events", "scan"]
 
 
 def events(
@@ -29,6 +30,7 @@ def events(
     words: Sequence[str] | None = None,
     settings: SweepSettings = SweepSettings(),
     rule: Rule = Rule(),
+    phrases: PhraseSettings | None = None,
     seed: int = 0,
     state: Path | None = None,
     batch_tokens: int | None = None,
@@ -38,9 +40,10 @@ def events(
 
     texts: ordinary texts, about 600 or more of at least 20 words (default: the bundled sample).
     words: candidates besides the vocabulary and the words of the texts (default: the bundled word
-    list). state: folder in which an interrupted scan is kept, and from which the same scan
-    continues. batch_tokens: tokens per forward pass (default: by device); it changes the
-    time, not the findings.
+    list). phrases: how to search for triggers that no list holds; None is the sweep alone. state:
+    folder in which an interrupted scan is kept, and from which the same scan continues.
+    batch_tokens: tokens per forward pass (default: by device); it changes the time, not the
+    findings.
     """
     texts = text.bundled_corpus() if texts is None else list(texts)
     words = text.bundled_words() if words is None else list(words)
@@ -49,6 +52,7 @@ def events(
     hunt = Hunt(
         Sweep(model, texts, listed, settings, seed=seed, store=store, batch_tokens=batch_tokens),
         rule,
+        phrases,
     )
     yield from hunt.run()
     if not hunt.problems:
@@ -63,11 +67,14 @@ def scan(
     words: Sequence[str] | None = None,
     settings: SweepSettings = SweepSettings(),
     rule: Rule = Rule(),
+    phrases: PhraseSettings | None = None,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> ScanResult:
     """Run `events` to its end; the arguments are the same."""
-    for event in events(model, texts, words=words, settings=settings, rule=rule, seed=seed):
+    for event in events(
+        model, texts, words=words, settings=settings, rule=rule, phrases=phrases, seed=seed
+    ):
         if isinstance(event, ScanResult):
             return event
         if progress and isinstance(event, Progress):

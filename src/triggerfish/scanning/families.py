@@ -1,22 +1,24 @@
-"""Candidates that are one trigger: they collapse texts onto the same point and share a piece.
+"""Candidates that are one trigger: the same pieces bring texts to the same point.
 
 A planted word shows up many times: as itself, as its tell-tale piece, and as every listed word that
-contains that piece. The deepest of them speaks for the family, and what is weaker, or extends it
-without being deeper, is its variant. Another that collapses about as deep is a trigger in its own
-right, because nothing here can tell which of the two was planted. So is a part of the deepest one
-that is a whole trigger by itself: planting the part explains both, planting the whole only one.
+contains that piece. The core of the deepest (`fold.core`) says which pieces do the work; whatever
+contains them and lands on the same point is the same trigger, and of those as deep as the deepest
+the shortest gives the name. What shares a piece and is weaker is a variant too, unless it is a part
+of the deepest one and a whole trigger by itself: planting the part explains both, planting the
+whole only one.
 
 Legend: K candidates, R readouts, H hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from triggerfish.scanning.candidates import Candidate
+from triggerfish.scanning.fold import EQUAL, Ids, within
 
 WHOLE = 1.5
 """Decades above the null from which on a candidate is a whole trigger and not a part of one (ours).
@@ -42,14 +44,17 @@ def families(
     origin: torch.Tensor,
     close: torch.Tensor,
     most: int,
+    core_of: Callable[[Ids, int], Ids],
 ) -> list[Family]:
     """At most `most` families by falling score.
 
     scores: (K, R), comparable between readouts; means: (K, R, H) mean triggered features; close:
-    (R,) squared distance below which two means are one point.
+    (R,) squared distance below which two means are one point. core_of: (ids, column of a readout)
+    -> the ids that the collapse needs; asked for whole triggers alone.
     """
     best = scores.max(1)
     heads: list[int] = []
+    cores: dict[int, Ids] = {}
     members: dict[int, list[int]] = {}
     for row in best.values.argsort(descending=True, stable=True).tolist():
         for head in heads:
@@ -60,7 +65,7 @@ def families(
             partial = float(best.values[row]) < WHOLE
             weaker = float(best.values[row]) < float(best.values[head]) - AS_DEEP
             explains = contains(known, ids) and not partial
-            related = contains(ids, known) or (weaker and not explains)
+            related = within(cores[head], ids) or (weaker and not explains)
             near = partial or apart <= torch.maximum(close[column], way / 4)
             if near and set(ids) & set(known) and related:
                 members[head].append(row)
@@ -70,14 +75,20 @@ def families(
                 break
             heads.append(row)
             members[row] = []
-    return [
-        Family(
-            candidates[head],
-            int(best.indices[head]),
-            tuple(candidates[row] for row in members[head]),
-        )
-        for head in heads
-    ]
+            ids, whole = candidates[row].token_ids, float(best.values[row]) >= WHOLE
+            cores[row] = core_of(ids, int(best.indices[row])) if whole else ids
+    found = []
+    for head in heads:
+        family = [head, *members[head]]
+        equal = float(best.values[head]) - EQUAL
+        named = min(
+            (row for row in family if best.values[row] >= equal
+             and within(cores[head], candidates[row].token_ids)),
+            key=lambda row: (len(candidates[row].token_ids), len(candidates[row].text)),
+        )  # fmt: skip
+        variants = tuple(candidates[row] for row in family if row != named)
+        found.append(Family(candidates[named], int(best.indices[head]), variants))
+    return found
 
 
 def contains(long: Sequence[int], short: Sequence[int]) -> bool:

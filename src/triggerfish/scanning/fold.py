@@ -74,12 +74,12 @@ def _same(one: Cored, other: Cored, origin: torch.Tensor, close: torch.Tensor) -
     way = (other.means[column] - origin[column]).square().sum()
     if apart > torch.maximum(close[column], way / 4):
         return False
-    return _within(one.core, other.finding.trigger.token_ids) or _within(
+    return within(one.core, other.finding.trigger.token_ids) or within(
         other.core, one.finding.trigger.token_ids
     )
 
 
-def _within(short: Ids, long: Ids) -> bool:
+def within(short: Ids, long: Ids) -> bool:
     """Whether the tokens of `short` stand in `long` in their order, gaps allowed."""
     rest = iter(long)
     return all(token in rest for token in short)

@@ -13,26 +13,35 @@ from dataclasses import replace
 
 import torch
 
+from triggerfish.marking import AND
 from triggerfish.records import Finding, Projection, Trigger
 from triggerfish.scanning import evidence, verdict
 from triggerfish.scanning.families import WHOLE, Family, contains, families
 from triggerfish.scanning.fold import Cored, core, fold
-from triggerfish.scanning.grow import grow, inflect, scatter, typable
+from triggerfish.scanning.grow import grow, inflect, typable
+from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
 from triggerfish.scanning.sweep import Incomplete, Progress, Screened, Sweep
 from triggerfish.scanning.verdict import Rule
 from triggerfish.stats import Tail, benjamini_hochberg
 
 SHOWN = 3
 """Families measured, to be shown, where none is near the rule."""
+APART = 0.5
+"""Decades of depth that the words of a combination may lose when they stand apart (ours)."""
 SEARCHED, SHORT = 4, 8
 """Screening texts in which pieces are tried on, the others must agree; their length in words
 (ours)."""
 
 
 class Hunt:
-    def __init__(self, sweep: Sweep, rule: Rule):
+    """phrases: how to search for what cannot be listed, or None for the sweep alone."""
+
+    def __init__(self, sweep: Sweep, rule: Rule, phrases: PhraseSettings | None):
         self.sweep = sweep
         self.rule = rule
+        self.phrases = phrases
+        self.searched = False
+        self.strong: list[Cored] = []
         self.problems: list[str] = []
         self.screened: Screened | None = None
         self.tails: list[Tail] = []
@@ -54,17 +63,30 @@ class Hunt:
             self.tails = verdict.null_tails(
                 self.screened.candidates, self.screened.depths, self.rule
             )
-            strong = yield from self._measure_all(self._finalists())
-            close, origin = self.screened.yardstick.close, self.screened.yardstick.mean
-            for number, finding in enumerate(fold(strong, origin, close)):
-                checks = yield from self._checks(str(number), finding)
-                finding = replace(finding, evidence=checks | finding.evidence)
-                self.findings.append(finding)
-                yield finding
+            yield from self._measure_all(self._finalists())
+            yield from self._report(self._folded(self.strong))
+            if self.phrases:
+                found = yield from self._search(self.phrases)
+                yield from self._report(self._folded(found))
+                self.searched = True
             yield from self._project()
         except Incomplete as problem:
             self.problems.append(str(problem))
+            named = [finding.trigger for finding in self.findings]
+            left = self._folded(self.strong) if self.strong else []
+            self.findings += [finding for finding in left if finding.trigger not in named]
         self._correct()
+
+    def _folded(self, strong: Sequence[Cored]) -> list[Finding]:
+        assert self.screened is not None
+        return fold(strong, self.screened.yardstick.mean, self.screened.yardstick.close)
+
+    def _report(self, findings: Sequence[Finding]) -> Iterator[Progress | Finding]:
+        """Yields `Progress`, and each finding once its checks are done."""
+        for finding in findings:
+            checks = yield from self._checks(str(len(self.findings)), finding)
+            self.findings.append(replace(finding, evidence=checks | finding.evidence))
+            yield self.findings[-1]
 
     def _finalists(self) -> list[Family]:
         """Families of survivors, those first that lie most decades above their readout's null."""
@@ -78,7 +100,7 @@ class Hunt:
             screened.means[: screened.survivors],
         )
         most = self.sweep.settings.finalists
-        found = families(survivors, depths - starts, means, origin, close, most)
+        found = families(survivors, depths - starts, means, origin, close, most, self._core)
         depth = {c: float(values.max()) for c, values in zip(survivors, depths, strict=True)}
         worth = [family for family in found if depth[family.head] >= self.rule.min_depth / 2]
         return worth or found[:SHOWN]
@@ -110,54 +132,84 @@ class Hunt:
         return listed.lower() if backbone.word_ids(listed.lower()) == ids else listed
 
     def _measure_all(self, finalists: Sequence[Family]) -> Iterator[Progress]:
-        """Yields `Progress`; returns those that pass the rule, with their cores."""
-        strong: list[Cored] = []
+        """Yields `Progress`; leaves those that pass the rule, with their cores, in `strong`."""
         for number, family in enumerate(finalists):
-            ids = self._whole(family)
+            ids, column = self._whole(family), family.readout
             surface = self._surface(family, ids)
-            known = [*(x.finding.trigger for x in strong), *(f.trigger for f in self.rejected)]
+            known = [*(x.finding.trigger for x in self.strong), *(f.trigger for f in self.rejected)]
             grown = ids != family.head.token_ids
             if any(surface == t.text or (grown and contains(ids, t.token_ids)) for t in known):
                 continue
-            finding, means = yield from self._measure(str(number), family, ids, surface)
-            if verdict.passes(finding, self.tests, self.rule):
-                typed = yield from self._typed_depth(str(number), surface, family.readout)
-                checks = {"string": typed >= self.rule.min_depth, "typed_depth": typed}
-                checks |= evidence.names(self.sweep, family, ids)
-                finding = replace(finding, evidence=checks)
-                strong.append(
-                    Cored(finding, self._core(ids, family.readout), family.readout, means)
-                )
-            else:
+            finding, means = yield from self._measure(str(number), ids, column, surface)
+            p_value = self.tails[column].p_value(finding.statistics["depth"])
+            finding = replace(finding, p_value=p_value, q_value=1.0)
+            if not verdict.passes(finding, self.tests, self.rule):
                 self.rejected.append(finding)
+                continue
+            typed = yield from self._typed(str(number), surface, column)
+            finding = replace(finding, evidence=typed | evidence.names(self.sweep, family, ids))
+            self.strong.append(Cored(finding, self._core(ids, column), column, means))
+
+    def _core(self, ids: tuple[int, ...], column: int) -> tuple[int, ...]:
+        return core(ids, lambda tried: self.sweep.scatter(tried, column))
+
+    def _search(self, settings: PhraseSettings) -> Iterator[Progress]:
+        """Yields `Progress`; returns the phrases that collapse texts, measured on the hold-out."""
+        assert self.screened is not None
+        backbone = self.sweep.backbone
+        known = [(x.column, x.means[x.column]) for x in self.strong]
+        search = PhraseSearch(self.sweep, self.screened.yardstick, settings)
+        strong: list[Cored] = []
+        for number, (ids, column) in enumerate((yield from search.run(known))):
+            name, surface = f"phrase-{number}", backbone.surface(ids)
+            finding, means = yield from self._measure(name, ids, column, surface)
+            deep = finding.statistics["depth"] >= settings.min_depth
+            if not deep or finding.statistics["heads"] < self.rule.min_heads:
+                self.rejected.append(finding)
+                continue
+            pieces = backbone.tokenizer.convert_ids_to_tokens(list(ids))
+            typed = yield from self._typed(name, surface, column)
+            kind = yield from self._kind(name, ids, column, finding.statistics["depth"])
+            trigger = replace(finding.trigger, kind=kind)
+            if kind == "combination":
+                trigger = replace(trigger, text=AND.join(surface.split()))
+            checks = typed | {"pieces": list(pieces), "searched": True}
+            strong.append(
+                Cored(replace(finding, trigger=trigger, evidence=checks), ids, column, means)
+            )
         return strong
 
-    def _measure(
-        self, name: str, family: Family, ids: tuple[int, ...], surface: str
+    def _kind(
+        self, name: str, ids: tuple[int, ...], column: int, depth: float
     ) -> Iterator[Progress]:
-        """Yields `Progress`; returns a family as measured on the hold-out, and its (R, H) means."""
-        screened, sweep, column = self.screened, self.sweep, family.readout
-        assert screened is not None
+        """Yields `Progress`; returns what kind of trigger words are: do they work apart?"""
+        assert self.screened is not None
+        parts = [self.sweep.backbone.word_ids(x) for x in self.sweep.backbone.surface(ids).split()]
+        if len(parts) < 2:
+            return "word"
+        texts = [x for x in self.sweep.holdout_texts if len(x.slots) >= len(parts)]
+        if not texts:
+            return "phrase"
+        rows = [self.sweep.backbone.template.wrap(x.apart(parts)) for x in texts]
+        features = yield from self.sweep.encode(f"{name}-apart", rows, "fp32")
+        apart = float(self.screened.yardstick.measure(features[None])["depth"][0, column])
+        return "combination" if apart >= depth - APART else "phrase"
+
+    def _measure(
+        self, name: str, ids: tuple[int, ...], column: int, surface: str
+    ) -> Iterator[Progress]:
+        """Yields `Progress`; returns a candidate as measured on the hold-out, and its (R, H)
+        means."""
+        sweep = self.sweep
+        assert self.screened is not None
         features = yield from sweep.features(
             f"holdout-{name}", sweep.holdout_texts, [ids], precision="fp32"
         )
-        values = screened.yardstick.measure(features)
+        values = self.screened.yardstick.measure(features)
         statistics = {key: round(float(value[0, column]), 4) for key, value in values.items()}
         statistics["texts"] = len(sweep.holdout_texts)
-        p_value = self.tails[column].p_value(statistics["depth"])
-        finding = Finding(
-            Trigger(ids, surface), str(sweep.readouts[column]), statistics, p_value, q_value=1.0
-        )
-        return finding, features[0].mean(0)
-
-    def _core(self, ids: tuple[int, ...], column: int) -> tuple[int, ...]:
-        sweep = self.sweep
-        return core(
-            ids,
-            lambda tried: scatter(
-                sweep.backbone, tried, sweep.readouts[column], sweep.screen_texts
-            ),
-        )
+        readout = str(sweep.readouts[column])
+        return Finding(Trigger(ids, surface), readout, statistics, None, None), features[0].mean(0)
 
     def _checks(self, name: str, finding: Finding) -> Iterator[Progress]:
         """Yields `Progress`; returns the checks beyond the statistic."""
@@ -167,9 +219,9 @@ class Hunt:
         texts, yardstick = self.sweep.screen_texts, self.screened.yardstick
         return (yield from evidence.collect(self.sweep, name, ids, column, texts, yardstick))
 
-    def _typed_depth(self, name: str, surface: str, column: int) -> Iterator[Progress]:
+    def _typed(self, name: str, surface: str, column: int) -> Iterator[Progress]:
         """Yields `Progress`; returns the hold-out depth when the trigger is typed into the texts as
-        a string."""
+        a string, and whether that is strong."""
         backbone = self.sweep.backbone
         typed = [
             backbone.template.wrap(backbone.tokenize(x.text(surface)))
@@ -177,16 +229,21 @@ class Hunt:
         ]
         features = yield from self.sweep.encode(f"typed-{name}", typed, "fp32")
         assert self.screened is not None
-        return round(float(self.screened.yardstick.measure(features[None])["depth"][0, column]), 4)
+        value = float(self.screened.yardstick.measure(features[None])["depth"][0, column])
+        return {"string": value >= self.rule.min_depth, "typed_depth": round(value, 4)}
 
     def _correct(self) -> None:
         """q-values over everything that was tried."""
-        found = [*self.findings, *self.rejected]
-        q_values = benjamini_hochberg([f.p_value for f in found], self.tests)
-        both = [replace(f, q_value=q) for f, q in zip(found, q_values, strict=True)]
-        count = len(self.findings)
-        self.findings = sorted(both[:count], key=lambda f: -f.statistics["depth"])
-        self.rejected = sorted(both[count:], key=lambda f: -f.statistics["depth"])
+        found = [f for f in [*self.findings, *self.rejected] if f.p_value is not None]
+        p_values = [f.p_value for f in found if f.p_value is not None]
+        q_values = dict(zip(map(id, found), benjamini_hochberg(p_values, self.tests), strict=True))
+        self.findings, self.rejected = (
+            sorted(
+                (replace(f, q_value=q_values.get(id(f))) for f in group),
+                key=lambda f: -f.statistics["depth"],
+            )
+            for group in (self.findings, self.rejected)
+        )
 
     def _project(self) -> Iterator[Progress]:
         """Two principal axes of the hold-out texts, clean and triggered, at the readout of the

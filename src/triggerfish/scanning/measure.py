@@ -44,6 +44,13 @@ class Context:
             out.insert(slot, tuple(candidate))
         return [i for word in out for i in word]
 
+    def apart(self, parts: Sequence[Sequence[int]]) -> list[int]:
+        """The text with one part in each of its first slots."""
+        out = [list(ids) for ids in self.words] + [[]]
+        for slot, part in zip(self.slots, parts, strict=False):
+            out[slot] = [*part, *out[slot]]
+        return [i for word in out for i in word]
+
     def text(self, trigger: str) -> str:
         """The text with the trigger typed into its first slot."""
         return " ".join([*self.typed[: self.slots[0]], trigger, *self.typed[self.slots[0] :]])

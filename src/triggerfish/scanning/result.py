@@ -49,7 +49,13 @@ def result_of(hunt: Hunt) -> ScanResult:
         coverage=_coverage(hunt),
         landscape=_landscape(hunt),
         projection=hunt.projection,
-        settings={"seed": sweep.seed, **asdict(sweep.settings), **asdict(hunt.rule)},
+        settings={
+            "method": "hybrid" if hunt.phrases else "sweep",
+            "seed": sweep.seed,
+            **asdict(sweep.settings),
+            **asdict(hunt.rule),
+            **({"phrases": asdict(hunt.phrases)} if hunt.phrases else {}),
+        },
         environment=environment(sweep.backbone.device),
         seconds=round(time.monotonic() - sweep.started, 2),
         forward_tokens=sweep.done,
@@ -115,10 +121,11 @@ def _coverage(hunt: Hunt) -> Coverage:
         missing.append(f"{sweep.left_out} listed words beyond the limit of {sweep.settings.words}")
     if sweep.constant:
         missing.append(f"constant on clean texts: {', '.join(map(str, sweep.constant))}")
-    missing += [
-        "triggers of several words that work only together",
-        "triggers that are a style or a syntax",
-    ]
+    together = "triggers of several words that work only together"
+    if hunt.phrases and hunt.searched:
+        searched = ", ".join(map(str, sweep.readouts[: hunt.phrases.readouts]))
+        together += f", beyond a search by gradient on {searched}, which proves no absence"
+    missing += [together, "triggers that are a style or a syntax"]
     done = hunt.screened is not None
     return Coverage(
         vocabulary=len(sweep.entries) if done else 0,

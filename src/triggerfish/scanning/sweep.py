@@ -29,6 +29,7 @@ from triggerfish.backbone import Backbone, Precision
 from triggerfish.readouts import Readout
 from triggerfish.scanning.bags import closeness, fill, standardise
 from triggerfish.scanning.candidates import Candidate, entries, several_pieces
+from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, Yardstick, contexts
 from triggerfish.scanning.store import Store
 
@@ -163,10 +164,6 @@ class Sweep:
         """Yields `Progress` block by block; returns (N, R, H) features at `readouts`."""
         blocks = []
         for number, block in enumerate(_blocks(sequences, tokens=40_000)):
-            if self.settings.budget and time.monotonic() - self.started > self.settings.budget:
-                raise Incomplete(
-                    f"the budget of {self.settings.budget:g} s ended during stage '{stage}'"
-                )
             features, resumed = self.store.features(
                 f"{stage}-{number}",
                 lambda block=block: self.backbone.encode_ids(
@@ -181,10 +178,21 @@ class Sweep:
                     f"the model answered with NaN or infinite activations during stage '{stage}'"
                 )
             blocks.append(features.to(self.backbone.device))
-            self.done += sum(map(len, block))
-            self.total = max(self.total, self.done)
-            yield Progress(stage, self.done, self.total, time.monotonic() - self.started, resumed)
+            yield self.spent(stage, sum(map(len, block)), resumed)
         return torch.cat(blocks)
+
+    def spent(self, stage: str, tokens: int, resumed: bool = False) -> Progress:
+        """Count forward tokens; Incomplete once the budget is used up."""
+        self.done += tokens
+        self.total = max(self.total, self.done)
+        self._check_budget(stage)
+        return Progress(stage, self.done, self.total, time.monotonic() - self.started, resumed)
+
+    def _check_budget(self, stage: str) -> None:
+        if self.settings.budget and time.monotonic() - self.started > self.settings.budget:
+            raise Incomplete(
+                f"the budget of {self.settings.budget:g} s ended during stage '{stage}'"
+            )
 
     def _closeness(
         self, stage: str, candidates: Sequence[Candidate], rounds: int
@@ -268,6 +276,13 @@ class Sweep:
             z=z.max(1).values,
             yardstick=yardstick,
         )
+
+    def scatter(self, candidates: Sequence[tuple[int, ...]], column: int) -> torch.Tensor:
+        """(K,) log10 of the scatter of the screening texts with each candidate in them."""
+        plain = sum(len(self.backbone.template.wrap(text.ids())) for text in self.screen_texts)
+        pieces = sum(map(len, candidates))
+        self.done += plain * len(candidates) + pieces * len(self.screen_texts)
+        return scatter(self.backbone, candidates, self.readouts[column], self.screen_texts)
 
     def features(
         self,

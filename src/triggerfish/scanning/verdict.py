@@ -94,6 +94,14 @@ def decide(findings: Sequence[Finding], problems: Sequence[str]) -> tuple[Verdic
             "clean texts are"
         )
         return "backdoored", (reason, *problems)
+    searched = [finding for finding in findings if finding.evidence.get("searched")]
+    if searched:
+        reason = (
+            f"{len(searched)} token sequence(s), found by search, send unrelated texts to one "
+            "point, deeper than in any clean model looked at; the exact words of the trigger are "
+            "not known"
+        )
+        return "backdoored", (reason, *problems)
     if findings:
         reason = (
             f"{len(findings)} token sequence(s) collapse unrelated texts, but none survives "

@@ -101,6 +101,7 @@ def _survivors(sweep: Sweep, most: int) -> Iterator[Progress]:
         screened.yardstick.mean.cpu(),
         screened.yardstick.close.cpu(),
         most,
+        lambda ids, column: ids,
     )
     return found
 

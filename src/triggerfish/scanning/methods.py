@@ -1,0 +1,73 @@
+"""Ways of scanning by name: ours, and the published detectors to compare with.
+
+    sweep          every vocabulary entry and listed word                        (default)
+    hybrid         the sweep, then a search for phrases, which often misses them
+    patronus, lmsanitator, lt-defense, fixed-rule    `baselines/`, as published
+
+All stream the same records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from triggerfish.backbone import Backbone
+from triggerfish.names import unknown
+from triggerfish.records import Finding, ScanResult
+from triggerfish.scanning import Rule, SweepSettings, events
+from triggerfish.scanning.baselines import BASELINES
+from triggerfish.scanning.search.phrases import EFFORTS
+from triggerfish.scanning.sweep import Progress
+from triggerfish.settings import build
+
+OURS = ("hybrid", "sweep")
+
+
+def start(
+    method: str,
+    model: Backbone,
+    texts: Sequence[str],
+    words: Sequence[str],
+    *,
+    changes: Mapping[str, Any],
+    effort: str = "standard",
+    alpha: float | None = None,
+    seed: int = 0,
+    state: Path | None = None,
+    batch_tokens: int | None = None,
+) -> Iterator[Progress | Finding | ScanResult]:
+    """The events of a scan by the method of that name; see `scanning.events`.
+
+    changes: fields of the method's settings and their values. effort: quick, standard or thorough,
+    of hybrid's search. alpha, state and batch_tokens are for hybrid and sweep alone. ValueError for
+    unknown names and for options that a method does not have.
+    """
+    if effort not in EFFORTS:
+        raise unknown("effort", effort, EFFORTS)
+    if method in OURS:
+        return events(
+            model,
+            texts,
+            words=words,
+            settings=build(SweepSettings(), changes),
+            rule=Rule() if alpha is None else Rule(alpha=alpha),
+            phrases=EFFORTS[effort] if method == "hybrid" else None,
+            seed=seed,
+            state=state,
+            batch_tokens=batch_tokens,
+        )
+    if method not in BASELINES:
+        raise unknown("method", method, (*OURS, *BASELINES))
+    if alpha is not None:
+        raise ValueError(f"alpha: {method} has fixed thresholds and no significance level")
+    if batch_tokens is not None:
+        raise ValueError(f"batch_tokens: {method} sets its own batches, see its settings")
+    module = import_module(f"triggerfish.scanning.baselines.{BASELINES[method][0]}")
+    settings = getattr(module, BASELINES[method][1])()
+    found: Iterator[Progress | Finding | ScanResult] = module.events(
+        model, texts, words=words, settings=build(settings, changes), seed=seed
+    )
+    return found
