@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from triggerfish import text
 from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load
-from triggerfish.records import Finding, ScanResult
+from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.scanning import Progress, SweepSettings, events, scan
 from triggerfish.scanning.bags import closeness, standardise
 from triggerfish.scanning.candidates import Candidate, entries, several_pieces
 from triggerfish.scanning.families import contains, families
+from triggerfish.scanning.fold import Cored, core, fold
 from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
 from triggerfish.scanning.sweep import Incomplete
@@ -302,3 +304,27 @@ def test_a_family_is_all_that_holds_the_core_and_the_shortest_gives_the_name() -
     )
     assert [family.head.token_ids for family in found] == [(7,), (5,)]
     assert [variant.token_ids for variant in found[0].variants] == [(3, 7, 9), (4, 7)]
+
+
+def test_findings_with_one_core_at_one_point_are_one_trigger() -> None:
+    def cored(ids: tuple[int, ...], depth: float, point: float) -> Cored:
+        finding = Finding(
+            Trigger(ids, "-".join(map(str, ids))), "first", {"depth": depth}, 1e-9, 1e-9,
+            {"string": True},
+        )  # fmt: skip
+        return Cored(finding, (7,), 0, torch.full((1, 4), point))
+
+    origin, close = torch.zeros(1, 4), torch.tensor([0.1])
+    found = fold(
+        [cored((3, 7), 2.0, 1.0), cored((7,), 1.98, 1.0), cored((7, 9), 1.5, -1.0)], origin, close
+    )
+    assert [finding.trigger.token_ids for finding in found] == [(7,), (7, 9)]
+    assert found[0].evidence["variants"] == ["3-7"]
+
+
+def test_the_core_is_what_the_collapse_needs() -> None:
+    def scatter(tried: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        return torch.tensor([0.0 if {5, 8} <= set(ids) else 2.0 for ids in tried])
+
+    assert core((1, 5, 2, 8, 3), scatter) == (5, 8)
+    assert core((8,), scatter) == (8,)
