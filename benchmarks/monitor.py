@@ -35,7 +35,7 @@ from triggerfish.text import Task, read_task
 
 RESULTS = Path("results/monitor")
 PARTS = ("downstream", "detectors", "evasion")
-DEFAULT_PLMS = ("minilm-por1", "minilm-neuba", "bundled-por1", "gpt2-por1", "roberta-neuba")
+DEFAULT_PLMS = ("minilm-por1", "bundled-por1", "t5-por1", "gpt2-por1", "roberta-neuba")
 DEFAULT_TASKS = ("sst2", "trec6", "clinc_domain", "ag_news", "enron_spam")
 
 
