@@ -451,9 +451,10 @@ def _watch(stream: Iterable[object]) -> ScanResult:
                 stage = event.stage.partition("-")[0] + (" (resumed)" if event.resumed else "")
                 bar.update(task, description=stage, completed=event.done, total=event.total)
             elif isinstance(event, Finding):
-                depth = event.statistics["depth"]
                 name = escape(visible(event.trigger.text))
-                bar.console.print(f"found '{name}': {depth:.2f} decades of collapse")
+                depth = event.statistics.get("depth")  # published methods have their own numbers
+                strength = "" if depth is None else f": {depth:.2f} decades of collapse"
+                bar.console.print(f"found '{name}'{strength}")
             elif isinstance(event, ScanResult):
                 return event
     raise AssertionError("unreachable: events end with a result")
