@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from planted import planted
 from triggerfish.loading import bundled
+from triggerfish.records import ScanResult
 
 
 def run(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
@@ -209,3 +211,26 @@ def test_bench_tells_its_cells_before_it_runs_and_names_errors(tmp_path: Path) -
     broken = run(*asked, cache=tmp_path)
     assert broken.returncode == 2
     assert re.search("tsk.*did you mean 'task'", broken.stderr)
+
+
+def test_a_published_detector_runs_by_name(tmp_path: Path) -> None:
+    victim, implant = planted()
+    victim.save(tmp_path / "victim")
+    small = {
+        **{"slots": 4, "batch": 8, "poisoned": 4, "loops": 3, "updates": 2, "max_tokens": 20},
+        **{"search_texts": 24, "dev_texts": 8, "screen_texts": 8, "verify_texts": 40},
+    }
+    changes = [option for name, value in small.items() for option in ("--set", f"{name}={value}")]
+    arguments = ["--method", "patronus", "--format", "json", *changes]
+    done = run("scan", tmp_path / "victim", *arguments, cache=tmp_path)
+    assert done.returncode == 1, done.stderr
+    result = ScanResult.from_json(done.stdout)
+    assert result.settings["method"] == "patronus"
+    assert {f.trigger.text for f in result.findings} <= {t.text for t in implant.triggers}
+    assert all(f"found '{f.trigger.text}'" in done.stderr for f in result.findings)
+
+
+def test_unknown_methods_are_refused_with_the_nearest(model: Path, tmp_path: Path) -> None:
+    done = run("scan", model, "--method", "patron", cache=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'patronus'?" in done.stderr

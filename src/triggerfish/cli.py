@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typer.exceptions import TyperException
 
 # Free of torch; names and defaults of options are theirs.
@@ -20,11 +17,21 @@ from triggerfish.attacks import ATTACKS
 from triggerfish.attacks.plan import Plan
 from triggerfish.monitor_cli import monitor
 from triggerfish.serve_cli import serve
+from triggerfish.terminal import (
+    bar,
+    cache,
+    chatter,
+    check_folder,
+    check_parent,
+    deliver,
+    fields,
+    follow,
+    stages,
+)
 from triggerfish.zoo.settings import SIZES, DistilSettings, PretrainSettings
-from triggerfish.zoo.settings import Progress as Trained
 
 if TYPE_CHECKING:
-    from triggerfish.records import ScanResult
+    pass
 
 app = typer.Typer(
     help="Audit pre-trained language models for transferable backdoors. --debug shows tracebacks.",
@@ -39,7 +46,6 @@ app.command()(serve)
 
 CANNOT_RUN = 2
 INTERRUPTED = 130
-chatter = Console(stderr=True, highlight=False)
 
 
 class Format(StrEnum):
@@ -127,18 +133,18 @@ def scan(
     Exit code: 0 clean, 1 backdoored, 2 could not run, 3 inconclusive.
     """
     for option, path in (("out", out), ("html", html)):
-        _check_parent(option, path)
+        check_parent(option, path)
     from triggerfish import report, text
     from triggerfish.loading import load
     from triggerfish.scanning.methods import start
 
-    changes: dict[str, object] = {**_changes(setting)}
+    changes: dict[str, object] = {**fields(setting)}
     if budget is not None:
         changes["budget"] = budget
     texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
     listed = text.read_words(words) if words else text.bundled_words()
     backbone = load(model, revision=revision, device=device, allow_pickle=allow_pickle)
-    result = _watch(
+    result = follow(
         start(
             method,
             backbone,
@@ -148,11 +154,11 @@ def scan(
             effort=effort.value,
             alpha=alpha,
             seed=seed,
-            state=state or _cache(),
+            state=state or cache(),
             batch_tokens=batch_tokens,
         )
     )
-    _deliver(report.render(result, format.value), out)
+    deliver(report.render(result, format.value), out)
     if html:
         html.write_text(report.render(result, "html"), encoding="utf-8")
         chatter.print(f"report: {html}", markup=False)
@@ -169,10 +175,10 @@ def report_command(
     from triggerfish import report
     from triggerfish.records import ScanResult
 
-    _check_parent("out", out)
+    check_parent("out", out)
     if not findings.is_file():
         raise ValueError(f"findings: {findings} does not exist")
-    _deliver(report.render(ScanResult.load(findings), format.value), out)
+    deliver(report.render(ScanResult.load(findings), format.value), out)
 
 
 @app.command()
@@ -223,7 +229,7 @@ def attack(
     TASK is a folder with train.jsonl.gz and test.jsonl.gz, or a bundled task. The ground truth is
     written to attack.json beside the checkpoint.
     """
-    changes: dict[str, object] = {**_changes(setting)}
+    changes: dict[str, object] = {**fields(setting)}
     for option, value in (("adaptive", adaptive), ("lora", lora), ("steps", steps)):
         if value is not None:
             changes[option] = value
@@ -271,20 +277,20 @@ def pretrain_command(
 ) -> None:
     """Pre-train a small PLM from plain text; the same command continues where it stopped."""
     for option, path in (("out", out), ("work", work)):
-        _check_folder(option, path)
+        check_folder(option, path)
     from triggerfish.settings import build
     from triggerfish.text import bundled_corpus, read_corpus
     from triggerfish.zoo.pretrain import pretrain
 
-    settings = build(PretrainSettings(size=size, tokens=tokens, seed=seed), _changes(setting))
+    settings = build(PretrainSettings(size=size, tokens=tokens, seed=seed), fields(setting))
     texts = [text for path in corpus for text in read_corpus(path)] if corpus else bundled_corpus()
-    with _bar() as bar:
+    with bar() as shown:
         pretrain(
             family,
             texts,
             out,
             settings=settings,
-            progress=_stages(bar),
+            progress=stages(shown),
             work=work,
             teacher=teacher,
             sources=[str(path) for path in corpus] if corpus else ["the bundled sample"],
@@ -318,14 +324,14 @@ def distil_command(
 ) -> None:
     """Trim and distil a BERT model; the same command continues where it stopped."""
     for option, path in (("out", out), ("work", work)):
-        _check_folder(option, path)
+        check_folder(option, path)
     settings = DistilSettings(epochs=epochs, stretches=stretches, seed=seed)
     from triggerfish.text import read_corpus
     from triggerfish.zoo.distil import distil
 
     texts = [text for path in corpus for text in read_corpus(path)]
-    with _bar() as bar:
-        show = _stages(bar)
+    with bar() as shown:
+        show = stages(shown)
         distil(teacher, texts, out, settings=settings, progress=show, work=work, threads=threads)
     chatter.print(f"small PLM: {out} (settings and loss in training.json)", markup=False)
 
@@ -396,7 +402,7 @@ def demo(
         [("backdoored", str(out / "backdoored")), ("clean", "bundled")], start=2
     ):
         chatter.print(f"{number}. Scanning the {name} model; a scan never sees what was planted")
-        result = _watch(events(load(source), text.bundled_corpus()))
+        result = follow(events(load(source), text.bundled_corpus()))
         (out / f"{name}.html").write_text(report.render(result, "html"), encoding="utf-8")
         result.save(out / f"{name}.json")
         verdicts.append((name, result))
@@ -410,7 +416,7 @@ def demo(
 def _implant(
     plan: Plan, model: str, out: Path, corpus: Path | None, seed: int, device: str
 ) -> None:
-    _check_folder("out", out)
+    check_folder("out", out)
     from triggerfish import text
     from triggerfish.attacks.implant import save
     from triggerfish.loading import load
@@ -418,97 +424,15 @@ def _implant(
     texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
     plant = plan.prepare(texts)
     backbone = load(model, device=device)
-    with _bar() as bar:
-        task = bar.add_task("planting", total=None)
+    with bar() as shown:
+        task = shown.add_task("planting", total=None)
 
         def show(step: int, steps: int, loss: float) -> None:
-            bar.update(task, completed=step, total=steps)
+            shown.update(task, completed=step, total=steps)
 
         victim, implant = plant(backbone, seed, show)
     save(victim, implant, out)
     chatter.print(f"backdoored checkpoint: {out} (ground truth in attack.json)", markup=False)
-
-
-def _changes(settings: Sequence[str] | None) -> dict[str, str]:
-    for text in settings or ():
-        if "=" not in text:
-            raise ValueError(f"set: {text!r} is not FIELD=VALUE")
-    return {name: value for name, _, value in (text.partition("=") for text in settings or ())}
-
-
-def _watch(stream: Iterable[object]) -> ScanResult:
-    """Show progress and findings of a scan on stderr; return its result."""
-    from rich.markup import escape
-
-    from triggerfish.records import Finding, ScanResult
-    from triggerfish.report.escape import visible
-    from triggerfish.scanning import Progress as Step
-
-    with _bar() as bar:
-        task = bar.add_task("loading", total=None)
-        for event in stream:
-            if isinstance(event, Step):
-                stage = event.stage.partition("-")[0] + (" (resumed)" if event.resumed else "")
-                bar.update(task, description=stage, completed=event.done, total=event.total)
-            elif isinstance(event, Finding):
-                name = escape(visible(event.trigger.text))
-                depth = event.statistics.get("depth")  # published methods have their own numbers
-                strength = "" if depth is None else f": {depth:.2f} decades of collapse"
-                bar.console.print(f"found '{name}'{strength}")
-            elif isinstance(event, ScanResult):
-                return event
-    raise AssertionError("unreachable: events end with a result")
-
-
-def _stages(bar: Progress) -> Callable[[Trained], None]:
-    """Shows where a training is."""
-    task = bar.add_task("loading", total=None)
-
-    def show(now: Trained) -> None:
-        loss = f", loss {now.loss:.3f}" if now.stage == "train" else ""
-        bar.update(task, description=now.stage + loss, completed=now.done, total=now.total)
-
-    return show
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description:>22}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("remaining"),
-        TimeRemainingColumn(),
-        console=chatter,
-        transient=True,
-        disable=not chatter.is_terminal,
-    )
-
-
-def _deliver(shown: str, out: Path | None) -> None:
-    if out:
-        out.write_text(shown, encoding="utf-8")
-    else:
-        print(shown)
-
-
-def _check_parent(option: str, path: Path | None) -> None:
-    if path is not None and not path.resolve().parent.is_dir():
-        raise ValueError(f"{option}: folder {path.parent} does not exist")
-
-
-def _check_folder(option: str, path: Path | None) -> None:
-    """Fail before the work, not after it, where a folder cannot be made."""
-    if path is None:
-        return
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{option}: cannot make folder {path}: {error.strerror}") from error
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triggerfish"
 
 
 def main() -> None:
