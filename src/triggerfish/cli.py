@@ -7,7 +7,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -17,6 +17,7 @@ from triggerfish.attacks import ATTACKS
 from triggerfish.attacks.plan import Plan
 from triggerfish.complications_cli import complications
 from triggerfish.monitor_cli import monitor
+from triggerfish.options import Corpus, Device, Model, Out, Pickle, Revision, Seed
 from triggerfish.purify_cli import purify
 from triggerfish.serve_cli import serve
 from triggerfish.terminal import (
@@ -28,12 +29,8 @@ from triggerfish.terminal import (
     deliver,
     fields,
     follow,
-    stages,
 )
-from triggerfish.zoo.settings import SIZES, DistilSettings, PretrainSettings
-
-if TYPE_CHECKING:
-    pass
+from triggerfish.zoo_cli import zoo
 
 app = typer.Typer(
     help="Audit pre-trained language models for transferable backdoors. --debug shows tracebacks.",
@@ -41,7 +38,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-zoo = typer.Typer(help="Make small PLMs of any family, to test with.", no_args_is_help=True)
 app.add_typer(zoo, name="zoo")
 app.command()(complications)
 app.command()(monitor)
@@ -69,24 +65,6 @@ class Effort(StrEnum):
     quick = "quick"
     standard = "standard"
     thorough = "thorough"
-
-
-Model = Annotated[
-    str, typer.Argument(help='A checkpoint folder, a hub id, or "bundled".', metavar="MODEL")
-]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Pickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Also read pickle weights; they can run code.")
-]
-Corpus = Annotated[
-    Path | None,
-    typer.Option(
-        help="Ordinary texts: .txt, .jsonl, .csv (also .gz) or a folder. Default: bundled."
-    ),
-]
-Out = Annotated[Path | None, typer.Option(help="File for the result instead of stdout.")]
-Seed = Annotated[int, typer.Option(help="The result is the same for the same seed.")]
 
 
 @app.command()
@@ -286,97 +264,6 @@ def attack(
         search,
     )
     _implant(plan, model, out, corpus, seed, device)
-
-
-@zoo.command("pretrain")
-def pretrain_command(
-    family: Annotated[
-        str, typer.Argument(help="bert, gpt2, t5, ...; a wrong name lists all.", metavar="FAMILY")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the PLM.")],
-    corpus: Annotated[
-        list[Path] | None,
-        typer.Option(help="Ordinary texts, as for scan; repeat for more. Default: bundled."),
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(help="An encoder whose representations it learns too: far faster."),
-    ] = None,
-    size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = PretrainSettings.size,
-    tokens: Annotated[
-        int, typer.Option(help="Token budget: pieces seen in training.")
-    ] = PretrainSettings.tokens,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="FIELD=VALUE of any other setting; repeat for more."),
-    ] = None,
-    work: Annotated[
-        Path | None,
-        typer.Option(help="Where unfinished work is kept. Default: in --out, until it is done."),
-    ] = None,
-    seed: Seed = PretrainSettings.seed,
-    device: Device = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads. 0: as torch chooses.")] = 0,
-) -> None:
-    """Pre-train a small PLM from plain text; the same command continues where it stopped."""
-    for option, path in (("out", out), ("work", work)):
-        check_folder(option, path)
-    from triggerfish.settings import build
-    from triggerfish.text import bundled_corpus, read_corpus
-    from triggerfish.zoo.pretrain import pretrain
-
-    settings = build(PretrainSettings(size=size, tokens=tokens, seed=seed), fields(setting))
-    texts = [text for path in corpus for text in read_corpus(path)] if corpus else bundled_corpus()
-    with bar() as shown:
-        pretrain(
-            family,
-            texts,
-            out,
-            settings=settings,
-            progress=stages(shown),
-            work=work,
-            teacher=teacher,
-            sources=[str(path) for path in corpus] if corpus else ["the bundled sample"],
-            device=device,
-            threads=threads,
-        )
-    chatter.print(f"small PLM: {out} (model card in README.md)", markup=False)
-
-
-@zoo.command("distil")
-def distil_command(
-    teacher: Annotated[
-        str, typer.Argument(help="A BERT checkpoint folder or hub id.", metavar="TEACHER")
-    ],
-    corpus: Annotated[
-        list[Path], typer.Option(help="Ordinary texts, as for scan; repeat for more.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the small PLM.")],
-    work: Annotated[
-        Path | None,
-        typer.Option(help="Where unfinished work is kept. Default: in --out, until it is done."),
-    ] = None,
-    epochs: Annotated[
-        int, typer.Option(help="Passes over the stretches of text.")
-    ] = DistilSettings.epochs,
-    stretches: Annotated[
-        int, typer.Option(help="Stretches of text to learn from, at most.")
-    ] = DistilSettings.stretches,
-    seed: Seed = DistilSettings.seed,
-    threads: Annotated[int, typer.Option(help="CPU threads. 0: as torch chooses.")] = 0,
-) -> None:
-    """Trim and distil a BERT model; the same command continues where it stopped."""
-    for option, path in (("out", out), ("work", work)):
-        check_folder(option, path)
-    settings = DistilSettings(epochs=epochs, stretches=stretches, seed=seed)
-    from triggerfish.text import read_corpus
-    from triggerfish.zoo.distil import distil
-
-    texts = [text for path in corpus for text in read_corpus(path)]
-    with bar() as shown:
-        show = stages(shown)
-        distil(teacher, texts, out, settings=settings, progress=show, work=work, threads=threads)
-    chatter.print(f"small PLM: {out} (settings and loss in training.json)", markup=False)
 
 
 @app.command()

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
+from triggerfish.options import Device, Model, Out, Pickle, Revision, Seed
 from triggerfish.terminal import bar, chatter, check_folder, check_parent, deliver, fields
 
 
 def complications(
-    model: Annotated[
-        str, typer.Argument(help='A checkpoint folder, a hub id, or "bundled".', metavar="MODEL")
-    ],
+    model: Model,
     trigger: Annotated[
         list[str],
         typer.Option(
@@ -64,15 +63,13 @@ def complications(
     keep: Annotated[
         Path | None, typer.Option(help="Folder for the predictions that all figures derive from.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The result is the same for the same seed.")] = 0,
+    seed: Seed = 0,
     format: Annotated[str, typer.Option(help="text, json or html.")] = "text",
-    out: Annotated[Path | None, typer.Option(help="File for the result instead of stdout.")] = None,
+    out: Out = None,
     html: Annotated[Path | None, typer.Option(help="Also write the HTML page there.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Also read pickle weights; they can run code.")
-    ] = False,
+    revision: Revision = None,
+    device: Device = "auto",
+    allow_pickle: Pickle = False,
 ) -> None:
     """How far do triggered texts drift on tasks that a backdoor was not made for?
 

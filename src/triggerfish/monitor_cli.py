@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from triggerfish.options import POLICIES, parse_policies
+
 if TYPE_CHECKING:
     from triggerfish.monitor.budget import FalseAlarms
     from triggerfish.monitor.files import Progress as Show
 
-POLICIES = ("reject", "strip", "flag")
 ALARMS = 1
 _LONGEST_CELL = 1 << 30
 
@@ -69,7 +70,7 @@ def monitor(
         findings,
         tokenizer=tokenizer,
         policy=policy,  # type: ignore[arg-type]  # the monitor checks it
-        policies=_policies(set_policy or ()),
+        policies=parse_policies(set_policy),  # type: ignore[arg-type]  # the monitor checks them
     )
     chatter = Console(stderr=True, highlight=False)
     for note in guard.notes:
@@ -95,15 +96,6 @@ def summary(found: FalseAlarms) -> list[str]:
     for name, rate in sorted(found.triggers.items(), key=lambda item: -item[1].k):
         lines.append(f"  {name!r}: {counted(rate)}")
     return lines + [f"warning: {text}" for text in found.warnings()]
-
-
-def _policies(given: Sequence[str]) -> Any:
-    """TRIGGER=POLICY of the command line; the monitor checks both."""
-    pairs = [text.rpartition("=") for text in given]
-    for text, (trigger, equals, _) in zip(given, pairs, strict=True):
-        if not trigger or not equals:
-            raise ValueError(f"set-policy: {text!r} is not TRIGGER=POLICY")
-    return {trigger: policy for trigger, _, policy in pairs}
 
 
 @contextmanager

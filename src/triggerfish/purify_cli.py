@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from triggerfish.options import Device, Model, Pickle, Revision, Seed
 from triggerfish.purify import METHODS
 from triggerfish.terminal import bar, chatter, check_folder, check_parent, fields
 
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
 
 def purify(
-    model: Annotated[
-        str, typer.Argument(help='A checkpoint folder, a hub id, or "bundled".', metavar="MODEL")
-    ],
+    model: Model,
     findings: Annotated[Path, typer.Option(help="The scan.json of this model.")],
     out: Annotated[Path, typer.Option(help="Folder for the purified checkpoint.")],
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "align",
@@ -56,12 +55,10 @@ def purify(
         float | None,
         typer.Option(help="No further round begins after so long, and a scan ends then."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The result is the same for the same seed.")] = 0,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Also read pickle weights; they can run code.")
-    ] = False,
+    seed: Seed = 0,
+    revision: Revision = None,
+    device: Device = "auto",
+    allow_pickle: Pickle = False,
 ) -> None:
     """Take the backdoor that a scan found out of a model, and scan again until it is clean.
 

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from triggerfish.names import unknown
-
-POLICIES = ("reject", "strip", "flag")
+from triggerfish.options import POLICIES, parse_policies
 
 
 def serve(
@@ -72,7 +70,7 @@ def serve(
     from triggerfish.monitor.service import ServeSettings
     from triggerfish.monitor.service.server import serve as run
 
-    chosen = dict(_policy(given) for given in set_policy or ())
+    chosen = parse_policies(set_policy)
     guard = GuardSettings(
         fields=tuple(field or GuardSettings.fields),
         paths=tuple(path or GuardSettings.paths),
@@ -97,12 +95,3 @@ def serve(
             log_texts=log_texts,
         )
     )
-
-
-def _policy(given: str) -> tuple[str, str]:
-    trigger, equals, policy = given.rpartition("=")
-    if not equals or not trigger:
-        raise ValueError(f"set-policy: {given!r} is not TRIGGER=POLICY")
-    if policy not in POLICIES:
-        raise unknown("set-policy", policy, POLICIES)
-    return trigger, policy
