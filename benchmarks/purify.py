@@ -4,10 +4,9 @@
     python benchmarks/purify.py --data ../shared/data [--only PART ...]
                                 [--plm NAME ...] [--device auto] [--table]
 
-Six parts, each in cells of one JSON file, which are not measured again where they exist:
+Five parts, each in cells of one JSON file, which are not measured again where they exist:
 
-    grid        every PLM: scan, purify once from what was found, probes
-    rescan      a fresh scan of every purified PLM
+    grid        every PLM: scan, purify from what was found until a scan is clean, probes
     baselines   every method on a few PLMs
     partial     only some of the planted triggers are known, with and without negatives
     again       an attacker poisons 1 % of a task: is the purified PLM easier to backdoor?
@@ -38,11 +37,9 @@ from purifying.tables import render
 from triggerfish.purify import METHODS
 
 RESULTS = Path("results/purify")
-PARTS = ("grid", "rescan", "baselines", "partial", "again", "tuning")
+PARTS = ("grid", "baselines", "partial", "again", "tuning")
 TASKS = ("sst2", "trec6", "clinc_domain", "ag_news", "subj")
 FEW = TASKS[:2]
-WIDE = ("bundled-por1", "roberta-neuba", "bert-btop", "minilm-por1", "gpt2-por1", "t5-por1")
-"""PLMs that are measured on all tasks; the others on the first three, to save time."""
 BASELINE_PLMS = ("bundled-por1", "gpt2-neuba")
 PARTIAL_PLM = AGAIN_PLM = "bundled-por1"
 TUNED_PLMS = ("bundled-por1", "distilbert-uor", "gpt2-por1", "t5-por1")
@@ -83,14 +80,7 @@ class Plan:
     def grid(self) -> None:
         for name in self.asked.plm or ORDER:
             victim = self.victim(name)
-            tasks = TASKS if name in WIDE else TASKS[:3]
-            self._cell("grid", name, lambda v=victim, t=tasks: grid.cell(v, self.prober, t))
-
-    def rescan(self) -> None:
-        for name in self.asked.plm or ORDER:
-            if (grid.RUNS / "models" / name / "config.json").is_file():
-                victim = self.victim(name)
-                self._cell("rescan", name, lambda victim=victim: grid.rescan(victim))
+            self._cell("grid", name, lambda v=victim: grid.cell(v, self.prober))
 
     def baselines(self) -> None:
         for plm in self.asked.plm or BASELINE_PLMS:

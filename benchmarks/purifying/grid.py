@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -11,21 +12,16 @@ from purifying.sheets import Prober, compared
 from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load
-from triggerfish.purify import Align, method
+from triggerfish.purify import Align, method, purify
 from triggerfish.purify.baselines.patronus import Patronus
 from triggerfish.purify.baselines.pretraining import PretrainingSettings
 from triggerfish.purify.check import fidelity, left_of, named
 from triggerfish.records import Trigger
-from triggerfish.scanning import Rule, scan
+from triggerfish.scanning import Rule
 
 RULE = Rule()
-TEXTS = 3
-"""Every third text of the bundled corpus trains, and lends its words to the new scans."""
 ALIGN = Align()
 TRAINING = PretrainingSettings(steps=ALIGN.steps, words=24)
-ALL_WORDS = ("minilm-por1", "bundled-por1")
-"""PLMs whose purified form is scanned with the bundled list of words; the others are scanned with
-the vocabulary, the words of some of the corpus and all words that were found, to save time."""
 
 
 def triggers_of(victim: Victim) -> tuple[Trigger, ...]:
@@ -33,12 +29,12 @@ def triggers_of(victim: Victim) -> tuple[Trigger, ...]:
 
 
 def measured(
-    victim: Victim, prober: Prober, purified: Backbone, tasks: tuple[str, ...] | None = None
+    victim: Victim, prober: Prober, purified: Backbone, tasks: tuple[str, ...]
 ) -> dict[str, Any]:
     """Task by task."""
     found = {}
     triggers, readout = triggers_of(victim), victim.readout
-    for name in tasks or prober.tasks:
+    for name in tasks:
         task = prober.task(name)
         clean = prober.kept(victim.clean.name, victim.clean.backbone, task, triggers, readout)
         before = prober.kept(victim.name, victim.backbone, task, triggers, readout)
@@ -61,44 +57,32 @@ def checkpoint(victim: Victim) -> Backbone:
     return load(RUNS / "models" / victim.name, device=victim.options.device)
 
 
-def cell(victim: Victim, prober: Prober, tasks: tuple[str, ...]) -> dict[str, Any]:
-    """One PLM: purified once from what its scan found, and measured."""
+def cell(victim: Victim, prober: Prober) -> dict[str, Any]:
+    """One PLM, purified from what its scan found as `triggerfish purify` does it, with a full scan
+    at the end, and measured."""
     record = victim.record()
     if not victim.found.triggers:
         return record | {"skipped": "the scan named no trigger, so there was nothing to purify"}
-    known, _ = named(victim.backbone, victim.found)
-    corpus = text.bundled_corpus()[::TEXTS]
-    purified, seconds = timed(
-        lambda: ALIGN.purify(victim.backbone, known, corpus, generator=seeded(victim.options.seed))
-    )
-    left = left_of(purified, known, corpus, seed=victim.options.seed + 1)
-    purified.save(RUNS / "models" / victim.name)
+    folder = RUNS / "models" / victim.name
+    began = time.process_time()
+    done = purify(victim.backbone, victim.found, method=ALIGN, seed=victim.options.seed, out=folder)
+    seconds = round(time.process_time() - began, 1)
     return record | {
         "method": "align",
         "settings": asdict(ALIGN),
-        "given": [trigger.text for trigger in known],
-        "alive": [x.trigger.text for x in left if x.alive(RULE)],
+        "given": [trigger.text for trigger in done.rounds[0].triggers],
+        "rounds": [
+            {"left": sum(not x.gone for x in one.left), "verdict": one.verdict}
+            for one in done.rounds
+        ],
+        "rescan": {
+            "verdict": done.after.verdict,
+            "found": [trigger.text for trigger in done.after.triggers],
+            "forward_tokens": done.after.forward_tokens,
+        },
         "purify_cpu_seconds": seconds,
-        "fidelity": kept(victim, purified),
-        "tasks": measured(victim, prober, purified, tasks),
-    }
-
-
-def rescan(victim: Victim) -> dict[str, Any]:
-    """A fresh scan of the purified PLM, with other texts than the first."""
-    everything = victim.name in ALL_WORDS
-    known, _ = named(victim.backbone, victim.found)
-    asked = [trigger.text for trigger in known if trigger.kind == "word"]
-    words = [*asked, *text.bundled_words()] if everything else asked
-    corpus = text.bundled_corpus()[1::TEXTS]
-    result = scan(checkpoint(victim), corpus, words=words, seed=victim.options.seed + 1)
-    return victim.record() | {
-        "again": result.verdict,
-        "still": [trigger.text for trigger in result.triggers],
-        "words": result.coverage.words,
-        "bundled_words": everything,
-        "reasons": list(result.reasons),
-        "forward_tokens": result.forward_tokens,
+        "fidelity": kept(victim, done.backbone),
+        "tasks": measured(victim, prober, done.backbone, prober.tasks),
     }
 
 

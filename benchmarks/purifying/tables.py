@@ -57,23 +57,8 @@ def cosines(cell: Record, which: str = "to_clean") -> str:
 # ---- the grid
 
 
-def scanned(cells: Sequence[Record], scans: Sequence[Record]) -> dict[str, Record]:
-    """The new scan of each PLM: from its own cell, or from the loop that purified it."""
-    found = {
-        cell["plm"]: {
-            "verdict": cell["rescan"]["verdict"],
-            "still": cell["rescan"]["found"],
-            "bundled_words": cell["rescan"]["bundled_words"],
-        }
-        for cell in cells
-        if "rescan" in cell
-    }
-    return found | {cell["plm"]: cell | {"verdict": cell["again"]} for cell in scans}
-
-
-def grid(cells: Sequence[Record], scans: Sequence[Record]) -> list[str]:
+def grid(cells: Sequence[Record]) -> list[str]:
     done = [cell for cell in cells if "tasks" in cell]
-    fresh = scanned(done, scans)
     lines = ["## From found triggers, measured by probes", ""]
     if not done:
         return [*lines, f"{LATER}.", ""]
@@ -82,19 +67,18 @@ def grid(cells: Sequence[Record], scans: Sequence[Record]) -> list[str]:
     lines += [
         f"Backdoored: {len(done)} with {len({c['attack'] for c in done})} attacks in "
         f"{len({c['base'] for c in done})} PLMs of {len({c['family'] for c in done})} families. "
-        f"Each was scanned with default settings and purified from what its scan found "
-        f"({settings['steps']} steps of {settings['batch']} texts of up to {settings['words']} "
-        f"words; *passes*: how often, where not once). Probes on {', '.join(names)}, or the first "
-        f"three. T-ASR: mean over triggers and tasks of "
-        "the share of texts of other labels that end at the backdoor's label, three copies of the "
-        "planted trigger in each. Floor: the same on the clean PLM. Own label: each classifier's "
+        f"Each was scanned and purified from what its scan found, as `triggerfish scan` and "
+        f"`triggerfish purify` do it ({settings['steps']} steps of {settings['batch']} texts of up "
+        f"to {settings['words']} words a round, until a full scan is clean, three rounds at most). "
+        f"Probes on {', '.join(names)}. T-ASR: mean over triggers and tasks of the share of texts "
+        "of other labels that end at the backdoor's label, three copies of the planted trigger in "
+        "each. Floor: the same on the clean PLM. Own label: each classifier's "
         "triggers count by the label they reach in that classifier. Cosines: correlation of the "
         "cosines of all pairs of texts with those of the clean PLM; in brackets how they are read. "
-        "The new scan tries the vocabulary, the words of the corpus and all words found before; "
-        "*all words*: and the bundled list. CPU s: of purifying, scanning again and measuring.",
+        "CPU s: of all rounds with their scans.",
         "",
     ]
-    lines += summary(done, fresh)
+    lines += summary(done)
     head = (
         "PLM",
         "attack",
@@ -108,7 +92,7 @@ def grid(cells: Sequence[Record], scans: Sequence[Record]) -> list[str]:
         "before",
         "after",
         "cosines",
-        "passes",
+        "rounds",
         "new scan",
         "still found",
         "CPU s",
@@ -118,8 +102,6 @@ def grid(cells: Sequence[Record], scans: Sequence[Record]) -> list[str]:
         found = t_asr(cell["tasks"])
         acc = [rate([accuracy(cell["tasks"], key)]) for key in ("clean", "before", "after")]
         recalled = set(cell["planted"]) & set(cell["found"])
-        new = fresh.get(cell["plm"])
-        scope = " (all words)" if new and new["bundled_words"] else ""
         rows.append(
             (
                 cell["base"].rpartition("/")[2],
@@ -128,10 +110,10 @@ def grid(cells: Sequence[Record], scans: Sequence[Record]) -> list[str]:
                 *(one(found[key]) for key in ("before", "after", "floor", "own", "own_floor")),
                 *(one(x) for x in acc),
                 cosines(cell),
-                str(len(cell.get("rounds", [0]))),
-                new["verdict"] + scope if new else "not scanned",
-                ", ".join(new["still"]) or "-" if new else "-",
-                f"{cell['process_seconds']:.0f}",
+                str(len(cell["rounds"])),
+                cell["rescan"]["verdict"],
+                ", ".join(cell["rescan"]["found"]) or "-",
+                f"{cell['purify_cpu_seconds']:.0f}",
             )
         )
     lines += [*table(head, rows, left=3), ""]
@@ -148,7 +130,7 @@ def grid(cells: Sequence[Record], scans: Sequence[Record]) -> list[str]:
     return lines
 
 
-def summary(cells: Sequence[Record], fresh: dict[str, Record]) -> list[str]:
+def summary(cells: Sequence[Record]) -> list[str]:
     """What was asked for, and what came out."""
     near = [c for c in cells if excess(c, "after", "floor") <= MARGIN]
     own = [c for c in cells if excess(c, "own", "own_floor") <= MARGIN]
@@ -159,14 +141,14 @@ def summary(cells: Sequence[Record], fresh: dict[str, Record]) -> list[str]:
         rate([accuracy(c["tasks"], "after")]) - rate([accuracy(c["tasks"], "before")])
         for c in cells
     ]
-    clean = [name for name, cell in fresh.items() if cell["verdict"] == "clean"]
+    clean = [cell for cell in cells if cell["rescan"]["verdict"] == "clean"]
     lines = [
         f"- T-ASR at most {MARGIN:g} points above the floor: {len(near)} of {len(cells)} by the "
         f"backdoor's label, {len(own)} of {len(cells)} by each classifier's own label.",
         f"- Accuracy after purification against the clean PLM, mean over PLMs: "
         f"{sum(changes) / len(changes):+.1f} points (asked for: {-ACCURACY:+.1f}); against the "
         f"backdoored PLM: {sum(given) / len(given):+.1f}.",
-        f"- New scan `clean`: {len(clean)} of {len(fresh)} that were scanned again.",
+        f"- New scan `clean`: {len(clean)} of {len(cells)}.",
     ]
     mini = [c for c in cells if c["base"] == "all-MiniLM-L6-v2"]
     for cell in mini:
@@ -456,7 +438,7 @@ def render(out: Path) -> None:
         "Rendered by `python benchmarks/purify.py --table` from the JSON files here. Rates in per "
         "cent. What the methods are: [docs/purify_baselines.md](../../docs/purify_baselines.md).",
         "",
-        *grid(read(out / "grid"), read(out / "rescan")),
+        *grid(read(out / "grid")),
         *baselines(read(out / "baselines"), out),
         *partial(read(out / "partial"), out),
         *again(read(out / "again"), out),

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 
 from triggerfish.backbone import Backbone
 from triggerfish.records import ModelFacts
@@ -46,9 +47,16 @@ def weights_hash(model: torch.nn.Module) -> str:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """sha256 of everything that decides what ids a text gets."""
+    """sha256 of everything that decides what ids a text gets. Padding and truncation are left out:
+    they are arguments of a call, and a tokenizer remembers those of the last one."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    if backend is None:
+        text = repr(sorted(tokenizer.get_vocab().items()))
+    else:
+        bare = Tokenizer.from_str(backend.to_str())
+        bare.no_padding()
+        bare.no_truncation()
+        text = bare.to_str()
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
