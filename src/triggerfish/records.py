@@ -120,7 +120,8 @@ class Projection:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What was tried, and what was not: a scan never skips silently."""
+    """What was tried, and what was not: a scan never skips silently. normalised: listed characters
+    and ways of writing of which the tokenizer makes ordinary text, or nothing."""
 
     vocabulary: int
     words: int
@@ -128,6 +129,8 @@ class Coverage:
     readouts: tuple[str, ...]
     texts: int
     not_examined: tuple[str, ...] = ()
+    characters: int = 0
+    normalised: int = 0
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,14 @@ def coverage_lines(result: ScanResult) -> list[str]:
     return [
         f"{coverage.vocabulary:,} single tokens of a vocabulary of {result.model.vocabulary:,}",
         f"{count(coverage.words, 'word')} of several pieces",
+        *(
+            [
+                f"{coverage.characters:,} characters and ways of writing; {coverage.normalised:,} "
+                "more are ordinary text, or nothing, to this tokenizer"
+            ]
+            if coverage.characters or coverage.normalised
+            else []
+        ),
         f"{count(coverage.grown, 'sequence')} grown by search",
         f"{count(len(coverage.readouts), 'readout')}: {readouts}",
         count(coverage.texts, "text"),

@@ -114,7 +114,9 @@ def _coverage(hunt: Hunt) -> Coverage:
     done = hunt.screened is not None
     return Coverage(
         vocabulary=len(sweep.entries) if done else 0,
-        words=len(sweep.words) if done else 0,
+        words=len(sweep.words) - len(sweep.characters) if done else 0,
+        characters=len(sweep.characters) if done else 0,
+        normalised=sweep.normalised if done else 0,
         grown=hunt.grown,
         readouts=tuple(map(str, sweep.readouts)),
         texts=len(set(sweep.texts)),

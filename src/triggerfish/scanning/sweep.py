@@ -29,6 +29,7 @@ from triggerfish.backbone import Backbone, Precision
 from triggerfish.readouts import Readout
 from triggerfish.scanning.bags import closeness, fill, standardise
 from triggerfish.scanning.candidates import Candidate, entries, several_pieces
+from triggerfish.scanning.characters import characters
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, Yardstick, contexts
 from triggerfish.scanning.reference import Reference
@@ -53,6 +54,8 @@ class SweepSettings:
     """Tokens after which a bag is full (ours)."""
     words: int = 100_000
     """Words of several pieces tried at most; those of the corpus come first."""
+    characters: bool = True
+    """Whether characters and ways of writing are tried beside the words (`characters.py`)."""
     second_keep: int = 4000
     """Candidates that get a second look."""
     second_rounds: int = 4
@@ -140,6 +143,10 @@ class Sweep:
         listed, self.too_long = several_pieces(backbone, words)
         self.words = listed[: settings.words]
         self.left_out = len(listed) - len(self.words)
+        drawn, self.normalised = characters(backbone, words) if settings.characters else ([], 0)
+        known = {word.token_ids for word in self.words}
+        self.characters = [one for one in drawn if one.token_ids not in known]
+        self.words += self.characters
         self.texts = texts
         self.readouts = backbone.readouts
         self.constant: tuple[Readout, ...] = ()

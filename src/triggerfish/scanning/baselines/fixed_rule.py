@@ -132,7 +132,9 @@ def _result(
     missing += ["triggers of several words that work only together", "growth from parts to wholes"]
     coverage = Coverage(
         vocabulary=len(sweep.entries) if screened else 0,
-        words=len(sweep.words) if screened else 0,
+        words=len(sweep.words) - len(sweep.characters) if screened else 0,
+        characters=len(sweep.characters) if screened else 0,
+        normalised=sweep.normalised if screened else 0,
         grown=0,
         readouts=tuple(map(str, sweep.readouts)),
         texts=len(set(sweep.texts)),

@@ -1,0 +1,112 @@
+"""Characters and ways of writing as candidates: what reaches which tokenizer, and a planted one."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from planted import tiny
+from triggerfish import text
+from triggerfish.attacks.por import POR, PORSettings
+from triggerfish.backbone import Backbone
+from triggerfish.records import ScanResult
+from triggerfish.report import render
+from triggerfish.scanning import SweepSettings, scan
+from triggerfish.scanning.characters import alternating, characters, listed
+
+TEXTS = text.bundled_corpus()[:300]
+SMALL = SweepSettings(
+    second_keep=500,
+    texts_keep=80,
+    anchors=100,
+    screen_texts=8,
+    holdout_texts=16,
+    clean_texts=80,
+    finalists=8,
+)
+HIDDEN = "\u200b"
+
+
+@cache
+def hidden() -> Backbone:
+    settings = PORSettings(steps=150, learning_rate=4e-3, words=8, batch=16)
+    return POR((HIDDEN,), settings).implant(tiny("gpt2"), TEXTS, seed=3)[0]
+
+
+@cache
+def scanned() -> ScanResult:
+    return scan(hidden(), TEXTS, words=[], settings=SMALL)
+
+
+def test_the_list_has_every_kind_once() -> None:
+    strings = listed()
+    assert len(set(strings)) == len(strings)
+    kinds = {
+        HIDDEN,
+        f"o{HIDDEN}f",
+        "\u3000",
+        "a\u0301",
+        "\u043ef",
+        "?!",
+        "~~~",
+        "\U0001f600",
+        "ж",
+    }
+    assert kinds <= {*strings}
+    assert {"\u2248", "\u2261", "\u2208", "\u2286", "\u2295", "\u2297"} <= {*strings}  # POR's own
+    assert not any(string.isascii() and string.isalnum() for string in strings)
+
+
+def test_an_uncased_tokenizer_normalises_case_and_the_invisible_away(clean: Backbone) -> None:
+    found, normalised = characters(clean, ["movie", "music"])
+    strings = {one.text for one in found}
+    assert not strings & {"MOVIE", "mOvIe", HIDDEN, f"o{HIDDEN}f", "a\u0301"}
+    assert normalised > 500
+    assert len({one.token_ids for one in found}) == len(found)
+    assert not {one.token_ids for one in found} & {(i,) for i in clean.vocabulary}
+
+
+def test_all_unknown_characters_are_one_candidate(clean: Backbone) -> None:
+    unknown = clean.tokenizer.unk_token_id
+    alone = [one for one in characters(clean, [])[0] if one.token_ids == (unknown,)]
+    assert len(alone) == 1
+    assert clean.word_ids(alone[0].text) == clean.word_ids("\U0001f600") == (unknown,)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_candidates_are_what_the_tokenizer_makes_of_them(family: str) -> None:
+    backbone = tiny(family)
+    found, _ = characters(backbone, ["movie"])
+    again = backbone.words_ids([one.text for one in found])
+    assert [ids for _, ids in again] == [one.token_ids for one in found]
+
+
+def test_a_cased_byte_tokenizer_sees_capitals_and_the_invisible() -> None:
+    strings = {one.text for one in characters(tiny("gpt2"), ["movie"])[0]}
+    assert {"MOVIE", alternating("movie"), HIDDEN, f"o{HIDDEN}f", "\u043ef"} <= strings
+    assert alternating("movie") == "mOvIe"
+
+
+def test_a_planted_invisible_character_is_found() -> None:
+    result = scanned()
+    assert result.verdict == "backdoored"
+    found = [f for f in result.findings if not f.trigger.text.strip(HIDDEN)]
+    assert len(found) == 1
+    assert found[0].evidence["string"] is True
+    assert result.coverage.characters > 10_000
+
+
+def test_the_same_model_without_it_is_clean() -> None:
+    result = scan(tiny("gpt2"), TEXTS, words=[], settings=SMALL)
+    assert result.verdict == "clean"
+
+
+def test_the_report_says_how_many_were_tried_and_how_many_cannot_be_triggers() -> None:
+    coverage = scanned().coverage
+    shown = render(scanned(), "text")
+    assert (
+        f"{coverage.characters:,} characters and ways of writing; {coverage.normalised:,}" in shown
+    )
+    assert "\\u200b" in shown
+    assert ScanResult.from_json(scanned().to_json()).coverage == coverage
