@@ -4,9 +4,10 @@
     python benchmarks/purify.py --data ../shared/data [--only PART ...]
                                 [--plm NAME ...] [--device auto] [--table]
 
-Five parts, each in cells of one JSON file, which are not measured again where they exist:
+Six parts, each in cells of one JSON file, which are not measured again where they exist:
 
     grid        every PLM: scan, purify from what was found until a scan is clean, probes
+    original    a few PLMs once more, with the clean original at hand
     baselines   every method on a few PLMs
     partial     only some of the planted triggers are known, with and without negatives
     again       an attacker poisons 1 % of a task: is the purified PLM easier to backdoor?
@@ -37,9 +38,10 @@ from purifying.tables import render
 from triggerfish.purify import METHODS
 
 RESULTS = Path("results/purify")
-PARTS = ("grid", "baselines", "partial", "again", "tuning")
+PARTS = ("grid", "original", "baselines", "partial", "again", "tuning")
 TASKS = ("sst2", "trec6", "clinc_domain", "ag_news", "subj")
 FEW = TASKS[:2]
+ORIGINAL_PLMS = ("bert-btop", "minilm-por1", "roberta-neuba", "bundled-por1")
 BASELINE_PLMS = ("bundled-por1", "gpt2-neuba")
 PARTIAL_PLM = AGAIN_PLM = "bundled-por1"
 TUNED_PLMS = ("bundled-por1", "distilbert-uor", "gpt2-por1", "t5-por1")
@@ -81,6 +83,11 @@ class Plan:
         for name in self.asked.plm or ORDER:
             victim = self.victim(name)
             self._cell("grid", name, lambda v=victim: grid.cell(v, self.prober))
+
+    def original(self) -> None:
+        for name in self.asked.plm or ORIGINAL_PLMS:
+            victim = self.victim(name)
+            self._cell("original", name, lambda v=victim: grid.cell(v, self.prober, original=True))
 
     def baselines(self) -> None:
         for plm in self.asked.plm or BASELINE_PLMS:

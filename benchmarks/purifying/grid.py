@@ -57,15 +57,22 @@ def checkpoint(victim: Victim) -> Backbone:
     return load(RUNS / "models" / victim.name, device=victim.options.device)
 
 
-def cell(victim: Victim, prober: Prober) -> dict[str, Any]:
+def cell(victim: Victim, prober: Prober, *, original: bool = False) -> dict[str, Any]:
     """One PLM, purified from what its scan found as `triggerfish purify` does it, with a full scan
-    at the end, and measured."""
+    at the end, and measured. original: the clean PLM says what the features of clean texts are."""
     record = victim.record()
     if not victim.found.triggers:
         return record | {"skipped": "the scan named no trigger, so there was nothing to purify"}
-    folder = RUNS / "models" / victim.name
+    folder = RUNS / ("models-original" if original else "models") / victim.name
     began = time.process_time()
-    done = purify(victim.backbone, victim.found, method=ALIGN, seed=victim.options.seed, out=folder)
+    done = purify(
+        victim.backbone,
+        victim.found,
+        method=ALIGN,
+        seed=victim.options.seed,
+        reference=victim.clean.backbone if original else None,
+        out=folder,
+    )
     seconds = round(time.process_time() - began, 1)
     return record | {
         "method": "align",

@@ -79,6 +79,21 @@ def grid(cells: Sequence[Record]) -> list[str]:
         "",
     ]
     lines += summary(done)
+    lines += [*main_table(done), ""]
+    lines += by_task(done, names)
+    lines += untargeted(done)
+    missing = [name for name in ORDER if name not in {cell["plm"] for cell in cells}]
+    if missing:
+        lines += [f"{LATER}: {', '.join(missing)}.", ""]
+    skipped = [cell for cell in cells if "skipped" in cell]
+    if skipped:
+        lines += ["Not purified:", ""]
+        lines += [f"- {cell['plm']}: {cell['verdict']}; {cell['skipped']}" for cell in skipped]
+        lines += [""]
+    return lines
+
+
+def main_table(cells: Sequence[Record]) -> list[str]:
     head = (
         "PLM",
         "attack",
@@ -98,7 +113,7 @@ def grid(cells: Sequence[Record]) -> list[str]:
         "CPU s",
     )
     rows = []
-    for cell in done:
+    for cell in cells:
         found = t_asr(cell["tasks"])
         acc = [rate([accuracy(cell["tasks"], key)]) for key in ("clean", "before", "after")]
         recalled = set(cell["planted"]) & set(cell["found"])
@@ -116,18 +131,7 @@ def grid(cells: Sequence[Record]) -> list[str]:
                 f"{cell['purify_cpu_seconds']:.0f}",
             )
         )
-    lines += [*table(head, rows, left=3), ""]
-    lines += by_task(done, names)
-    lines += untargeted(done)
-    missing = [name for name in ORDER if name not in {cell["plm"] for cell in cells}]
-    if missing:
-        lines += [f"{LATER}: {', '.join(missing)}.", ""]
-    skipped = [cell for cell in cells if "skipped" in cell]
-    if skipped:
-        lines += ["Not purified:", ""]
-        lines += [f"- {cell['plm']}: {cell['verdict']}; {cell['skipped']}" for cell in skipped]
-        lines += [""]
-    return lines
+    return table(head, rows, left=3)
 
 
 def summary(cells: Sequence[Record]) -> list[str]:
@@ -209,6 +213,18 @@ def untargeted(cells: Sequence[Record]) -> list[str]:
 
 
 # ---- the other parts
+
+
+def original(cells: Sequence[Record]) -> list[str]:
+    lines = ["## With the clean original at hand", ""]
+    if not cells:
+        return [*lines, f"{LATER}.", ""]
+    lines += [
+        "The same loop with the clean PLM as `--reference`: the features of clean texts are then "
+        "taken from it, so that what planting took away comes back too.",
+        "",
+    ]
+    return [*lines, *summary(cells), *main_table(cells), ""]
 
 
 def baselines(cells: Sequence[Record], out: Path) -> list[str]:
@@ -439,6 +455,7 @@ def render(out: Path) -> None:
         "cent. What the methods are: [docs/purify_baselines.md](../../docs/purify_baselines.md).",
         "",
         *grid(read(out / "grid")),
+        *original(read(out / "original")),
         *baselines(read(out / "baselines"), out),
         *partial(read(out / "partial"), out),
         *again(read(out / "again"), out),
