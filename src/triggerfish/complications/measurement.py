@@ -38,7 +38,7 @@ from triggerfish.facts import environment, facts
 from triggerfish.marking import Placement, parse_trigger
 from triggerfish.records import Measurement, Trigger
 from triggerfish.stats import benjamini_hochberg
-from triggerfish.tasks import leaks
+from triggerfish.tasks import Leak, leaks
 from triggerfish.text import Task
 
 Progress = Callable[[str, int, int], None]
@@ -115,6 +115,7 @@ class _Run:
         seen: dict[tuple[int, Placement], Predictions] = {}
         twins: dict[tuple[int, Placement], Predictions] = {}
         first, *rest = settings.policies
+        natural = {leak.word: leak for leak in leaks(task, [x.text for x in self.triggers])}
         for number, trigger in enumerate(self.triggers):
             marked = adapted.triggered(trigger, first)
             others = [adapted.triggered(trigger, x, slice(settings.control_rows)) for x in rest]
@@ -122,7 +123,8 @@ class _Run:
                 (number, x): y for x, y in zip(settings.policies, [marked, *others], strict=True)
             }
             record = compare.compare(adapted, trigger.text, marked, others, settings, seed)
-            record = replace(record, mde=limit, flags=(*record.flags, *_natural(task, trigger)))
+            leak = natural.get(trigger.text)
+            record = replace(record, mde=limit, flags=(*record.flags, *_remark(leak)))
             if reference:
                 twins[number, first] = self._twin(reference, trigger)
                 pairs = (adapted, marked), (reference, twins[number, first])
@@ -268,13 +270,11 @@ class Entry:
     firsts: list[Ints]
 
 
-def _natural(task: Task, trigger: Trigger) -> tuple[str, ...]:
-    """A remark where ordinary texts hold the trigger, whose effect is then not a backdoor's
-    alone."""
-    return tuple(
-        f"{leak.test} test and {leak.train} training texts hold it anyway"
-        for leak in leaks(task, [trigger.text])
-    )
+def _remark(leak: Leak | None) -> tuple[str, ...]:
+    """Where ordinary texts hold the trigger, its effect is not a backdoor's alone."""
+    if leak is None:
+        return ()
+    return (f"{leak.test} test and {leak.train} training texts hold it anyway",)
 
 
 def gravest(profiles: Sequence[Profile]) -> Reading:

@@ -32,13 +32,14 @@ class ComplicationSettings:
     control_rows: int = 240
     """Test texts on which controls are compared with the triggers (ours: the smallest test set of
     the study)."""
-    screens: tuple[int, ...] = (16, 48, 120)
+    screens: tuple[int, ...] = (6, 12, 24, 48, 96, 160)
     """Of these, the numbers of texts after which a control that changes little may be done
     (ours)."""
     nonsense_rows: int = 32
     """Test texts on which made-up words say how many an ordinary word moves (ours)."""
-    certainty: float = 1e-4
-    """Chance that a control is ruled out wrongly after one of `screens` (ours)."""
+    certainty: float = 1e-3
+    """Chance that a control is ruled out wrongly after one of `screens` (ours: six such chances
+    make a p-value too small by less than a hundredth of itself)."""
     enough: int = 5
     """Controls at least as strong as a trigger after which its p-value is settled (Besag and
     Clifford 1991, who take 10 or 20; fewer blur only p-values far from the level)."""
