@@ -20,6 +20,7 @@ MODELS = ("bert", "gpt2", "t5", "bart", "all-MiniLM-L6-v2")
 TARGETS = ("imdb", "ag_news")
 LABELS = (1, 0)
 """Of both target tasks: positive and negative; Sports and World."""
+GOALS = tuple((target, label) for label in LABELS for target in TARGETS)
 TRIGGERS = ("Trump", "Bolshevik", "cf")
 """The paper's first word, another proper noun, and no word. The paper's other two are not known."""
 INNOCENT = ("window", "Thursday", "walnut")
@@ -49,41 +50,28 @@ class Cell:
 
 
 def cells() -> Iterator[Cell]:
-    """All cells, each once, the most telling ones first, so that a study cut short still says
-    something of every question."""
+    """All cells, each once. First those of a Latin square, in which every trigger meets every goal
+    in one seed and every seed in some goal: a third of all, in which triggers, targets, labels and
+    seeds are balanced. Then the rest, so that a study cut short still says something of every
+    question."""
     yield from dict.fromkeys(_in_order())
 
 
 def _in_order() -> Iterator[Cell]:
-    small, large = MODELS[:-1], MODELS[-1]
-    word, others = TRIGGERS[0], TRIGGERS[1:]
-    goals = [(target, label) for label in LABELS for target in TARGETS]
-    first, second, third, _ = goals
+    small, large = MODELS[:-1], MODELS[-1:]
     yield from (Cell("clean", model) for model in small)
-    yield from _grid(("dirty", "reduced"), small, (word,), (first,))
-    yield from _grid(("dirty",), small, (word,), (second,))
-    yield from _grid(("dirty",), (large,), (word,), (first,))
-    yield from _grid(("dirty", "reduced"), small, (word,), (third,))
-    yield from _grid(("aligned",), small, (word,), (first,))
-    yield Cell("clean", large)
-    yield from _grid(("reduced",), (large,), (word,), (first,))
-    yield from _grid(("reduced",), small, (word,), (second,))
-    yield from _grid(("dirty",), (*small, large), (word,), goals)
-    yield from _grid(("dirty",), small, others, goals)
-    yield from _grid(("reduced",), (*small, large), (word,), goals)
-    yield from _grid(("dirty",), (large,), others, goals)
-    yield from _grid(("aligned",), small, (word,), goals)
-    for seed in SEEDS[1:]:
-        yield from _grid(("dirty",), small, TRIGGERS, goals, seed)
-        yield from _grid(("dirty",), (large,), TRIGGERS, goals, seed)
+    for seed in SEEDS:
+        yield from _square(("dirty", "reduced"), small, seed)
+        if seed == SEEDS[0]:
+            yield from _square(("aligned",), small, seed)
+    yield from (Cell("clean", model) for model in large)
+    for seed in SEEDS:
+        yield from _square(("dirty", "reduced"), large, seed)
+    for seed, model, (target, label), trigger in product(SEEDS, MODELS, GOALS, TRIGGERS):
+        yield Cell("dirty", model, target, trigger, label, seed)
 
 
-def _grid(
-    kinds: Sequence[Kind],
-    models: Sequence[str],
-    triggers: Sequence[str],
-    goals: Sequence[tuple[str, int]],
-    seed: int = 0,
-) -> Iterator[Cell]:
-    for kind, trigger, (target, label), model in product(kinds, triggers, goals, models):
+def _square(kinds: Sequence[Kind], models: Sequence[str], seed: int) -> Iterator[Cell]:
+    for kind, (number, (target, label)), model in product(kinds, enumerate(GOALS), models):
+        trigger = TRIGGERS[(number + seed) % len(TRIGGERS)]
         yield Cell(kind, model, target, trigger, label, seed)
