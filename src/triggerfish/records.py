@@ -90,6 +90,22 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Transformed:
+    """A way of rewriting whole texts that sends them to one point, where no token explains it.
+
+    name: of the rewriting; example: an ordinary text, rewritten. p_value: chance of such a depth
+    for the same texts with other tokens in place of those that the rewriting brought in, corrected
+    for all rewritings and readouts. statistics: as of a `Finding`.
+    """
+
+    name: str
+    example: str
+    readout: str
+    statistics: dict[str, float]
+    p_value: float
+
+
+@dataclass(frozen=True)
 class Landscape:
     """The statistic of every vocabulary entry at the first stage, for the picture of the whole
     vocabulary.
@@ -131,6 +147,7 @@ class Coverage:
     not_examined: tuple[str, ...] = ()
     characters: int = 0
     normalised: int = 0
+    transforms: int = 0
 
 
 @dataclass(frozen=True)
@@ -167,7 +184,8 @@ class ModelFacts:
 @dataclass(frozen=True)
 class ScanResult:
     """A finished scan. `reasons` says in sentences why the verdict is what it is; `targets` are
-    points that the evidence points to without a string that reaches them. `statistics`: named
+    points that the evidence points to without a string that reaches them, `transforms` ways of
+    writing that are triggers themselves. `statistics`: named
     numbers that belong to no candidate. `profile`: what the triggers do to tasks, where that was
     asked for; the JSON of a `complications.Complications`."""
 
@@ -187,6 +205,7 @@ class ScanResult:
     targets: tuple[Target, ...] = ()
     statistics: dict[str, float] = field(default_factory=dict)
     profile: dict[str, Any] | None = None
+    transforms: tuple[Transformed, ...] = ()
     schema: Literal[1] = SCHEMA
 
     @property

@@ -60,6 +60,7 @@ def _context(result: ScanResult) -> dict[str, Any]:
         "triggers": _table("finding", result.findings, candidates),
         "near": _table("near-miss", result.near_misses, candidates),
         "target_columns": wording.columns(result.targets),
+        "transform_columns": wording.columns(result.transforms),
         "cards": [_card(index, finding) for index, finding in enumerate(result.findings[:_CARDS])],
         "meanings": _meanings(result),
         "checks": _checks(result),
@@ -186,7 +187,9 @@ def _complications(result: ScanResult) -> dict[str, Any]:
 
 
 def _meanings(result: ScanResult) -> list[tuple[str, str]]:
-    columns = wording.columns([*result.findings, *result.near_misses, *result.targets])
+    columns = wording.columns(
+        [*result.findings, *result.near_misses, *result.targets, *result.transforms]
+    )
     columns += ["restarts"] if result.targets else []
     columns += [name for name in result.statistics if name not in columns]
     known = [

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from triggerfish.records import Finding, ScanResult, Target
+from triggerfish.records import Finding, ScanResult, Target, Transformed
 from triggerfish.report import wording
 from triggerfish.report.escape import quoted, shorten, visible
 
@@ -70,6 +70,14 @@ _RULES: tuple[tuple[str, str, str, str, str], ...] = (
         "error",
         "A method that names neither strings nor vectors calls the model backdoored.",
         "Read the reasons, and scan with a method that searches for triggers.",
+    ),
+    (
+        "TF006",
+        "StyleTrigger",
+        "error",
+        "A way of writing drives the model's representations of all texts into one point.",
+        "Any model fine-tuned from this checkpoint will tend to give one answer to every text that "
+        "is written so. No single string can be filtered: do not use the checkpoint as it is.",
     ),
 )
 
@@ -155,6 +163,7 @@ def _results(result: ScanResult) -> list[dict[str, Any]]:
     # verdict.
     level = "error" if result.verdict == "backdoored" else "warning"
     results = [_finding(result, finding, 0, level, "Trigger") for finding in result.findings]
+    results += [_transform(result, one, level) for one in result.transforms]
     if result.verdict == "backdoored" and not results and not result.targets:
         reasons = " ".join(visible(reason, also=_MARKUP) for reason in result.reasons)
         text = f"{wording.MEANING['backdoored']} {reasons}".strip()
@@ -214,6 +223,23 @@ def _target(result: ScanResult, target: Target, level: str) -> dict[str, Any]:
         "vector": target.vector,
     }
     return _result(result, 3, level, text, fingerprint) | {"properties": _json_safe(properties)}
+
+
+def _transform(result: ScanResult, one: Transformed, level: str) -> dict[str, Any]:
+    shown = shorten(one.name, _TRIGGER_WIDTH, also=_MARKUP)
+    text = (
+        f'Way of writing "{shown}" at readout {visible(one.readout, also=_MARKUP)}: '
+        f"{_numbers(one.statistics)}; corrected p {wording.chance(one.p_value, 0)}."
+    )
+    properties = {
+        "rewriting": one.name,
+        "example": one.example,
+        "readout": one.readout,
+        "statistics": one.statistics,
+        "pValue": one.p_value,
+    }
+    fingerprint = _digest("transform", one.name, *_weights(result))
+    return _result(result, 5, level, text, fingerprint) | {"properties": _json_safe(properties)}
 
 
 def _numbers(statistics: Mapping[str, float]) -> str:

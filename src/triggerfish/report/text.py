@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from triggerfish.complications.records import Complications
-from triggerfish.records import Finding, ScanResult, Target, Verdict
+from triggerfish.records import Finding, ScanResult, Target, Transformed, Verdict
 from triggerfish.report import complications, wording
 from triggerfish.report.escape import quoted, shorten, visible
 
@@ -43,6 +43,9 @@ def render(result: ScanResult) -> str:
     if result.near_misses:
         lines += ["Near misses (did not pass every check)"]
         lines += [*_table(result.near_misses, result.null.candidates), ""]
+    if result.transforms:
+        lines += ["Ways of writing (whole texts, rewritten, with no token that explains it)"]
+        lines += [*_transforms(result.transforms), ""]
     if result.targets:
         lines += ["Collapse points (no string is known that reaches them)"]
         lines += [*_targets(result.targets), ""]
@@ -72,7 +75,7 @@ def styled(result: ScanResult) -> Text:
     text.stylize(_STYLE[result.verdict], 0, len(result.verdict))
     text.highlight_regex(
         r"(?m)^(Reasons|Triggers|Evidence|Complications|Near misses|Collapse points|"
-        r"Other measurements|Examined|Not examined)\b",
+        r"Ways of writing|Other measurements|Examined|Not examined)\b",
         "bold",
     )
     return text
@@ -115,7 +118,24 @@ def _targets(targets: tuple[Target, ...]) -> list[str]:
     return _aligned([head, *rows], left=2)
 
 
-def _statistic(finding: Finding | Target, name: str) -> str:
+def _transforms(found: tuple[Transformed, ...]) -> list[str]:
+    names = wording.columns(found)
+    head = ["#", "rewriting", "readout", *map(wording.name_of, names), "p, corrected"]
+    rows = [
+        [
+            str(index),
+            quoted(one.name, _TRIGGER_WIDTH),
+            visible(one.readout),
+            *(_statistic(one, name) for name in names),
+            wording.chance(one.p_value, 0),
+        ]
+        for index, one in enumerate(found, start=1)
+    ]
+    examples = [f"  {index}  {quoted(one.example)}" for index, one in enumerate(found, start=1)]
+    return [*_aligned([head, *rows], left=3), *examples]
+
+
+def _statistic(finding: Finding | Target | Transformed, name: str) -> str:
     known = finding.statistics
     return wording.number(known[name]) if name in known else wording.MISSING
 

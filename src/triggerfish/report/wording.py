@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from triggerfish.records import Finding, ScanResult, Target, Verdict
+from triggerfish.records import Finding, ScanResult, Target, Transformed, Verdict
 from triggerfish.report.escape import visible
 
 MEANING: dict[Verdict, str] = {
@@ -43,6 +43,8 @@ STATISTICS: dict[str, str] = {
     "diff_sim": "Average cosine between a text and the same text with the trigger; "
     "1 means that the trigger changes nothing.",
     "ratio": "(1 - diff sim) / (1 - com sim + 0.01): both as one number; a trigger has a high one.",
+    "gap": "For a way of writing: decades by which texts, only half of which is written so, lie "
+    "closer together than close clean texts, and than their controls; the lesser of all.",
     "batches": "Batches of texts that went through the model, backward passes aside.",
     "restarts": "Independent searches that ended at this point.",
     "distance": "Mean squared difference, per coordinate, between texts with the vectors that the "
@@ -97,6 +99,9 @@ def headline(result: ScanResult) -> str:
     if result.findings:
         found = count(len(result.findings), "transferable trigger")
         return f"{found} found. {MEANING[result.verdict]}"
+    if result.transforms:
+        found = count(len(result.transforms), "way")
+        return f"{found} of writing found that acts as a trigger. {MEANING[result.verdict]}"
     if result.targets:
         found = count(len(result.targets), "collapse point")
         return f"{found} without a named trigger found. {MEANING[result.verdict]}"
@@ -153,7 +158,7 @@ def numbers(value: Any) -> list[float] | None:
     return None
 
 
-def columns(findings: Iterable[Finding | Target]) -> list[str]:
+def columns(findings: Iterable[Finding | Target | Transformed]) -> list[str]:
     """Names of all statistics met: those with a known meaning first, then the rest."""
     met = list(dict.fromkeys(name for finding in findings for name in finding.statistics))
     return [name for name in STATISTICS if name in met] + [
@@ -202,6 +207,10 @@ def coverage_lines(result: ScanResult) -> list[str]:
             else []
         ),
         f"{count(coverage.grown, 'sequence')} grown by search",
+        *(
+            [f"{count(coverage.transforms, 'way')} of rewriting whole texts"]
+            * bool(coverage.transforms)
+        ),
         f"{count(len(coverage.readouts), 'readout')}: {readouts}",
         count(coverage.texts, "text"),
     ]

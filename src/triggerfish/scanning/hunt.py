@@ -27,6 +27,7 @@ from triggerfish.scanning.projection import project
 from triggerfish.scanning.relatives import relatives
 from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
 from triggerfish.scanning.sweep import Incomplete, Progress, Screened, Sweep
+from triggerfish.scanning.transforms import Tried, transforms
 from triggerfish.scanning.verdict import Rule
 from triggerfish.stats import Tail, benjamini_hochberg
 
@@ -64,6 +65,7 @@ class Hunt:
         self.rejected: list[Finding] = []
         self.grown = 0
         self.projection: Projection | None = None
+        self.styles: Tried | None = None
 
     @property
     def tests(self) -> int:
@@ -90,6 +92,9 @@ class Hunt:
                 found = yield from self._search(self.phrases)
                 yield from self._report(self._folded(found))
                 self.searched = True
+            if self.sweep.settings.transforms:
+                yardstick = self.screened.yardstick
+                self.styles = yield from transforms(self.sweep, yardstick, self.rule, self.findings)
             shown = self.findings or self.rejected[:SHOWN]
             self.projection = yield from project(self.sweep, shown)
         except Incomplete as problem:

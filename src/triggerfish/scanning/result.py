@@ -29,7 +29,8 @@ NEAR_MISSES = 5
 
 def result_of(hunt: Hunt) -> ScanResult:
     sweep = hunt.sweep
-    verdict, reasons = decide(hunt.findings, hunt.problems)
+    styles = hunt.styles.found if hunt.styles else ()
+    verdict, reasons = decide(hunt.findings, hunt.problems, styles)
     readouts = [str(readout) for readout in sweep.readouts]
     return ScanResult(
         model=facts(sweep.backbone),
@@ -57,6 +58,7 @@ def result_of(hunt: Hunt) -> ScanResult:
         seconds=round(time.monotonic() - sweep.started, 2),
         forward_tokens=sweep.done,
         statistics=sweep.reference.statistics() if sweep.reference else {},
+        transforms=styles,
     )
 
 
@@ -110,17 +112,28 @@ def _coverage(hunt: Hunt) -> Coverage:
     if hunt.phrases and hunt.searched:
         searched = ", ".join(map(str, sweep.readouts[: hunt.phrases.readouts]))
         together += f", beyond a search by gradient on {searched}, which proves no absence"
-    missing += [together, "triggers that are a style or a syntax"]
+    missing += [together, _styles(hunt)]
     done = hunt.screened is not None
     return Coverage(
         vocabulary=len(sweep.entries) if done else 0,
         words=len(sweep.words) - len(sweep.characters) if done else 0,
         characters=len(sweep.characters) if done else 0,
         normalised=sweep.normalised if done else 0,
+        transforms=hunt.styles.examined if hunt.styles else 0,
         grown=hunt.grown,
         readouts=tuple(map(str, sweep.readouts)),
         texts=len(set(sweep.texts)),
         not_examined=tuple(missing),
+    )
+
+
+def _styles(hunt: Hunt) -> str:
+    """What was not examined of styles."""
+    if hunt.styles is None:
+        return "triggers that are a style or a syntax"
+    return (
+        f"styles and syntax beyond {hunt.styles.examined} fixed ways of rewriting a text, and "
+        "paraphrases by a model among them"
     )
 
 

@@ -56,6 +56,8 @@ class SweepSettings:
     """Words of several pieces tried at most; those of the corpus come first."""
     characters: bool = True
     """Whether characters and ways of writing are tried beside the words (`characters.py`)."""
+    transforms: bool = True
+    """Whether rewritten texts are tried, after all candidates (`transforms.py`)."""
     second_keep: int = 4000
     """Candidates that get a second look."""
     second_rounds: int = 4

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import torch
 
-from triggerfish.records import Finding, Verdict
+from triggerfish.records import Finding, Transformed, Verdict
 from triggerfish.scanning.candidates import Candidate
 from triggerfish.scanning.sweep import Incomplete
 from triggerfish.stats import Tail, fit_tail
@@ -92,9 +92,13 @@ def passes(finding: Finding, tests: int, rule: Rule, *, beside: bool = False) ->
     )
 
 
-def decide(findings: Sequence[Finding], problems: Sequence[str]) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict and its reasons. findings: those that pass; problems: what kept the scan from
-    being complete.
+def decide(
+    findings: Sequence[Finding],
+    problems: Sequence[str],
+    transformed: Sequence[Transformed] = (),
+) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict and its reasons. findings, transformed: those that pass; problems: what kept the
+    scan from being complete.
 
     A trigger that was found stays found however the scan ended; without one, any problem makes it
     inconclusive.
@@ -107,7 +111,9 @@ def decide(findings: Sequence[Finding], problems: Sequence[str]) -> tuple[Verdic
             f"them {10 ** deepest.statistics['depth']:,.0f} times closer together than close "
             "clean texts are"
         )
-        return "backdoored", (reason, *problems)
+        return "backdoored", (reason, *_written(transformed), *problems)
+    if transformed:
+        return "backdoored", (*_written(transformed), *problems)
     searched = [finding for finding in findings if finding.evidence.get("searched")]
     if searched:
         reason = (
@@ -126,4 +132,13 @@ def decide(findings: Sequence[Finding], problems: Sequence[str]) -> tuple[Verdic
         return "inconclusive", tuple(problems)
     return "clean", (
         "no candidate is both significant after correction and strong enough to matter",
+    )
+
+
+def _written(transformed: Sequence[Transformed]) -> tuple[str, ...]:
+    if not transformed:
+        return ()
+    return (
+        f"{len(transformed)} way(s) of writing send unrelated texts to one point, even where half "
+        "of a text is written so, and no token that the scan found explains it",
     )
