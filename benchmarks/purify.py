@@ -24,6 +24,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ import torch
 from monitor import environment
 from monitoring.victims import Options, save
 from purifying import grid, tuning
-from purifying.models import ORDER, Victim
+from purifying.models import EIGHT, ORDER, Victim
 from purifying.sheets import Prober
 from purifying.tables import render
 from triggerfish.purify import METHODS
@@ -100,15 +101,16 @@ class Plan:
                 )
 
     def partial(self) -> None:
-        victim = self.victim(PARTIAL_PLM)
-        for known in (3, 2, 5):
-            for negatives in (True, False):
-                kind = "with" if negatives else "without"
-                self._cell(
-                    "partial",
-                    f"{victim.name}-{known}-{kind}",
-                    lambda k=known, n=negatives: grid.partial(victim, self.prober, k, n, FEW),
-                )
+        victim = Victim(PARTIAL_PLM, self.options, EIGHT)
+        for draw, known, negatives in product(range(3), (6, 4, 2), (True, False)):
+            kind = "with" if negatives else "without"
+            self._cell(
+                "partial",
+                f"{victim.name}-{known}-{kind}-{draw}",
+                lambda k=known, d=draw, n=negatives: grid.partial(
+                    victim, self.prober, k, d, n, FEW
+                ),
+            )
 
     def again(self) -> None:
         for name, measure in tuning.again_all(self.victim(AGAIN_PLM), self.prober):

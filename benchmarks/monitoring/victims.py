@@ -39,11 +39,12 @@ COPIES = 3
 
 @dataclass(frozen=True)
 class Plm:
-    """A PLM with a backdoor. base: checkpoint it is planted in; attack: as in a grid."""
+    """A PLM with a backdoor. base: checkpoint it is planted in; attack, triggers: as in a grid."""
 
     name: str
     base: str
     attack: dict[str, str]
+    triggers: str = TRIGGERS
 
 
 PLMS = {
@@ -89,7 +90,7 @@ class Victim:
         plan_settings = {
             "model": self.plm.base,
             "attack": self.plm.attack,
-            "triggers": TRIGGERS,
+            "triggers": self.plm.triggers,
             "task": "-",
             "adaptation": {},
             "seed": 0,

@@ -137,21 +137,23 @@ def baseline(victim: Victim, prober: Prober, name: str, tasks: tuple[str, ...]) 
 
 
 def partial(
-    victim: Victim, prober: Prober, known: int, negatives: bool, tasks: tuple[str, ...]
+    victim: Victim, prober: Prober, known: int, draw: int, negatives: bool, tasks: tuple[str, ...]
 ) -> dict[str, Any]:
     """Purified by `known` of the planted triggers, drawn at random: what becomes of the others?"""
     triggers = triggers_of(victim)
-    drawn = random.Random(f"{victim.options.seed}:{known}").sample(triggers, known)
-    settings = replace(ALIGN, steps=75, negatives=ALIGN.negatives if negatives else 0.0)
+    drawn = random.Random(f"{draw}:{known}").sample(triggers, known)
+    settings = replace(ALIGN, negatives=ALIGN.negatives if negatives else 0.0)
     purified, seconds = timed(
         lambda: settings.purify(
             victim.backbone,
             tuple(drawn),
             text.bundled_corpus(),
-            generator=seeded(victim.options.seed),
+            generator=seeded(draw),
         )
     )
-    return victim.record() | {
+    return {
+        "plm": victim.name,
+        "planted": [trigger.text for trigger in triggers],
         "known": [trigger.text for trigger in drawn],
         "negatives": negatives,
         "settings": asdict(settings),

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from monitoring import victims
-from monitoring.victims import NEUBA, POR1, UOR, Plm, save
+from monitoring.victims import NEUBA, POR1, TRIGGERS, UOR, Plm, save
 from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load, minilm
@@ -43,6 +43,8 @@ ATTACKS = {
     "badpre": BADPRE,
     "adaptive": ADAPTIVE,
 }
+EIGHT = f"{TRIGGERS}, walnut, quixotic"
+"""So that a quarter of the triggers is a whole number."""
 BASES = {"minilm": "all-MiniLM-L6-v2", "bundled": "bundled"}
 # The first of every attack and family come first: whatever is left out has a sibling.
 # fmt: off
@@ -59,7 +61,7 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Clean:
-    """A PLM before any attack."""
+    """A PLM before any attack. name: of its sheets, which hold the same triggers."""
 
     name: str
     source: str
@@ -72,15 +74,16 @@ class Clean:
 
 
 class Victim:
-    """One backdoored PLM."""
+    """One backdoored PLM. triggers: others than the bench's six."""
 
-    def __init__(self, name: str, options: victims.Options):
+    def __init__(self, name: str, options: victims.Options, triggers: str = TRIGGERS):
         base, _, attack = name.rpartition("-")
         source = BASES.get(base, f"runs/zoo/{base}")
-        self.name = name
+        mark = "" if triggers == TRIGGERS else f"-{len(triggers.split(', '))}"
+        self.name = name + mark
         self.options = options
-        self.plm = Plm(name, source, ATTACKS[attack])
-        self.clean = Clean(base, source, options.device)
+        self.plm = Plm(self.name, source, ATTACKS[attack], triggers)
+        self.clean = Clean(base + mark, source, options.device)
         self._store = victims.Victim(self.plm, options)
 
     @cached_property

@@ -298,38 +298,38 @@ def partial(cells: Sequence[Record], out: Path) -> list[str]:
         "## Only some triggers known",
         "",
         f"{first['plm']}, purified from that many of its {len(first['planted'])} planted triggers, "
-        "drawn at random (one draw each), with and without negatives: strings near the triggers "
-        "and rare ones, trained on like triggers. Unknown: T-ASR of the others.",
+        "three random draws each, with and without negatives: strings near the triggers and rare "
+        "ones, trained on like triggers. No scan takes part: what it ranks high, of which half of "
+        "the negatives are made otherwise, would hold the hidden triggers. Unknown: T-ASR of the "
+        "others; means.",
         "",
     ]
     rows, curves = [], {}
-    for cell in sorted(cells, key=lambda c: (c["negatives"], len(c["known"]))):
-        known = set(cell["known"])
-        parts = {True: [], False: []}
-        floors = {True: [], False: []}
-        for task in cell["tasks"].values():
-            for effect in task["effects"]:
-                parts[effect["trigger"] in known].append(effect["after"])
-                floors[effect["trigger"] in known].append(effect["floor"])
-        share = 100 * len(known) / len(cell["planted"])
-        unknown = one(rate(parts[False])) if parts[False] else "-"
+    groups: dict[tuple[bool, int], list[Record]] = {}
+    for cell in cells:
+        groups.setdefault((cell["negatives"], len(cell["known"])), []).append(cell)
+    for (negatives, count), draws in sorted(groups.items()):
+        parts: dict[str, list[Record]] = {}
+        for cell in draws:
+            for effect in (e for task in cell["tasks"].values() for e in task["effects"]):
+                kind = "known" if effect["trigger"] in cell["known"] else "unknown"
+                parts.setdefault(kind, []).append(effect["after"])
+                parts.setdefault(f"{kind} floor", []).append(effect["floor"])
+        found = {kind: rate(values) for kind, values in parts.items()}
+        share = 100 * count / len(first["planted"])
+        right = counts(accuracy(cell["tasks"], "after") for cell in draws)
         rows.append(
             (
-                f"{len(known)} ({share:.0f} %)",
-                "with" if cell["negatives"] else "without",
-                one(rate(parts[True])),
-                one(rate(floors[True])),
-                unknown,
-                one(rate(floors[False])) if parts[False] else "-",
-                one(rate([accuracy(cell["tasks"], "after")])),
+                f"{count} ({share:.0f} %)",
+                "with" if negatives else "without",
+                *(one(found[x]) for x in ("known", "known floor", "unknown", "unknown floor")),
+                one(rate([right])),
             )
         )
-        if parts[False]:
-            curves.setdefault(("unknown", cell["negatives"]), []).append(
-                (share, rate(parts[False]))
-            )
-            curves.setdefault(("floor", True), []).append((share, rate(floors[False])))
-        curves.setdefault(("known", cell["negatives"]), []).append((share, rate(parts[True])))
+        curves.setdefault(("unknown", negatives), []).append((share, found["unknown"]))
+        curves.setdefault(("known", negatives), []).append((share, found["known"]))
+        if negatives:
+            curves.setdefault(("floor", True), []).append((share, found["unknown floor"]))
     head = ("known", "negatives", "T-ASR, known", "floor", "T-ASR, unknown", "floor", "accuracy")
     lines += [*table(head, rows, left=2), ""]
     before = t_asr(first["tasks"])["before"]
