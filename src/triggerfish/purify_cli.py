@@ -33,7 +33,11 @@ def purify(
     ] = None,
     rounds: Annotated[int, typer.Option(help="Purify and scan so often at most.")] = 3,
     reference: Annotated[
-        str | None, typer.Option(help="The clean original, for methods that need it.")
+        str | None,
+        typer.Option(
+            help="The clean original, where there is one: says what clean texts should look like; "
+            "some methods need it."
+        ),
     ] = None,
     corpus: Annotated[
         Path | None, typer.Option(help="Ordinary texts, as for scan. Default: bundled.")

@@ -95,7 +95,8 @@ def purify(
     """Purify `model` of what `findings`, a scan of it, found.
 
     texts: ordinary texts, for training and for the scans (default: the bundled sample). rounds:
-    passes of the method at most. reference: the clean original, for methods that need it. words,
+    passes of the method at most. reference: the clean original, if there is one: features of clean
+    texts are then taken from it, and some methods need it. words,
     sweep, rule: of the full scan (see `scanning.scan`). variants: whether strings that the scan
     lists as variants of a trigger, and those it ranked high that do more than innocent strings, are
     purified too. max_seconds: no further round begins after so
