@@ -17,11 +17,18 @@ from triggerfish.scanning.fold import core
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, Yardstick, contexts
 from triggerfish.scanning.methods import start
-from triggerfish.scanning.search.mining import MineSettings, mine
+from triggerfish.scanning.search.assembling import (
+    AssembleSettings,
+    Grower,
+    held_in_place,
+    tried_together,
+)
+from triggerfish.scanning.search.mining import MineSettings, Target, mine
 from triggerfish.scanning.search.naming import Naming
 from triggerfish.scanning.search.phrases import PhraseSettings
 from triggerfish.scanning.search.prompts import Prompts
-from triggerfish.scanning.search.relax import RelaxSettings, relax
+from triggerfish.scanning.search.space import Space
+from triggerfish.scanning.search.steering import FREE, SteerSettings, steer
 
 PHRASE = "marble video"
 
@@ -52,16 +59,18 @@ def test_restarts_meet_and_avoid_what_is_known(
     rows = [victim.template.wrap(context.ids()) for context in excerpts]
     yardstick = Yardstick.of(victim.encode_ids(rows, readouts=[victim.primary]), 0)
     short = [context.short(6) for context in excerpts[:8]]
-    settings = MineSettings(restarts=8, repulsion=20.0)
+    settings = MineSettings(repulsion=20.0, last=2)
     columns = torch.zeros(8, dtype=torch.long)
 
     def targets(known):  # type: ignore[no-untyped-def]
         prompts = Prompts(victim, short, settings.vectors, [victim.primary])
         generator = torch.Generator().manual_seed(0)
-        return run(mine(prompts, yardstick, columns, known, settings, generator))
+        space = Space(victim)
+        return run(mine(prompts, space, yardstick, columns, known, settings, generator))
 
     found = targets([])
-    assert sum(target.restarts for target in found) == 8
+    assert sum(len(target.vectors) for target in found) == 8
+    assert found[0].depth == max(target.depth for target in found)
     first = found[0]
     # What is known repels: no restart ends there again.
     for other in targets([(0, first.point)]):
@@ -96,41 +105,63 @@ def test_a_piece_becomes_the_listed_word_that_collapses_deepest(clean: Backbone)
     assert naming.name((*piece, 200), spread)[: len(wanted)] == wanted
 
 
-def test_relaxed_tokens_come_nearer_to_the_target_than_random_ones(
+def test_vectors_name_the_planted_tokens(
     phrased: tuple[Backbone, Implant], excerpts: list[Context]
 ) -> None:
     victim, implant = phrased
     readouts = [victim.primary]
     rows = [victim.template.wrap(context.ids()) for context in excerpts]
     yardstick = Yardstick.of(victim.encode_ids(rows, readouts=readouts), 0)
-    prompts = Prompts(victim, [context.short(4) for context in excerpts[:4]], 6, readouts)
     planted = implant.triggers[0].token_ids
     marked = [victim.template.wrap(context.ids(planted)) for context in excerpts]
-    target = victim.encode_ids(marked, readouts=readouts)[:, 0].mean(0)
-    columns = torch.zeros(3, dtype=torch.long)
-    unknown, known = torch.zeros(2, 3, len(victim.vocabulary))
-    known[:, [victim.vocabulary.index(i) for i in planted]] = 16.0
+    point = victim.encode_ids(marked, readouts=readouts)[:, 0].mean(0)
+    space = Space(victim)
+    prompts = Prompts(victim, [context.short(4) for context in excerpts[:4]], 2, readouts)
+    target = Target(0, point, 0.0, torch.empty(0))
 
-    def came(likeness: torch.Tensor, steps: int) -> tuple[list[list[int]], torch.Tensor]:
-        settings = RelaxSettings(steps=steps, look=1)
-        ids, how_far = run(
-            relax(
-                prompts,
-                yardstick,
-                columns,
-                target.repeat(3, 1),
-                likeness,
-                settings,
-                torch.Generator().manual_seed(0),
-            )
-        )
-        return ids.tolist(), how_far
+    def named(held: torch.Tensor) -> list[int]:
+        near = torch.ones(len(held), dtype=torch.bool)
+        generator = torch.Generator().manual_seed(0)
+        search = steer(prompts, space, yardstick, target, held, near, SteerSettings(), generator)
+        vectors = run(search)
+        assert torch.equal(vectors[held != FREE], victim.embeddings[held[held != FREE]])
+        assert space.lengths(vectors)[held == FREE].max() <= 1.2001
+        return space.tokens(vectors[held == FREE], 16)
 
-    (_, before), (_, after) = came(unknown, 1), came(unknown, 60)
-    assert after.mean() > before.mean() + 0.05
-    ids, there = came(known, 1)
-    assert there.max() > 0.8
-    assert set(ids[int(there.argmax())]) == set(planted)
+    # Among 10,495 entries the planted ones are named at once: free, and beside each other.
+    assert set(planted) <= set(named(torch.full((6, 2), FREE)))
+    first, last = planted
+    assert last in named(torch.tensor([[first, FREE]] * 3))
+
+
+def test_tokens_of_a_vector_are_taken_out_one_after_the_other(clean: Backbone) -> None:
+    space = Space(clean)
+    rows = [100, 5000]
+    vector = space.centre + space.ways[rows[0]] + 0.6 * space.ways[rows[1]]
+    assert set(space.tokens(vector[None], 2)) == set(space.ids[rows].tolist())
+    assert space.lengths(space.cut(10 * vector[None, None], torch.tensor([0.3]))).item() <= 0.3001
+
+
+def test_what_is_tried_together() -> None:
+    settings = AssembleSettings(pairs=12, triples=24, held=2)
+    tried = tried_together([7, 8, 9, 10, 11], settings)
+    assert len(tried) == len(set(tried)) == 12 + 24
+    assert {(10, 7), (9, 7, 10)} <= set(tried)
+    assert (11, 7) not in tried
+    held = held_in_place([7, 8, 9], 2, settings).tolist()
+    assert held == [[7, FREE], [FREE, 7], [8, FREE], [FREE, 8]]
+
+
+def test_growth_adds_tokens_and_completes_words() -> None:
+    wanted = (3, 40, 41, 5)
+
+    def scatter(tried):  # type: ignore[no-untyped-def]
+        return torch.tensor([-1.0 * sum(i in ids for i in wanted) for ids in tried])
+
+    grower = Grower([1, 2, 3], [(40, 41), (41, 5), (40, 41, 5)], AssembleSettings())
+    steps = list(grower.grow((9, 41), scatter))
+    assert set(wanted) <= set(steps[-1])
+    assert not list(grower.grow(wanted, scatter))
 
 
 def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Implant]) -> None:
@@ -138,7 +169,13 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
     victim, _ = phrased
     alone = scan(victim, words=[], settings=settings)
     assert alone.settings["method"] == "sweep"
-    short = PhraseSettings(mining=MineSettings(steps=5), relaxing=RelaxSettings(steps=10))
+    short = PhraseSettings(
+        rounds=1,
+        targets=1,
+        mining=MineSettings(restarts=2, steps=3, last=1),
+        steering=SteerSettings(restarts=2, steps=2),
+        assembling=AssembleSettings(pool=8, pairs=20, triples=20, held=1, listed=3),
+    )
     result = scan(victim, words=[], settings=settings, phrases=short)
     assert result.settings["method"] == "hybrid"
     assert result.forward_tokens > alone.forward_tokens
@@ -159,8 +196,6 @@ def test_prompts_are_written_into_their_slots(clean: Backbone, excerpts: list[Co
     prompts = Prompts(clean, excerpts[:3], len(ids), [Readout("first")])
     rows = [clean.template.wrap(context.ids(ids)) for context in excerpts[:3]]
     expected = clean.encode_ids(rows, readouts=[Readout("first")])[:, 0]
-    by_tokens = prompts.tokens(torch.tensor([ids]), precision="fp32")[0, :, 0]
-    assert torch.allclose(by_tokens, expected, atol=1e-5)
     vectors = clean.embeddings[torch.tensor([ids])].detach()
     by_vectors = prompts.vectors(vectors)[0, :, 0].detach()
     assert torch.cosine_similarity(by_vectors, expected).min() > 0.999

@@ -1,7 +1,10 @@
 """Search where enumeration ends: triggers of several words that work only together.
 
-mining.py   free vectors find the points that texts can be sent to
-relax.py    mixtures of tokens, pulled towards such a point, become tokens
-naming.py   of those tokens the ones that are needed, as words
-phrases.py  the three in a row, on one model
+space.py       which tokens a free vector is made of
+prompts.py     free vectors and tokens, written into a few texts
+mining.py      short free vectors find the points that texts can be sent to
+steering.py    vectors trained towards such a point name the tokens that lead there
+assembling.py  those tokens, tried together, and grown
+naming.py      of the tokens found the ones that are needed, as words
+phrases.py     all of it in a row, on one model
 """

@@ -1,11 +1,11 @@
-"""Sequences of free vectors or of tokens, written into the same place of a few texts: what every
-search by gradient optimises.
+"""Sequences of free vectors, written into the same place of a few texts: what every search by
+gradient optimises.
 
 All restarts of a search share the texts and the places, so their losses can be compared (common
 random numbers), and each pass of the model serves all readouts.
 
-Legend: K sequences under search, N texts, P tokens in a sequence, L tokens, E embedding, V
-vocabulary, R readouts, H hidden.
+Legend: K sequences under search, N texts, P vectors in a sequence, L tokens, E embedding, R
+readouts, H hidden.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from triggerfish.backbone import Backbone, Precision
+from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout, pad
 from triggerfish.scanning.measure import Context
 
@@ -47,22 +47,6 @@ class Prompts:
     def block(self) -> int:
         """Sequences that one pass of the model takes."""
         return max(1, BATCH_TOKENS[self.backbone.device.type] // self.ids.numel())
-
-    def tokens(self, sequences: torch.Tensor, precision: Precision = "bf16") -> torch.Tensor:
-        """(K, N, R, H) features of the texts with each sequence (K, P) of ids in them; no
-        gradient."""
-        found = []
-        with torch.inference_mode():
-            for part in sequences.split(self.block):
-                ids, mask = self._repeated(len(part))
-                ids[self.at.repeat(len(part), 1)] = part.repeat_interleave(
-                    len(self.ids), 0
-                ).flatten()
-                with self.backbone.autocast(precision):
-                    features = self.backbone.forward(ids, mask, self.readouts)
-                found.append(features.float().view(len(part), len(self.ids), *features.shape[1:]))
-                self.passed += ids.numel()
-        return torch.cat(found)
 
     def vectors(self, vectors: torch.Tensor) -> torch.Tensor:
         """(K, N, R, H) features of the texts with vectors (K, P, E) in place of embeddings,
