@@ -96,12 +96,11 @@ def purify(
 
     texts: ordinary texts, for training and for the scans (default: the bundled sample). rounds:
     passes of the method at most. reference: the clean original, if there is one: features of clean
-    texts are then taken from it, and some methods need it. words,
-    sweep, rule: of the full scan (see `scanning.scan`). variants: whether strings that the scan
-    lists as variants of a trigger, and those it ranked high that do more than innocent strings, are
-    purified too. max_seconds: no further round begins after so
-    long, and a scan that is over it ends, inconclusive. out: folder for the checkpoint; card, scan
-    and record are written by `card.finish`.
+    texts are then taken from it, and some methods need it. words, sweep, rule: of the full scan
+    (see `scanning.scan`). variants: whether strings that the scan lists as variants of a trigger,
+    and those it ranked high that do more than innocent strings, are purified too. max_seconds: no
+    further round begins after so long, and a scan that is over it ends, inconclusive. out: folder
+    for the checkpoint; card, scan and record are written by `card.finish`.
 
     Raises ValueError for findings that belong to another model and for all that `Method.purify`
     raises it for.
