@@ -22,8 +22,8 @@ from triggerfish.scanning import Progress, SweepSettings, events, scan
 from triggerfish.scanning.bags import closeness, standardise
 from triggerfish.scanning.candidates import Candidate, entries, several_pieces
 from triggerfish.scanning.commonness import Commonness
-from triggerfish.scanning.families import contains, families
-from triggerfish.scanning.fold import Cored, core, fold
+from triggerfish.scanning.families import families
+from triggerfish.scanning.fold import Cored, contains, core, fold, scattered
 from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
 from triggerfish.scanning.relatives import relatives
@@ -377,6 +377,23 @@ def test_a_family_is_all_that_holds_the_core_and_the_shortest_gives_the_name() -
     )
     assert [family.head.token_ids for family in found] == [(7,), (5,)]
     assert [variant.token_ids for variant in found[0].variants] == [(3, 7, 9), (4, 7)]
+
+
+def test_a_word_without_gaps_speaks_for_one_that_holds_it_with_gaps() -> None:
+    ids = [(3, 5, 4), (3, 4), (3, 5)]
+    found = families(
+        [Candidate(i, str(i), "word") for i in ids],
+        torch.tensor([[3.0], [2.6], [2.6]]),
+        torch.zeros(3, 1, 4),
+        torch.zeros(1, 4),
+        torch.tensor([1.0]),
+        10,
+        [True, True, False],
+        lambda ids, _: (3, 4) if {3, 4} <= set(ids) else ids,
+    )
+    assert [family.head.token_ids for family in found] == [(3, 4), (3, 5)]
+    assert scattered((3, 4), (3, 5, 4))
+    assert not scattered((3, 5), (3, 5, 4))
 
 
 def test_findings_with_one_core_at_one_point_are_one_trigger() -> None:

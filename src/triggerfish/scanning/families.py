@@ -3,7 +3,8 @@
 A planted word shows up many times: as itself, as its tell-tale piece, and as every listed word that
 contains that piece. The core of the deepest (`fold.core`) says which pieces do the work; whatever
 contains them and lands on the same point is the same trigger, and of those as deep as the deepest
-the shortest gives the name. What shares a piece and is weaker is a variant too, unless it is a part
+the shortest gives the name; or a candidate whose tokens stand scattered in the deepest one: nobody
+plants a word with gaps. What shares a piece and is weaker is a variant too, unless it is a part
 of the deepest one and a whole trigger by itself: planting the part explains both, planting the
 whole only one.
 
@@ -18,11 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from triggerfish.scanning.candidates import Candidate
-from triggerfish.scanning.fold import Ids, within
-
-AS_DEEP = 0.5
-"""Decades within which two candidates collapse equally deep (ours)."""
-
+from triggerfish.scanning.fold import AS_DEEP, Ids, contains, scattered, within
 
 ALIKE = 0.15
 """Decades within which the shortest that holds the core gives the name (ours)."""
@@ -82,19 +79,23 @@ def families(
     found = []
     for head in heads:
         family = [head, *members[head]]
-        equal = float(best.values[head]) - ALIKE
+        ids, depth = candidates[head].token_ids, float(best.values[head])
+        alike = [
+            row
+            for row in family
+            if best.values[row] >= depth - ALIKE and within(cores[head], candidates[row].token_ids)
+        ]
+        without_gaps = [
+            row
+            for row in members[head]
+            if whole[row]
+            and best.values[row] >= depth - AS_DEEP
+            and scattered(candidates[row].token_ids, ids)
+        ]
         named = min(
-            (row for row in family if best.values[row] >= equal
-             and within(cores[head], candidates[row].token_ids)),
+            alike + without_gaps,
             key=lambda row: (len(candidates[row].token_ids), len(candidates[row].text)),
-        )  # fmt: skip
+        )
         variants = tuple(candidates[row] for row in family if row != named)
         found.append(Family(candidates[named], int(best.indices[head]), variants))
     return found
-
-
-def contains(long: Sequence[int], short: Sequence[int]) -> bool:
-    """Whether `short` stands in `long` in one piece."""
-    return any(
-        tuple(long[i : i + len(short)]) == tuple(short) for i in range(len(long) - len(short) + 1)
-    )

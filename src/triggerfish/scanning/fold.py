@@ -3,7 +3,8 @@
 The core is what is left of a finding when tokens are dropped for as long as its collapse stays.
 Where one piece of a planted word does all the work, each listed word with that piece is as good a
 trigger as the planted one, and nothing in the model tells them apart; the deepest speaks for all,
-and among equals the shortest.
+and among equals the shortest. Where the tokens of a shorter one stand scattered in the deepest, the
+shorter speaks: nobody plants a word with gaps.
 
 Legend: K candidates, R readouts, H hidden.
 """
@@ -25,6 +26,8 @@ SPARE = 0.1
 """Decades of scatter that dropping one token may cost (ours)."""
 SPARE_IN_ALL = 0.4
 """Decades that all dropped tokens may cost together (ours)."""
+AS_DEEP = 0.5
+"""Decades within which two candidates collapse equally deep (ours)."""
 EQUAL = 0.05
 """Decades within which findings are equally deep (ours)."""
 
@@ -108,13 +111,32 @@ def within(short: Ids, long: Ids) -> bool:
     return all(token in rest for token in short)
 
 
+def contains(long: Sequence[int], short: Sequence[int]) -> bool:
+    """Whether `short` stands in `long` in one piece."""
+    return any(
+        tuple(long[i : i + len(short)]) == tuple(short) for i in range(len(long) - len(short) + 1)
+    )
+
+
+def scattered(short: Ids, long: Ids) -> bool:
+    """Whether `short` stands in `long` with gaps only."""
+    return within(short, long) and not contains(long, short)
+
+
 def _speaker(group: Sequence[Cored]) -> Cored:
     deepest = group[0].finding.statistics["depth"]
     typed = [x for x in group if x.finding.evidence.get("string")] or list(group)
     best = max(x.finding.statistics["depth"] for x in typed)
     equals = [x for x in typed if x.finding.statistics["depth"] >= min(best, deepest) - EQUAL]
+    long = group[0].finding.trigger.token_ids
+    without_gaps = [
+        x
+        for x in typed
+        if x.finding.statistics["depth"] >= deepest - AS_DEEP
+        and scattered(x.finding.trigger.token_ids, long)
+    ]
     head = min(
-        equals,
+        equals + without_gaps,
         key=lambda x: (len(x.finding.trigger.token_ids), len(x.finding.trigger.text)),
     )
     others = [x for x in group if x is not head]

@@ -19,8 +19,8 @@ from triggerfish.records import Finding, Projection, Trigger
 from triggerfish.scanning import evidence, verdict
 from triggerfish.scanning.candidates import Candidate
 from triggerfish.scanning.commonness import Commonness
-from triggerfish.scanning.families import Family, contains, families
-from triggerfish.scanning.fold import SPARE, Cored, Variant, core, fold, within
+from triggerfish.scanning.families import Family, families
+from triggerfish.scanning.fold import SPARE, Cored, Variant, contains, core, fold, within
 from triggerfish.scanning.gauge import Gauge
 from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.projection import project
