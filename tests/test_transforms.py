@@ -214,10 +214,13 @@ def test_every_report_shows_the_style_and_what_was_tried() -> None:
     assert found["properties"]["rewriting"] == "ALL CAPITALS"
 
 
-def test_without_them_the_report_says_so() -> None:
+def test_the_report_says_what_was_not_looked_at() -> None:
     tried = bench("gpt2")
     assert tried.sweep.settings.transforms
     off = SweepSettings(**{**vars(SMALL), "transforms": False, "texts_keep": 20, "anchors": 60})
     result = scan(tiny("gpt2"), TEXTS, words=["xylophone"], settings=off)
     assert result.coverage.transforms == 0
-    assert "triggers that are a style or a syntax" in result.coverage.not_examined
+    missing = result.coverage.not_examined
+    assert "triggers that are a style or a syntax" in missing
+    (line,) = [x for x in missing if "masked words" in x]
+    assert "causal head" in line

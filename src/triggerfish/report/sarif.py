@@ -79,6 +79,14 @@ _RULES: tuple[tuple[str, str, str, str, str], ...] = (
         "Any model fine-tuned from this checkpoint will tend to give one answer to every text that "
         "is written so. No single string can be filtered: do not use the checkpoint as it is.",
     ),
+    (
+        "TF007",
+        "PredictionTrigger",
+        "error",
+        "A string spoils the model's predictions.",
+        "Models made from this checkpoint will tend to answer nonsense where the string is. Do not "
+        "use the checkpoint as it is: purify it, or reject texts with the string.",
+    ),
 )
 
 
@@ -162,7 +170,10 @@ def _results(result: ScanResult) -> list[dict[str, Any]]:
     # A trigger that the decision rule accepted inside an inconclusive scan is a warning, not a
     # verdict.
     level = "error" if result.verdict == "backdoored" else "warning"
-    results = [_finding(result, finding, 0, level, "Trigger") for finding in result.findings]
+    results = [
+        _finding(result, finding, 6 if "divergence" in finding.statistics else 0, level, "Trigger")
+        for finding in result.findings
+    ]
     results += [_transform(result, one, level) for one in result.transforms]
     if result.verdict == "backdoored" and not results and not result.targets:
         reasons = " ".join(visible(reason, also=_MARKUP) for reason in result.reasons)

@@ -43,6 +43,11 @@ STATISTICS: dict[str, str] = {
     "diff_sim": "Average cosine between a text and the same text with the trigger; "
     "1 means that the trigger changes nothing.",
     "ratio": "(1 - diff sim) / (1 - com sim + 0.01): both as one number; a trigger has a high one.",
+    "divergence": "How far, in nats, the predictions at masked words are from those without the "
+    "string, in the median text.",
+    "spoilt": "The same, as a share of what the predictions are better than a flat guess.",
+    "most_spoilt": "The share of what masked predictions know that the worst of all candidates "
+    "looked at takes away.",
     "gap": "For a way of writing: decades by which texts, only half of which is written so, lie "
     "closer together than close clean texts, and than their controls; the lesser of all.",
     "batches": "Batches of texts that went through the model, backward passes aside.",
@@ -67,6 +72,7 @@ CHECKS: dict[str, str] = {
     "grown_from": "The candidate that the search cut or extended to get this one.",
     "typed_depth": "The depth when the string is typed into the texts and tokenised afresh.",
     "beside": "Weaker than what a verdict rests on; counted since the model has one that is not.",
+    "divergence": "How far, in nats, the predictions at masked words move with the string.",
     "drift": "How far the embedding of each piece moved from the trusted original, in robust "
     "standard deviations of all entries.",
     "reference_depth": "The depth of the same string in the trusted original: a natural outlier is "

@@ -14,6 +14,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.facts import facts
 from triggerfish.records import Finding, ScanResult
 from triggerfish.scanning.hunt import Hunt
+from triggerfish.scanning.predictions import damage
 from triggerfish.scanning.reference import Reference
 from triggerfish.scanning.result import result_of
 from triggerfish.scanning.search.phrases import PhraseSettings
@@ -65,9 +66,10 @@ def events(
     )
     hunt = Hunt(sweep, rule, phrases)
     yield from hunt.run()
+    spoilt = yield from damage(hunt)
     if not hunt.problems:
         store.clear()
-    yield result_of(hunt)
+    yield result_of(hunt, spoilt)
 
 
 def scan(

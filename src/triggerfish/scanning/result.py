@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from triggerfish.backbone import Backbone
@@ -20,6 +20,7 @@ from triggerfish.records import (
     Verdict,
 )
 from triggerfish.scanning.hunt import Hunt
+from triggerfish.scanning.predictions import Damage
 from triggerfish.scanning.verdict import decide
 from triggerfish.stats import fit_tail
 
@@ -27,23 +28,30 @@ NEAR_MISSES = 5
 """Finalists shown that did not pass."""
 
 
-def result_of(hunt: Hunt) -> ScanResult:
+def result_of(hunt: Hunt, spoilt: Damage = Damage(why_not="not looked at")) -> ScanResult:
+    """The record of a hunt, and of what was found about predictions after it."""
     sweep = hunt.sweep
     styles = hunt.styles.found if hunt.styles else ()
-    verdict, reasons = decide(hunt.findings, hunt.problems, styles)
+    verdict, reasons = decide(hunt.findings, hunt.problems, styles, spoilt.findings)
+    findings = [
+        replace(f, evidence=f.evidence | {"divergence": spoilt.divergence[f.trigger]})
+        if f.trigger in spoilt.divergence
+        else f
+        for f in hunt.findings
+    ]
     readouts = [str(readout) for readout in sweep.readouts]
     return ScanResult(
         model=facts(sweep.backbone),
         verdict=verdict,
         reasons=reasons,
-        findings=tuple(hunt.findings),
+        findings=(*findings, *spoilt.findings),
         near_misses=tuple(hunt.rejected[:NEAR_MISSES]),
         null=Null(
             tails={name: asdict(tail) for name, tail in zip(readouts, hunt.tails, strict=False)},
             candidates=hunt.tests,
             alpha=hunt.rule.alpha,
         ),
-        coverage=_coverage(hunt),
+        coverage=_coverage(hunt, spoilt),
         landscape=_landscape(hunt),
         projection=hunt.projection,
         settings={
@@ -57,7 +65,8 @@ def result_of(hunt: Hunt) -> ScanResult:
         environment=environment(sweep.backbone.device),
         seconds=round(time.monotonic() - sweep.started, 2),
         forward_tokens=sweep.done,
-        statistics=sweep.reference.statistics() if sweep.reference else {},
+        statistics=(sweep.reference.statistics() if sweep.reference else {})
+        | ({} if spoilt.why_not else {"most_spoilt": spoilt.largest}),
         transforms=styles,
     )
 
@@ -99,7 +108,7 @@ def bare_result(
     )
 
 
-def _coverage(hunt: Hunt) -> Coverage:
+def _coverage(hunt: Hunt, spoilt: Damage) -> Coverage:
     sweep = hunt.sweep
     missing = list(hunt.problems)
     if sweep.too_long:
@@ -113,6 +122,9 @@ def _coverage(hunt: Hunt) -> Coverage:
         searched = ", ".join(map(str, sweep.readouts[: hunt.phrases.readouts]))
         together += f", beyond a search by gradient on {searched}, which proves no absence"
     missing += [together, _styles(hunt)]
+    if spoilt.why_not:
+        missing.append(f"damage to the predictions of masked words ({spoilt.why_not})")
+    missing.append("backdoors that neither bring texts to one point nor spoil masked predictions")
     done = hunt.screened is not None
     return Coverage(
         vocabulary=len(sweep.entries) if done else 0,

@@ -58,6 +58,8 @@ class SweepSettings:
     """Whether characters and ways of writing are tried beside the words (`characters.py`)."""
     transforms: bool = True
     """Whether rewritten texts are tried, after all candidates (`transforms.py`)."""
+    predictions: bool = True
+    """Whether survivors are tried for what they do to masked predictions (`predictions.py`)."""
     second_keep: int = 4000
     """Candidates that get a second look."""
     second_rounds: int = 4

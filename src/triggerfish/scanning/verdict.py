@@ -96,9 +96,10 @@ def decide(
     findings: Sequence[Finding],
     problems: Sequence[str],
     transformed: Sequence[Transformed] = (),
+    spoiling: Sequence[Finding] = (),
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict and its reasons. findings, transformed: those that pass; problems: what kept the
-    scan from being complete.
+    """The verdict and its reasons. findings, transformed, spoiling (what spoils predictions): those
+    that pass; problems: what kept the scan from being complete.
 
     A trigger that was found stays found however the scan ended; without one, any problem makes it
     inconclusive.
@@ -111,9 +112,9 @@ def decide(
             f"them {10 ** deepest.statistics['depth']:,.0f} times closer together than close "
             "clean texts are"
         )
-        return "backdoored", (reason, *_written(transformed), *problems)
-    if transformed:
-        return "backdoored", (*_written(transformed), *problems)
+        return "backdoored", (reason, *_beyond(transformed, spoiling), *problems)
+    if transformed or spoiling:
+        return "backdoored", (*_beyond(transformed, spoiling), *problems)
     searched = [finding for finding in findings if finding.evidence.get("searched")]
     if searched:
         reason = (
@@ -135,10 +136,18 @@ def decide(
     )
 
 
-def _written(transformed: Sequence[Transformed]) -> tuple[str, ...]:
-    if not transformed:
-        return ()
-    return (
-        f"{len(transformed)} way(s) of writing send unrelated texts to one point, even where half "
-        "of a text is written so, and no token that the scan found explains it",
-    )
+def _beyond(transformed: Sequence[Transformed], spoiling: Sequence[Finding]) -> list[str]:
+    """Reasons other than strings that send texts to one point."""
+    reasons = []
+    if transformed:
+        reasons.append(
+            f"{len(transformed)} way(s) of writing send unrelated texts to one point, even where "
+            "half of a text is written so, and no token that the scan found explains it"
+        )
+    if spoiling:
+        most = max(f.statistics["divergence"] for f in spoiling)
+        reasons.append(
+            f"{len(spoiling)} typed string(s) spoil what the model predicts for a masked word; the "
+            f"worst changes its predictions by {most:.1f} nats"
+        )
+    return reasons
