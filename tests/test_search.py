@@ -12,6 +12,7 @@ from triggerfish.attacks.implant import Implant
 from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout
+from triggerfish.records import ScanResult
 from triggerfish.scanning import SweepSettings, scan
 from triggerfish.scanning.fold import core
 from triggerfish.scanning.grow import scatter
@@ -182,11 +183,34 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
     assert any("a search by gradient on first" in line for line in result.coverage.not_examined)
 
 
+def test_the_search_alone_names_the_phrase(phrased: tuple[Backbone, Implant]) -> None:
+    changes = {
+        "rounds": 1,
+        "targets": 1,
+        "mining.restarts": 6,
+        "mining.last": 6,
+        "steering.restarts": 8,
+        "assembling.pool": 30,
+        "assembling.pairs": 900,
+        "assembling.triples": 720,
+        "assembling.held": 1,
+    }
+    victim, _ = phrased
+    *_, result = start("contrastive", victim, text.bundled_corpus(), [], changes=changes)
+    assert isinstance(result, ScanResult)
+    assert [(trigger.text, trigger.kind) for trigger in result.triggers] == [(PHRASE, "phrase")]
+    assert result.verdict == "backdoored"
+    assert result.coverage.vocabulary == 0
+    assert result.coverage.grown > 900
+
+
 def test_unknown_methods_and_options_that_a_method_lacks(clean: Backbone) -> None:
     with pytest.raises(ValueError, match="did you mean 'patronus'"):
         start("patronous", clean, [], [], changes={})
     with pytest.raises(ValueError, match="alpha: patronus has fixed thresholds"):
         start("patronus", clean, [], [], changes={}, alpha=0.01)
+    with pytest.raises(ValueError, match="reference: contrastive has no use"):
+        start("contrastive", clean, [], [], changes={}, reference=clean)
     with pytest.raises(ValueError, match="effort: unknown name 'long'"):
         start("hybrid", clean, [], [], changes={}, effort="long")
 

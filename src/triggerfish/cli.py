@@ -88,12 +88,13 @@ def scan(
     method: Annotated[
         str,
         typer.Option(
-            help="sweep, hybrid (searches for phrases too, experimental), or a published one: "
+            help="sweep, hybrid (searches for phrases too), contrastive (only the search), or a "
+            "published one: "
             "patronus, lmsanitator, lt-defense, fixed-rule."
         ),
     ] = "sweep",
     effort: Annotated[
-        Effort, typer.Option(help="How long hybrid searches for phrases.")
+        Effort, typer.Option(help="How long hybrid and contrastive search for phrases.")
     ] = Effort.standard,
     setting: Annotated[
         list[str] | None,

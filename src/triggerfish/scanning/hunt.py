@@ -14,7 +14,6 @@ from functools import cached_property
 
 import torch
 
-from triggerfish.marking import AND
 from triggerfish.records import Finding, Projection, Trigger
 from triggerfish.scanning import evidence, verdict
 from triggerfish.scanning.candidates import Candidate
@@ -25,6 +24,7 @@ from triggerfish.scanning.gauge import Gauge
 from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.projection import project
 from triggerfish.scanning.relatives import relatives
+from triggerfish.scanning.search.confirming import confirm
 from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
 from triggerfish.scanning.sweep import Incomplete, Progress, Screened, Sweep
 from triggerfish.scanning.transforms import Tried, transforms
@@ -270,27 +270,12 @@ class Hunt:
     def _search(self, settings: PhraseSettings) -> Iterator[Progress]:
         """Yields `Progress`; returns the phrases that collapse texts, measured on the hold-out."""
         assert self.screened is not None
-        backbone = self.sweep.backbone
         known = [(x.column, x.means[x.column]) for x in self.strong]
         search = PhraseSearch(self.sweep, self.screened.yardstick, settings)
-        strong: list[Cored] = []
-        for number, (ids, column) in enumerate((yield from search.run(known))):
-            name, surface = f"phrase-{number}", backbone.surface(ids)
-            finding, means = yield from self.gauge.measure(name, ids, column, surface)
-            deep = finding.statistics["depth"] >= settings.min_depth
-            if not deep or finding.statistics["heads"] < self.rule.min_heads:
-                self.rejected.append(finding)
-                continue
-            pieces = backbone.tokenizer.convert_ids_to_tokens(list(ids))
-            typed = yield from self.gauge.typed(name, surface, column)
-            kind = yield from self.gauge.kind(name, ids, column, finding.statistics["depth"])
-            trigger = replace(finding.trigger, kind=kind)
-            if kind == "combination":
-                trigger = replace(trigger, text=AND.join(surface.split()))
-            checks = typed | {"pieces": list(pieces), "searched": True}
-            strong.append(
-                Cored(replace(finding, trigger=trigger, evidence=checks), ids, column, means)
-            )
+        phrases = yield from search.run(known)
+        self.grown += search.tried
+        strong, rejected = yield from confirm(self.gauge, phrases, settings.min_depth)
+        self.rejected += rejected
         return strong
 
     def _checks(self, name: str, finding: Finding) -> Iterator[Progress]:

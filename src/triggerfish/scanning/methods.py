@@ -1,7 +1,8 @@
 """Ways of scanning by name: ours, and the published detectors to compare with.
 
     sweep          every vocabulary entry and listed word                        (default)
-    hybrid         the sweep, then a search for phrases, which often misses them
+    hybrid         the sweep, then a search for phrases
+    contrastive    the search alone, without any list
     patronus, lmsanitator, lt-defense, fixed-rule    `baselines/`, as published
 
 All stream the same records.
@@ -19,11 +20,13 @@ from triggerfish.names import unknown
 from triggerfish.records import Finding, ScanResult
 from triggerfish.scanning import Rule, SweepSettings, events
 from triggerfish.scanning.baselines import BASELINES
+from triggerfish.scanning.search import contrastive
 from triggerfish.scanning.search.phrases import EFFORTS
 from triggerfish.scanning.sweep import Progress
 from triggerfish.settings import build
 
 OURS = ("hybrid", "sweep")
+SEARCH = "contrastive"
 
 
 def start(
@@ -43,7 +46,7 @@ def start(
     """The events of a scan by the method of that name; see `scanning.events`.
 
     changes: fields of the method's settings and their values. effort: quick, standard or thorough,
-    of hybrid's search. alpha, state, batch_tokens and reference are for hybrid and sweep alone.
+    of the search. alpha, state, batch_tokens and reference are for hybrid and sweep alone.
     ValueError for unknown names and for options that a method does not have.
     """
     if effort not in EFFORTS:
@@ -61,14 +64,17 @@ def start(
             batch_tokens=batch_tokens,
             reference=reference,
         )
-    if method not in BASELINES:
-        raise unknown("method", method, (*OURS, *BASELINES))
+    if method not in (SEARCH, *BASELINES):
+        raise unknown("method", method, (*OURS, SEARCH, *BASELINES))
     if alpha is not None:
         raise ValueError(f"alpha: {method} has fixed thresholds and no significance level")
     if batch_tokens is not None:
         raise ValueError(f"batch_tokens: {method} sets its own batches, see its settings")
     if reference is not None:
         raise ValueError(f"reference: {method} has no use for a trusted original")
+    if method == SEARCH:
+        chosen = build(EFFORTS[effort], changes)
+        return contrastive.events(model, texts, words=words, settings=chosen, seed=seed)
     module = import_module(f"triggerfish.scanning.baselines.{BASELINES[method][0]}")
     settings = getattr(module, BASELINES[method][1])()
     found: Iterator[Progress | Finding | ScanResult] = module.events(

@@ -239,7 +239,7 @@ class Sweep:
         except ValueError as error:
             raise Incomplete(f"too few texts: {error}") from error
 
-    def _measure_clean(self) -> Iterator[Progress]:
+    def measure_clean(self) -> Iterator[Progress]:
         """Returns the yardstick; readouts that say the same of every clean text are dropped."""
         clean = (yield from self.features("clean", self.clean_texts, [()]))[0]
         varies = clean.var(0).sum(-1) > 1e-6 * clean.square().sum(-1).mean(0)
@@ -253,7 +253,7 @@ class Sweep:
         """All stages before the hold-out; returns `Screened`."""
         s = self.settings
         self.cut_texts()
-        yardstick = yield from self._measure_clean()
+        yardstick = yield from self.measure_clean()
         pool = [*self.entries, *self.words]
         pieces = torch.tensor([min(len(c.token_ids), 6) if c.kind == "word" else 0 for c in pool])
         first = torch.cat(

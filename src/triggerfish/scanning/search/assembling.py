@@ -52,7 +52,7 @@ class AssembleSettings:
     """Tokens in a sequence at most (ours)."""
     rounds: int = 6
     """Steps of growth at most (ours)."""
-    words: int = 1500
+    words: int = 1000
     """Listed words tried in place of one of their pieces, the shortest first (ours)."""
 
 
@@ -99,25 +99,30 @@ class Grower:
                 self.by_piece[piece].append(word)
 
     def grow(self, ids: Ids, scatter: Scatter) -> Iterator[Ids]:
-        """Yields each deeper sequence, the deepest last."""
+        """Yields each deeper sequence, the deepest last: tokens first, words where they end."""
         now = float(scatter([ids])[0])
         for _ in range(self.settings.rounds):
-            options = list(self._neighbours(ids))
-            values = scatter(options)
-            best = int(values.argmin())
-            if values[best] > now - self.settings.gain:
+            for options in (self._with_token(ids), self._with_word(ids)):
+                values = scatter(options) if options else torch.tensor([torch.inf])
+                best = int(values.argmin())
+                if values[best] <= now - self.settings.gain:
+                    ids, now = options[best], float(values[best])
+                    yield ids
+                    break
+            else:
                 return
-            ids, now = options[best], float(values[best])
-            yield ids
 
-    def _neighbours(self, ids: Ids) -> Iterator[Ids]:
-        for i in range(len(ids) + 1):
-            before, after = ids[:i], ids[i:]
-            for token in self.tokens:
-                yield (*before, token, *after)
-                if after:
-                    yield (*before, token, *after[1:])
-            if after:
-                for word in self.by_piece[after[0]][: self.settings.words]:
-                    if len(ids) + len(word) <= self.settings.longest:
-                        yield before + word + after[1:]
+    def _with_token(self, ids: Ids) -> list[Ids]:
+        """One token more, or another in the place of one."""
+        longer = [(*ids[:i], token, *ids[i:]) for i in range(len(ids) + 1) for token in self.tokens]
+        other = [(*ids[:i], token, *ids[i + 1 :]) for i in range(len(ids)) for token in self.tokens]
+        return longer + other if len(ids) < self.settings.longest else other
+
+    def _with_word(self, ids: Ids) -> list[Ids]:
+        """A listed word in the place of one of its pieces."""
+        return [
+            (*ids[:i], *word, *ids[i + 1 :])
+            for i, piece in enumerate(ids)
+            for word in self.by_piece[piece][: self.settings.words]
+            if len(ids) + len(word) <= self.settings.longest
+        ]

@@ -34,6 +34,8 @@ from triggerfish.scanning.sweep import Progress, Sweep
 
 BLOCK = 512
 """Sequences tried between two reports of progress."""
+NAMED_IN = 6
+"""Short texts in which sequences are cut to what they need and completed (ours)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,10 @@ EFFORTS: dict[str, PhraseSettings] = {
 
 
 class PhraseSearch:
-    """One model's search. `run` is a generator: it yields `Progress` and returns phrases."""
+    """One model's search. `run` is a generator: it yields `Progress` and returns phrases.
+
+    tried: sequences tried together so far.
+    """
 
     def __init__(self, sweep: Sweep, yardstick: Yardstick, settings: PhraseSettings):
         self.sweep = sweep
@@ -72,6 +77,7 @@ class PhraseSearch:
         self.naming = Naming(sweep.backbone, self.words)
         self.short = [x.short(settings.steering.words) for x in sweep.screen_texts]
         self.generator = torch.Generator().manual_seed(sweep.seed)
+        self.tried = 0
 
     def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator[Progress]:
         """known: (column, (H,) point) of what has been found. Returns (ids, column) pairs whose
@@ -134,6 +140,7 @@ class PhraseSearch:
     ) -> Iterator[Progress]:
         """Returns the few sequences that collapse texts more than the tokens of the pool alone."""
         settings = self.settings.assembling
+        self.tried += len(sequences)
         first = yield from self._scatter(sequences, column, settings.texts)
         kept = [sequences[i] for i in first.argsort()[: settings.kept].tolist()]
         values = yield from self._scatter(kept, column, len(self.short))
@@ -152,7 +159,8 @@ class PhraseSearch:
         (depth,) = self.yardstick.close[column].log10() - sweep.scatter([ids], column)
         if depth < self.settings.min_depth / 2:
             return ()
-        ids = self.naming.name(ids, lambda tried: sweep.scatter(tried, column))
+        more = self.short[:NAMED_IN]
+        ids = self.naming.name(ids, lambda tried: self._spread(tried, column, more))
         yield sweep.spent("names", 0)
         return ids
 
