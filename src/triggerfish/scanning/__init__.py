@@ -67,6 +67,7 @@ def events(
     hunt = Hunt(sweep, rule, phrases)
     yield from hunt.run()
     spoilt = yield from damage(hunt)
+    yield from spoilt.findings
     if not hunt.problems:
         store.clear()
     yield result_of(hunt, spoilt)
