@@ -59,7 +59,8 @@ def test_the_list_has_every_kind_once() -> None:
 
 
 def test_an_uncased_tokenizer_normalises_case_and_the_invisible_away(clean: Backbone) -> None:
-    found, normalised = characters(clean, ["movie", "music"])
+    found, normalised, too_long = characters(clean, ["movie", "music"])
+    assert too_long == sum(len(ids) > 8 for _, ids in clean.words_ids(listed()))
     strings = {one.text for one in found}
     assert not strings & {"MOVIE", "mOvIe", HIDDEN, f"o{HIDDEN}f", "a\u0301"}
     assert normalised > 500
@@ -77,7 +78,7 @@ def test_all_unknown_characters_are_one_candidate(clean: Backbone) -> None:
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
 def test_candidates_are_what_the_tokenizer_makes_of_them(family: str) -> None:
     backbone = tiny(family)
-    found, _ = characters(backbone, ["movie"])
+    found, *_ = characters(backbone, ["movie"])
     again = backbone.words_ids([one.text for one in found])
     assert [ids for _, ids in again] == [one.token_ids for one in found]
 

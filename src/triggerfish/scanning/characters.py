@@ -86,21 +86,23 @@ def alternating(word: str) -> str:
     return "".join(x.upper() if i % 2 else x.lower() for i, x in enumerate(word))
 
 
-def characters(backbone: Backbone, frequent: Sequence[str]) -> tuple[list[Candidate], int]:
-    """Candidates that are no vocabulary entry, no two of the same ids, and the number of strings of
-    which this tokenizer makes nothing or what it makes of ordinary text. frequent: words, the most
-    frequent first."""
+def characters(backbone: Backbone, frequent: Sequence[str]) -> tuple[list[Candidate], int, int]:
+    """Candidates that are no vocabulary entry, no two of the same ids; the number of strings of
+    which this tokenizer makes nothing or what it makes of ordinary text; and the number that take
+    too many pieces. frequent: words, the most frequent first."""
     entries = set(backbone.vocabulary)
     casings = [x for word in frequent[:CASED] for x in (word.upper(), alternating(word))]
     plain = _plain(backbone, [*CARRIERS, *frequent[:CASED], *punctuation])
     found: dict[tuple[int, ...], str] = {}
-    normalised = 0
+    normalised = too_long = 0
     for string, ids in backbone.words_ids(list(dict.fromkeys([*listed(), *casings]))):
         if not ids or ids in plain:
             normalised += 1
-        elif len(ids) <= LONGEST_WORD and not (len(ids) == 1 and ids[0] in entries):
+        elif len(ids) > LONGEST_WORD:
+            too_long += 1
+        elif len(ids) > 1 or ids[0] not in entries:
             found.setdefault(ids, string)
-    return [Candidate(ids, string, "word") for ids, string in found.items()], normalised
+    return [Candidate(ids, x, "word") for ids, x in found.items()], normalised, too_long
 
 
 def _plain(backbone: Backbone, words: Iterable[str]) -> set[tuple[int, ...]]:

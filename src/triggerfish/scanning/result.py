@@ -112,7 +112,7 @@ def _coverage(hunt: Hunt, spoilt: Damage) -> Coverage:
     sweep = hunt.sweep
     missing = list(hunt.problems)
     if sweep.too_long:
-        missing.append(f"{sweep.too_long} listed words of more than 8 pieces")
+        missing.append(f"{sweep.too_long} listed words and strings of more than 8 pieces")
     if sweep.left_out:
         missing.append(f"{sweep.left_out} listed words beyond the limit of {sweep.settings.words}")
     if sweep.constant:

@@ -147,7 +147,10 @@ class Sweep:
         listed, self.too_long = several_pieces(backbone, words)
         self.words = listed[: settings.words]
         self.left_out = len(listed) - len(self.words)
-        drawn, self.normalised = characters(backbone, words) if settings.characters else ([], 0)
+        drawn, self.normalised, longer = (
+            characters(backbone, words) if settings.characters else ([], 0, 0)
+        )
+        self.too_long += longer
         known = {word.token_ids for word in self.words}
         self.characters = [one for one in drawn if one.token_ids not in known]
         self.words += self.characters

@@ -126,7 +126,7 @@ def _result(
     )
     missing = [*problems]
     if sweep.too_long:
-        missing.append(f"{sweep.too_long} listed words of more than 8 pieces")
+        missing.append(f"{sweep.too_long} listed words and strings of more than 8 pieces")
     if sweep.left_out:
         missing.append(f"{sweep.left_out} listed words beyond the limit of {settings.sweep.words}")
     missing += ["triggers of several words that work only together", "growth from parts to wholes"]
