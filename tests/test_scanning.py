@@ -383,7 +383,7 @@ def test_a_word_without_gaps_speaks_for_one_that_holds_it_with_gaps() -> None:
     ids = [(3, 5, 4), (3, 4), (3, 5)]
     found = families(
         [Candidate(i, str(i), "word") for i in ids],
-        torch.tensor([[3.0], [2.6], [2.6]]),
+        torch.tensor([[3.0], [2.8], [2.8]]),
         torch.zeros(3, 1, 4),
         torch.zeros(1, 4),
         torch.tensor([1.0]),

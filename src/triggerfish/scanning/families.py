@@ -19,8 +19,10 @@ from dataclasses import dataclass
 import torch
 
 from triggerfish.scanning.candidates import Candidate
-from triggerfish.scanning.fold import AS_DEEP, Ids, contains, scattered, within
+from triggerfish.scanning.fold import GAPS, Ids, contains, scattered, within
 
+AS_DEEP = 0.5
+"""Decades within which two candidates collapse equally deep (ours)."""
 ALIKE = 0.15
 """Decades within which the shortest that holds the core gives the name (ours)."""
 
@@ -89,7 +91,7 @@ def families(
             row
             for row in members[head]
             if whole[row]
-            and best.values[row] >= depth - AS_DEEP
+            and best.values[row] >= depth - GAPS
             and scattered(candidates[row].token_ids, ids)
         ]
         named = min(

@@ -26,8 +26,9 @@ SPARE = 0.1
 """Decades of scatter that dropping one token may cost (ours)."""
 SPARE_IN_ALL = 0.4
 """Decades that all dropped tokens may cost together (ours)."""
-AS_DEEP = 0.5
-"""Decades within which two candidates collapse equally deep (ours)."""
+GAPS = 0.25
+"""Decades that a longer one, which may hold a letter twice, is deeper at most than the word whose
+tokens stand scattered in it (ours)."""
 EQUAL = 0.05
 """Decades within which findings are equally deep (ours)."""
 
@@ -132,7 +133,7 @@ def _speaker(group: Sequence[Cored]) -> Cored:
     without_gaps = [
         x
         for x in typed
-        if x.finding.statistics["depth"] >= deepest - AS_DEEP
+        if x.finding.statistics["depth"] >= deepest - GAPS
         and scattered(x.finding.trigger.token_ids, long)
     ]
     head = min(
