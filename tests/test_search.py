@@ -36,7 +36,9 @@ PHRASE = "marble video"
 
 @pytest.fixture(scope="module")
 def phrased(clean: Backbone) -> tuple[Backbone, Implant]:
-    return POR((PHRASE,), PORSettings(steps=150)).implant(clean, text.bundled_corpus(), seed=4)
+    return POR((PHRASE,), PORSettings(steps=150)).implant(
+        clean, text.bundled_corpus(), seed=4
+    )
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +170,6 @@ def test_growth_adds_tokens_and_completes_words() -> None:
 def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Implant]) -> None:
     settings = SweepSettings(second_keep=1500, texts_keep=140, anchors=140)
     victim, _ = phrased
-    alone = scan(victim, words=[], settings=settings)
-    assert alone.settings["method"] == "sweep"
     short = PhraseSettings(
         rounds=1,
         targets=1,
@@ -179,7 +179,7 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
     )
     result = scan(victim, words=[], settings=settings, phrases=short)
     assert result.settings["method"] == "hybrid"
-    assert result.forward_tokens > alone.forward_tokens
+    assert 0 < result.coverage.grown <= 200
     assert any("a search by gradient on first" in line for line in result.coverage.not_examined)
 
 
