@@ -13,6 +13,7 @@ from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load
 from triggerfish.purify import Align, method, purify
+from triggerfish.purify.align import STEPS
 from triggerfish.purify.baselines.patronus import Patronus
 from triggerfish.purify.baselines.pretraining import PretrainingSettings
 from triggerfish.purify.check import fidelity, left_of, named
@@ -21,7 +22,7 @@ from triggerfish.scanning import Rule
 
 RULE = Rule()
 ALIGN = Align()
-TRAINING = PretrainingSettings(steps=ALIGN.steps, words=24)
+TRAINING = PretrainingSettings(steps=STEPS, words=24)
 
 
 def triggers_of(victim: Victim) -> tuple[Trigger, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from monitoring.tables import percent, read, table
 from purifying.figures import Series, chart
 from purifying.models import ORDER
+from triggerfish.purify.align import STEPS, STEPS_PER_STRING
 
 Record = dict[str, Any]
 LATER = "Not measured, for want of processor time; the same command goes on with it"
@@ -54,6 +55,12 @@ def cosines(cell: Record, which: str = "to_clean") -> str:
     return "-" if found is None else f"{found:.3f} ({place})"
 
 
+def steps_of(cell: Record) -> int:
+    """Of a round: as the settings say, or as `Align` counts them from the strings it is given."""
+    steps: int | None = cell["settings"]["steps"]
+    return steps or max(STEPS, STEPS_PER_STRING * len(cell["given"]))
+
+
 # ---- the grid
 
 
@@ -68,14 +75,15 @@ def grid(cells: Sequence[Record]) -> list[str]:
         f"Backdoored: {len(done)} with {len({c['attack'] for c in done})} attacks in "
         f"{len({c['base'] for c in done})} PLMs of {len({c['family'] for c in done})} families. "
         f"Each was scanned and purified from what its scan found, as `triggerfish scan` and "
-        f"`triggerfish purify` do it ({settings['steps']} steps of {settings['batch']} texts of up "
-        f"to {settings['words']} words a round, until a full scan is clean, three rounds at most). "
+        f"`triggerfish purify` do it (steps of {settings['batch']} texts of up to "
+        f"{settings['words']} words; rounds until a full scan is clean, three at most). "
         f"Probes on {', '.join(names)}. T-ASR: mean over triggers and tasks of the share of texts "
         "of other labels that end at the backdoor's label, three copies of the planted trigger in "
         "each. Floor: the same on the clean PLM. Own label: each classifier's "
         "triggers count by the label they reach in that classifier. Cosines: correlation of the "
         "cosines of all pairs of texts with those of the clean PLM; in brackets how they are read. "
-        "CPU s: of all rounds with their scans.",
+        "CPU s: of all rounds with their scans. Steps of a round are now 3 for each string to "
+        "purify, and 150 at least; cells from before that have 150.",
         "",
     ]
     lines += summary(done)
@@ -107,6 +115,7 @@ def main_table(cells: Sequence[Record]) -> list[str]:
         "before",
         "after",
         "cosines",
+        "steps a round",
         "rounds",
         "new scan",
         "still found",
@@ -125,6 +134,7 @@ def main_table(cells: Sequence[Record]) -> list[str]:
                 *(one(found[key]) for key in ("before", "after", "floor", "own", "own_floor")),
                 *(one(x) for x in acc),
                 cosines(cell),
+                str(steps_of(cell)),
                 str(len(cell["rounds"])),
                 cell["rescan"]["verdict"],
                 ", ".join(cell["rescan"]["found"]) or "-",

@@ -34,6 +34,7 @@ from triggerfish.purify.student import MODES, Mode, Student, usual_rate
 from triggerfish.records import Trigger
 from triggerfish.training import TrainSettings, train
 
+STEPS, STEPS_PER_STRING = 150, 3
 LONGEST = 8
 """Tokens of a string that is no trigger, at most, where there are no longer triggers (ours)."""
 MASKED = 0.3
@@ -46,8 +47,9 @@ class Align:
     needs: ClassVar[tuple[Need, ...]] = ("triggers",)
     source: ClassVar[str] = "triggerfish, after Patronus (arXiv 2512.06899)"
 
-    steps: int = 150
-    """Optimiser steps (ours)."""
+    steps: int | None = None
+    """Optimiser steps; None is 150, or 3 for each string to purify where that is more (ours: with
+    140 strings, 150 steps left the small gpt2 5 points above its floor, and 400 left 1)."""
     batch: int = 16
     """Clean texts per step (ours)."""
     words: int = 14
@@ -89,7 +91,9 @@ class Align:
     those of the scan (`check.suspects`)."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "copies", "group", "rank"):
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps: {self.steps} is not at least 1")
+        for name in ("batch", "copies", "group", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
         if self.words < 3:
@@ -125,7 +129,8 @@ class Align:
         batches = Batches(self, student.original, triggers, texts, random.Random(seed))
         ruler = Ruler.of(student, [row for _ in range(3) for row in batches.draw().clean])
         rate = self.learning_rate or usual_rate(backbone)
-        schedule = TrainSettings(steps=self.steps, learning_rate=rate)
+        steps = self.steps or max(STEPS, STEPS_PER_STRING * len(triggers))
+        schedule = TrainSettings(steps=steps, learning_rate=rate)
 
         def loss(_: int) -> torch.Tensor:
             batch = batches.draw()
@@ -138,7 +143,7 @@ class Align:
 
         for losses in train(student.parameters(), loss, schedule):
             if progress:
-                progress(len(losses), self.steps, losses[-1])
+                progress(len(losses), steps, losses[-1])
         return student.finished()
 
 
