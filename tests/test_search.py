@@ -36,9 +36,7 @@ PHRASE = "marble video"
 
 @pytest.fixture(scope="module")
 def phrased(clean: Backbone) -> tuple[Backbone, Implant]:
-    return POR((PHRASE,), PORSettings(steps=150)).implant(
-        clean, text.bundled_corpus(), seed=4
-    )
+    return POR((PHRASE,), PORSettings(steps=150)).implant(clean, text.bundled_corpus(), seed=4)
 
 
 @pytest.fixture(scope="module")
