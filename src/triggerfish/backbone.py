@@ -58,6 +58,7 @@ class Backbone:
     whole: the model with its language-model head, of which `model` is the base, where one was asked
     for (`heads.with_head`); else `model` itself. adapter: what was merged into its weights by an
     attack that trained a LoRA adapter (`lora`).
+    checkpoint: folder or hub id that it, or the model that it is a copy of, was loaded from.
     readouts: every way of reading this model that downstream users have; `primary` is the one its
     classification head would use.
     """
@@ -69,6 +70,7 @@ class Backbone:
         *,
         name: str,
         folder: Path | None = None,
+        checkpoint: str | None = None,
         untrained: Sequence[str] = (),
         revision: str | None = None,
     ):
@@ -78,6 +80,7 @@ class Backbone:
         self.tokenizer = tokenizer
         self.name = name
         self.folder = folder
+        self.checkpoint = checkpoint
         self.revision = revision
         self.untrained = tuple(untrained)
         self.template = _template(tokenizer)

@@ -45,20 +45,24 @@ def kind_of_head(backbone: Backbone) -> str:
 def with_head(backbone: Backbone) -> Backbone:
     """The same backbone, with its language-model head read from its checkpoint.
 
-    Raises ValueError where the family has none, or where this checkpoint was saved without it: a
-    fresh head would be noise.
+    Raises ValueError where the family has none, where this checkpoint was saved without it, since a
+    fresh head would be noise, and where there is no checkpoint to read.
     """
+    if backbone.checkpoint is None:
+        raise ValueError(f"head: {backbone.name} was made in memory and has no checkpoint")
     auto = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}[kind_of_head(backbone)]
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         whole, info = auto.from_pretrained(
-            str(backbone.folder or backbone.name),
+            backbone.checkpoint,
             revision=backbone.revision,
             dtype=torch.float32,
             output_loading_info=True,
         )
+    except OSError as error:
+        raise ValueError(f"head: {backbone.checkpoint} can no longer be read") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()

@@ -80,6 +80,7 @@ def load(
         tokenizer,
         name=str(model),
         folder=path if local else None,
+        checkpoint=source,
         untrained=untrained,
         revision=revision,
     )

@@ -211,7 +211,7 @@ def headed(backbone: Backbone) -> Backbone:
         return backbone
     try:
         return with_head(backbone)
-    except (ValueError, OSError):
+    except ValueError:
         return backbone
 
 
