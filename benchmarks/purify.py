@@ -117,8 +117,8 @@ class Plan:
             self._cell("again", name, measure)
 
     def tuning(self) -> None:
-        for task in FEW:
-            for plm in self.asked.plm or TUNED_PLMS:
+        for task in TASKS:
+            for plm in self.asked.plm or (TUNED_PLMS if task in FEW else TUNED_PLMS[:1]):
                 victim = self.victim(plm)
                 if not (grid.RUNS / "models" / plm).is_dir():
                     print(f"tuning/{plm}-{task}: not purified yet", flush=True)
