@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from families import FAMILIES, build
 from triggerfish import text
 from triggerfish.backbone import Backbone
+from triggerfish.facts import tokenizer_hash
+from triggerfish.heads import with_head
 from triggerfish.loading import load
 from triggerfish.readouts import Readout, pad
 
@@ -126,3 +129,23 @@ def test_unknown_readout_is_named(name: str) -> None:
         return
     with pytest.raises(ValueError, match="readout: "):
         Readout.parse(name)
+
+
+def test_a_copy_remembers_its_checkpoint(clean: Backbone) -> None:
+    """Else its head would be looked for on a hub, under the name of the model."""
+    assert clean.checkpoint is not None
+    assert (Path(clean.checkpoint) / "config.json").is_file()
+    assert clean.clone().checkpoint == clean.checkpoint
+
+
+def test_a_model_made_in_memory_has_no_head_to_read(clean: Backbone) -> None:
+    made = Backbone(clean.model, clean.tokenizer, name="made")
+    with pytest.raises(ValueError, match="head: made was made in memory and has no checkpoint"):
+        with_head(made)
+
+
+def test_the_hash_of_a_tokenizer_does_not_depend_on_its_last_call() -> None:
+    tokenizer = load("bundled", device="cpu").tokenizer
+    before = tokenizer_hash(tokenizer)
+    tokenizer(["one text", "and another one"], padding=True, truncation=True, max_length=4)
+    assert tokenizer_hash(tokenizer) == before
