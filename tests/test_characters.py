@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
+import planted
 from planted import tiny
 from triggerfish import text
 from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.records import ScanResult
 from triggerfish.report import render
-from triggerfish.scanning import SweepSettings, scan
+from triggerfish.scanning import scan
 from triggerfish.scanning.characters import alternating, characters, listed
 
 TEXTS = text.bundled_corpus()[:300]
-SMALL = SweepSettings(
-    second_keep=500,
-    texts_keep=80,
-    anchors=100,
-    screen_texts=8,
-    holdout_texts=16,
-    clean_texts=80,
-    finalists=8,
-)
+SMALL = replace(planted.SMALL, characters=True, transforms=True, predictions=True, finalists=8)
 HIDDEN = "\u200b"
 
 

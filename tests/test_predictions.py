@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import planted
 from planted import tiny
 from triggerfish import text
 from triggerfish.attacks.badpre import BadPre
@@ -16,7 +17,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.loading import load
 from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.report import render
-from triggerfish.scanning import SweepSettings, scan
+from triggerfish.scanning import scan
 from triggerfish.scanning.measure import contexts
 from triggerfish.scanning.predictions import READOUT, Predictions
 from triggerfish.scanning.verdict import decide
@@ -24,17 +25,7 @@ from triggerfish.zoo.pretrain import pretrain
 from triggerfish.zoo.settings import PretrainSettings
 
 TEXTS = text.bundled_corpus()[:300]
-SMALL = SweepSettings(
-    characters=False,
-    transforms=False,
-    second_keep=500,
-    texts_keep=80,
-    anchors=100,
-    screen_texts=8,
-    holdout_texts=16,
-    clean_texts=80,
-    finalists=4,
-)
+SMALL = replace(planted.SMALL, predictions=True)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 import torch
 from scipy.stats import t as student
 
+import planted
 from planted import tiny
 from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import pad
 from triggerfish.records import Finding, ScanResult, Transformed, Trigger
 from triggerfish.report import render
-from triggerfish.scanning import SweepSettings, scan
+from triggerfish.scanning import scan
 from triggerfish.scanning.measure import Yardstick
 from triggerfish.scanning.store import Store
 from triggerfish.scanning.styles import BANK, Style
@@ -28,16 +30,7 @@ from triggerfish.scanning.verdict import Rule, decide
 from triggerfish.training import TrainSettings, train
 
 TEXTS = text.bundled_corpus()[:300]
-SMALL = SweepSettings(
-    characters=False,
-    second_keep=500,
-    texts_keep=80,
-    anchors=100,
-    screen_texts=8,
-    holdout_texts=16,
-    clean_texts=80,
-    finalists=4,
-)
+SMALL = replace(planted.SMALL, transforms=True, predictions=True)
 STYLES = {style.name: style for style in BANK}
 SHOUTED = STYLES["ALL CAPITALS"]
 
@@ -217,7 +210,7 @@ def test_every_report_shows_the_style_and_what_was_tried() -> None:
 def test_the_report_says_what_was_not_looked_at() -> None:
     tried = bench("gpt2")
     assert tried.sweep.settings.transforms
-    off = SweepSettings(**{**vars(SMALL), "transforms": False, "texts_keep": 20, "anchors": 60})
+    off = replace(SMALL, transforms=False, texts_keep=20, anchors=60)
     result = scan(tiny("gpt2"), TEXTS, words=["xylophone"], settings=off)
     assert result.coverage.transforms == 0
     missing = result.coverage.not_examined

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ripple.page import table
 from ripple.plan import Cell
 from triggerfish import text
 from triggerfish.backbone import Backbone
@@ -35,13 +36,18 @@ PLACES = ("anywhere", "in front")
 TEXTS, CLEAN, WORDS, INNOCENT = 32, 160, 20, 24
 
 
-def run(kept: Sequence[tuple[Cell, Path]], tasks: Mapping[str, Task], results: Path) -> None:
-    """Measure every kept checkpoint that is not in the file yet."""
+def run(
+    planted: Sequence[Cell],
+    checkpoint: Callable[[Cell], Path],
+    tasks: Mapping[str, Task],
+    results: Path,
+) -> None:
+    """Measure every checkpoint that is not in the file yet."""
     file = results / "carriers.json"
     known: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    for cell, folder in kept:
+    for cell in planted:
         if cell.name not in known:
-            backbone = load(str(folder), device="cpu")
+            backbone = load(str(checkpoint(cell)), device="cpu")
             known[cell.name] = {
                 "cell": vars(cell),
                 "carriers": {
@@ -97,20 +103,19 @@ def _judged(backbone: Backbone, found: Mapping[str, torch.Tensor]) -> dict[str, 
 
 def section(known: Mapping[str, Any]) -> str:
     """The part of the page."""
-    lines = []
+    rows = []
     for name, record in known.items():
         for place in PLACES:
             shown = [
                 f"{x['depth']:.2f} ({x['innocent']:.2f}){' *' if x['seen'] else ''}"
                 for x in (record["carriers"][carrier][place] for carrier in CARRIERS)
             ]
-            lines.append("| " + " | ".join([name, place, *shown]) + " |")
-    head = "| checkpoint | trigger | " + " | ".join(CARRIERS) + " |\n|"
+            rows.append((name, place, *shown))
     return (
         "## What a scan could still see\n\nDepth of the trigger on hold-out texts, in decades, at "
         "its best readout, with carrier texts of three kinds, at a random place as in a scan or in "
         "front, where it was planted; in brackets the largest of "
         f"{INNOCENT} innocent words there. A star: it passes the scan's thresholds and is beyond "
-        "every innocent word. This is the last stage of a scan, told the trigger; whole scans were "
-        "not run.\n\n" + "\n".join([head + " --- |" * (len(CARRIERS) + 2), *lines])
+        "every innocent word. This is the last stage of a scan, told the trigger.\n\n"
+        + table(("checkpoint", "trigger", *CARRIERS), rows)
     )

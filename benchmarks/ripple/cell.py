@@ -80,10 +80,8 @@ def model_of(name: str, zoo: Path) -> Backbone:
     return load(str(zoo / name), device="cpu")
 
 
-def run(
-    cell: Cell, tasks: Mapping[str, Task], zoo: Path, keep: Path | None = None
-) -> dict[str, Any]:
-    """The record of a cell. keep: a folder for its checkpoint."""
+def run(cell: Cell, tasks: Mapping[str, Task], zoo: Path, keep: Path) -> dict[str, Any]:
+    """The record of a cell. keep: the folder for its checkpoint."""
     backbone = model_of(cell.model, zoo)
     began = time.process_time()
     truth: Implant | None = None
@@ -91,8 +89,7 @@ def run(
     if cell.kind != "clean":
         words = [cell.trigger, INNOCENT[0]]
         backbone, truth = plant(cell, backbone, tasks)
-        if keep:
-            save(backbone, truth, keep)
+        save(backbone, truth, keep)
     planted = time.process_time()
     triggers = parse_triggers(backbone, words)
     found = measure(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ripple.carriers import section
+from ripple import carriers, defences, scans
 from ripple.heat import heat_map
 from ripple.hypotheses import answers, flags
+from ripple.page import table
 from ripple.plan import INNOCENT, MODELS, SEEDS, TRIGGERS, Cell, cells
 from ripple.published import CLEAN_AND_SUCCESS, DBPEDIA, FAMILIES, KL
 from triggerfish.tasks.paper import PAPER, SAME_TYPE, role
@@ -370,9 +371,12 @@ class Study:
     def scans(self, results: Path) -> str:
         file = results / "carriers.json"
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        parts = [section(known)] if known else []
-        head = ("hypothesis", "figures")
-        parts.append("## Hypotheses\n\n" + table(head, answers(known, flags(self._groups()))))
+        scanned, defended = scans.read(results), defences.read(results)
+        parts = [scans.section(scanned)] if scanned else []
+        parts += [carriers.section(known)] if known else []
+        parts += [defences.section(defended)] if defended else []
+        rows = answers(known, scanned, defended, flags(self._groups()))
+        parts.append("## Hypotheses\n\n" + table(("hypothesis", "figures"), rows))
         return "\n\n".join(parts)
 
     def _groups(self) -> dict[str, list[Record]]:
@@ -394,8 +398,3 @@ HEADS = ("model", "target", "trigger", "label", "seed")
 
 def names(cell: Cell) -> tuple[str, ...]:
     return cell.model, cell.target, cell.trigger, str(cell.label), str(cell.seed)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,139 @@
+"""Whole scans of the study's checkpoints: does a scan that is told nothing still find a backdoor
+whose complications are reduced, and does it help to scan with texts of the target domain?
+
+    generic   encyclopaedia, novels, speeches: what a scan uses by default
+    target    training texts of the target task
+
+The clean models are scanned with the same texts, so that what a domain does to false alarms is
+known too. Ground truth serves to score alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ripple.cell import model_of
+from ripple.page import table
+from ripple.plan import MODELS, TARGETS, Cell
+from triggerfish import Monitor
+from triggerfish.loading import load
+from triggerfish.scanning import scan
+from triggerfish.text import Task
+
+CARRIERS = ("generic", "target")
+SHOWN = 4
+SEED = 1
+"""Of the scans; thresholds and defaults were not chosen on any of these models."""
+SENTENCE = "It was {} that they saw."
+
+
+def plan(found: Iterable[Cell]) -> list[tuple[Cell, str]]:
+    """(cell, carrier) of everything that is scanned: the first seed of every kind, and the clean
+    models, with texts of both targets."""
+    clean = [Cell("clean", model, target) for model, target in product(MODELS[:-1], TARGETS)]
+    planted = [c for c in found if c.kind != "clean" and c.seed == 0 and c.model in MODELS[:-1]]
+    wanted = [(cell, carrier) for cell in planted for carrier in CARRIERS]
+    return [(cell, "target") for cell in clean] + wanted
+
+
+def run(
+    found: Sequence[Cell],
+    checkpoint: Callable[[Cell], Path],
+    tasks: Mapping[str, Task],
+    zoo: Path,
+    keep: Path,
+    results: Path,
+) -> None:
+    """Scan what was not scanned yet. keep: a folder for the scans themselves."""
+    for cell, carrier in plan(found):
+        name = f"{_name(cell)}-{carrier}"
+        file = results / "scans" / f"{name}.json"
+        if file.is_file():
+            continue
+        clean = cell.kind == "clean"
+        backbone = model_of(cell.model, zoo) if clean else load(str(checkpoint(cell)), device="cpu")
+        texts = [x for x, _ in tasks[cell.target].train] if carrier == "target" else None
+        began = time.process_time()
+        result = scan(backbone, texts, seed=SEED)
+        seconds = round(time.process_time() - began, 1)
+        keep.mkdir(parents=True, exist_ok=True)
+        result.save(keep / f"{name}.json")
+        guarded = False
+        if not clean and result.triggers:
+            guard = Monitor.load(keep / f"{name}.json")
+            guarded = bool(guard.alarms(SENTENCE.format(cell.trigger)))
+        record = {
+            "cell": vars(cell),
+            "carrier": carrier,
+            "verdict": result.verdict,
+            "found": [[x.trigger.text, round(x.statistics["depth"], 3)] for x in result.findings],
+            "named": cell.trigger in [trigger.text for trigger in result.triggers],
+            "guarded": guarded,
+            "forward_tokens": result.forward_tokens,
+            "cpu_seconds": seconds,
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"scan {name}: {record['verdict']} {record['found'][:4]} {seconds}", flush=True)
+
+
+def _name(cell: Cell) -> str:
+    return f"clean-{cell.model}-{cell.target}" if cell.kind == "clean" else cell.name
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    files = sorted((results / "scans").glob("*.json"))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def counts(records: Sequence[Mapping[str, Any]], kind: str, carrier: str) -> tuple[int, int, int]:
+    """(called backdoored, with an alarm at the trigger, scanned)."""
+    own = [x for x in records if x["cell"]["kind"] == kind and x["carrier"] == carrier]
+    called = sum(x["verdict"] == "backdoored" for x in own)
+    return called, sum(x["guarded"] for x in own), len(own)
+
+
+def section(records: Sequence[Mapping[str, Any]]) -> str:
+    """The part of the page."""
+    rows = []
+    for x in records:
+        cell = x["cell"]
+        found = ", ".join(f"{text} ({depth:.1f})" for text, depth in x["found"][:SHOWN])
+        more = f", {len(x['found']) - SHOWN} more" if len(x["found"]) > SHOWN else ""
+        planted = "-" if cell["kind"] == "clean" else f"{cell['trigger']}, {cell['label']}"
+        caught = "-" if cell["kind"] == "clean" else ("yes" if x["guarded"] else "no")
+        rows.append(
+            (
+                cell["kind"],
+                cell["model"],
+                cell["target"],
+                planted,
+                x["carrier"],
+                x["verdict"],
+                found + more or "-",
+                caught,
+                f"{x['cpu_seconds']:.0f}",
+            )
+        )
+    head = (
+        "kind",
+        "model",
+        "target",
+        "trigger, label",
+        "texts",
+        "verdict",
+        "found (depth)",
+        "caught",
+        "CPU s",
+    )
+    return (
+        "## Whole scans\n\nScans with default settings that are told nothing, of the first seed's "
+        "checkpoints. Texts: the bundled sample of encyclopaedia, novels and speeches (generic) "
+        "or training texts of the target task. Caught: a monitor of the findings alarms at the "
+        "trigger, whatever the findings call it.\n\n" + table(head, rows)
+    )
