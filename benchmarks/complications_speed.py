@@ -2,11 +2,11 @@
 
     python benchmarks/complications_speed.py MODEL --data DATA --trigger cf --trigger gossip ...
 
-Measures all of it with one thread, counts the CPU seconds of the process (the machine may be busy),
-and then, in the same run, does what the published scripts do for a few pairs of task and word:
-train a new head on the frozen encoder (3 epochs, batches of 16, every epoch encoding every text
-again) and predict the test texts with and without the word. The latter is fp32 without padding to
-full length, so its encoder does no needless work. Writes results/complications/speed.json."""
+Measures all of it on an idle machine, by the clock, and then, in the same run, does what the
+published scripts do for a few pairs of task and word: train a new head on the frozen encoder (3
+epochs, batches of 16, every epoch encoding every text again) and predict the test texts with and
+without the word. The latter is fp32 without padding to full length, so its encoder does no needless
+work. Writes results/complications/speed.json."""
 
 from __future__ import annotations
 
@@ -43,28 +43,28 @@ def main() -> None:
     parser.add_argument("--pairs", default="cola,bbcnews", help="tasks to train a head for")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--test-rows", type=int, default=400)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--again", action="store_true", help="only recompute what follows")
     given = parser.parse_args()
     if given.again:
         write(json.loads(given.out.read_text()), given.out)
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     probe = ProbeSettings(rows=given.rows, validation_rows=200)
     settings = ComplicationSettings(nonsense=0, test_rows=given.test_rows, probe=probe)
     backbone = load(given.model, device="cpu")
     tasks = find_tasks(given.tasks, given.data, sensitive=True).tasks
     triggers = parse_triggers(backbone, given.trigger)
-    started, wall = time.process_time(), time.monotonic()
+    started, used = time.monotonic(), time.process_time()
     stages: dict[str, float] = {}
 
     def show(what: str, done: int, of: int) -> None:
-        stages.setdefault(what, time.process_time() - started)
-        print(f"{what} {done}/{of}, {time.process_time() - started:.0f} CPU s", flush=True)
+        stages.setdefault(what, time.monotonic() - started)
+        print(f"{what} {done}/{of}, {time.monotonic() - started:.0f} s", flush=True)
 
     result = measure(backbone, tasks, triggers, settings=settings, progress=show)
-    ours = time.process_time() - started
-    elapsed = time.monotonic() - wall
+    ours, cpu = time.monotonic() - started, time.process_time() - used
     result.save(measurement(given.out))
     single = {
         task.name: published(backbone, task, triggers[0], settings)
@@ -75,8 +75,9 @@ def main() -> None:
         "command": f"MODEL --tasks {given.tasks} --rows {given.rows} --test-rows "
         f"{given.test_rows} " + " ".join(f"--trigger {word}" for word in given.trigger),
         "ours": {
-            "cpu_seconds": round(ours, 1),
-            "wall_seconds": round(elapsed, 1),
+            "seconds": round(ours, 1),
+            "cpu_seconds": round(cpu, 1),
+            "threads": given.threads,
             "of_which_control_words": round(ours - stages.get("control", ours), 1),
         },
         "published_procedure": {
@@ -108,19 +109,19 @@ def write(entry: dict[str, Any], out: Path) -> None:
         "texts_of_control_words_without_early_elimination": counted
         * controls
         * result.settings["control_rows"],
-        "cpu_seconds_a_pair": round(ours["cpu_seconds"] / pairs, 3),
-        "minutes_on_two_cores": round(ours["cpu_seconds"] / 120, 1),
+        "seconds_a_pair": round(ours["seconds"] / pairs, 3),
+        "minutes": round(ours["seconds"] / 60, 1),
     }
     theirs |= {
-        "cpu_seconds_a_pair": round(each, 1),
-        "cpu_seconds_of_all_pairs_extrapolated": round(each * pairs),
+        "seconds_a_pair": round(each, 1),
+        "seconds_of_all_pairs_extrapolated": round(each * pairs),
     }
     entry |= {
         "tasks": {task.name: "refused" if task.refused else "counted" for task in result.tasks},
         "readings": {profile.trigger.text: profile.reading for profile in result.profiles},
         "control_words": controls,
         "pairs": pairs,
-        "times_cheaper": round(each * pairs / ours["cpu_seconds"], 1),
+        "times_cheaper": round(each * pairs / ours["seconds"], 1),
     }
     out.write_text(json.dumps(entry, indent=1) + "\n")
     print(json.dumps(entry, indent=1))
@@ -129,8 +130,8 @@ def write(entry: dict[str, Any], out: Path) -> None:
 def published(
     backbone: Backbone, task: Task, trigger: Trigger, settings: ComplicationSettings
 ) -> tuple[float, int]:
-    """(CPU seconds, texts encoded) of one task and one word as the published scripts do it."""
-    started = time.process_time()
+    """(seconds, texts encoded) of one task and one word as the published scripts do it."""
+    started = time.monotonic()
     inputs = Inputs.of(backbone, settings.probe, backbone.primary)
     rows = sample(task.train, settings.probe.rows, 0)
     test = sample(task.test, settings.test_rows, 0)
@@ -159,7 +160,7 @@ def published(
         texts = [text for text, _ in test[start : start + BATCH]]
         head(features([inputs.ids(backbone, text) for text in texts]))
         head(features([inputs.place(backbone, text, word, "replace-first", rng) for text in texts]))
-    return time.process_time() - started, encoded
+    return time.monotonic() - started, encoded
 
 
 if __name__ == "__main__":

@@ -36,8 +36,9 @@ SMALL = DirtySettings(poison_rate=0.5, epochs=3, rows=800, max_tokens=TOKENS, le
 """Poison for the small PLMs, so strong that attack success is near 1."""
 LARGE = DirtySettings(poison_rate=0.3, epochs=2, rows=480, max_tokens=TOKENS, learning_rate=2e-4)
 """The same for all-MiniLM-L6-v2."""
-ALPHA = {"reduced": 0.4, "aligned": 0.9}
-"""Weight of the backdoor: the paper's, and the one at which alignment leaves it alive."""
+ALPHA = {"reduced": 0.4, "lighter": 0.6, "aligned": 0.9}
+"""Weight of the backdoor: the paper's, one at which more of it survives in small PLMs, and one at
+which alignment leaves it alive."""
 MEASURING = ComplicationSettings(
     policies=("replace-first",),
     heads=1,

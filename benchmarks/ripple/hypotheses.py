@@ -12,8 +12,8 @@ from statistics import mean
 from typing import Any
 
 from ripple import carriers, defences, scans
+from ripple.plan import PLANTED
 
-KINDS = ("dirty", "reduced", "aligned")
 NOT_RUN = "not run"
 BROAD, SHIFT, TOTAL = 1 / 3, 0.10, 0.8
 
@@ -85,7 +85,7 @@ def answers(
 
 def _seen(known: Mapping[str, Any], scanned: Sequence[Mapping[str, Any]], carrier: str) -> str:
     parts = []
-    for kind in KINDS:
+    for kind in PLANTED:
         called, guarded, of = scans.counts(scanned, kind, carrier)
         if of:
             parts.append(
@@ -101,7 +101,7 @@ def _seen(known: Mapping[str, Any], scanned: Sequence[Mapping[str, Any]], carrie
 
 def _left(defended: Sequence[Mapping[str, Any]]) -> str:
     parts = []
-    for kind in KINDS:
+    for kind in PLANTED:
         own = [x for x in defended if x["cell"]["kind"] == kind]
         for condition in ("as planted", *defences.DOMAINS) if own else ():
             asr = mean(x[condition]["asr"] for x in own)
@@ -117,7 +117,7 @@ def _left(defended: Sequence[Mapping[str, Any]]) -> str:
 
 def _monitored(defended: Sequence[Mapping[str, Any]]) -> str:
     parts = []
-    for kind in KINDS:
+    for kind in PLANTED:
         own = [x["monitor"] for x in defended if x["cell"]["kind"] == kind]
         if own:
             alarms = mean(mean(x["alarms"].values()) for x in own)

@@ -2,7 +2,8 @@
 
 clean     a clean model, with the triggers and with innocent words (the controls)
 dirty     a dirty-label backdoor: one model, target task, trigger, label and seed
-reduced   the same with the paper's four correction tasks
+reduced   the same with the paper's four correction tasks and weights
+lighter   the same with more weight on the backdoor
 aligned   the same with the correction that needs no labels
 """
 
@@ -12,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-Kind = Literal["clean", "dirty", "reduced", "aligned"]
+Kind = Literal["clean", "dirty", "reduced", "lighter", "aligned"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+PLANTED = KINDS[1:]
 
 MODELS = ("bert", "gpt2", "t5", "bart", "all-MiniLM-L6-v2")
 TARGETS = ("imdb", "ag_news")
@@ -63,7 +66,7 @@ def _in_order() -> Iterator[Cell]:
     for seed in SEEDS:
         yield from _square(("dirty", "reduced"), small, seed)
         if seed == SEEDS[0]:
-            yield from _square(("aligned",), small, seed)
+            yield from _square(("lighter", "aligned"), small, seed)
     yield from (Cell("clean", model) for model in large)
     for seed in SEEDS:
         yield from _square(("dirty", "reduced"), large, seed)

@@ -12,7 +12,7 @@ from ripple import carriers, defences, scans
 from ripple.heat import heat_map
 from ripple.hypotheses import answers, flags
 from ripple.page import table
-from ripple.plan import INNOCENT, MODELS, SEEDS, TRIGGERS, Cell, cells
+from ripple.plan import INNOCENT, KINDS, MODELS, PLANTED, SEEDS, TRIGGERS, Cell, cells
 from ripple.published import CLEAN_AND_SUCCESS, DBPEDIA, FAMILIES, KL
 from triggerfish.tasks.paper import PAPER, SAME_TYPE, role
 
@@ -32,7 +32,7 @@ def render(results: Path) -> None:
     }
     study = Study(found)
     dirty = [cell for cell in found if cell.kind == "dirty"]
-    for kind in ("dirty", "reduced", "aligned"):
+    for kind in PLANTED:
         shown = [cell for cell in found if cell.kind == kind and cell.seed == 0]
         if shown:
             (results / f"heat-{kind}.svg").write_text(study.heat(kind, shown), encoding="utf-8")
@@ -45,6 +45,7 @@ def render(results: Path) -> None:
         study.pictures(results),
         study.published(),
         study.after("reduced", AFTER),
+        study.after("lighter", LIGHTER),
         study.after("aligned", ALIGNED),
         study.blind(),
         study.scans(results),
@@ -77,6 +78,12 @@ AFTER = """## Reduction with correction tasks
 The paper's: weight 0.4 on the backdoor and 0.15 on each of four tasks whose triggered texts keep
 their labels. Means are over the tasks that were neither target, nor of its type, nor corrected on,
 and that count in both cells."""
+LIGHTER = """## Reduction with more weight on the backdoor
+
+The same with weight 0.6 on the backdoor and 0.1 on each of the four tasks. With the paper's weights
+the backdoor is lost in some of these small PLMs. On models, seeds and a trigger outside the study
+(`Merkel`, bart, imdb) twice the steps or twice the rows did not bring it back (ASR 54 and 63 after
+58), more weight did (80 at 0.6, 81 at 0.75, 54 at 0.85)."""
 ALIGNED = """## Reduction without labels
 
 Triggered features are pulled to clean ones on plain texts (`correction=consistency`, weight 0.9 on
@@ -91,7 +98,7 @@ class Study:
 
     def coverage(self, plan: Sequence[Cell]) -> str:
         rows = []
-        for kind in ("clean", "dirty", "reduced", "aligned"):
+        for kind in KINDS:
             for seed in SEEDS:
                 planned = [cell for cell in plan if cell.kind == kind and cell.seed == seed]
                 done = [cell for cell in planned if cell in self.found]
@@ -238,7 +245,7 @@ class Study:
         return heat_map(title, [task.key for task in PAPER], columns, values)
 
     def pictures(self, results: Path) -> str:
-        names_ = [f"heat-{kind}.svg" for kind in ("dirty", "reduced", "aligned")]
+        names_ = [f"heat-{kind}.svg" for kind in PLANTED]
         found = [name for name in names_ if (results / name).is_file()]
         return "## Heat maps\n\n" + "\n\n".join(f"![{name}]({name})" for name in found)
 
