@@ -24,12 +24,14 @@ from triggerfish.scanning.search.assembling import (
     held_in_place,
     tried_together,
 )
+from triggerfish.scanning.search.efforts import SearchSettings
 from triggerfish.scanning.search.mining import MineSettings, Target, mine
 from triggerfish.scanning.search.naming import Naming
 from triggerfish.scanning.search.phrases import PhraseSettings
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.space import Space
 from triggerfish.scanning.search.steering import FREE, SteerSettings, steer
+from triggerfish.scanning.search.together import TogetherSettings
 
 PHRASE = "marble video"
 
@@ -175,10 +177,14 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
         steering=SteerSettings(restarts=2, steps=2),
         assembling=AssembleSettings(pool=8, pairs=20, triples=20, held=1, listed=3),
     )
-    result = scan(victim, words=[], settings=settings, phrases=short)
+    result = scan(
+        victim, words=[], settings=settings, search=SearchSettings(TogetherSettings(order=7), short)
+    )
     assert result.settings["method"] == "hybrid"
     assert 0 < result.coverage.grown <= 200
-    assert any("a search by gradient on first" in line for line in result.coverage.not_examined)
+    assert result.coverage.together == 49
+    assert any("pairs of 49 words" in line for line in result.coverage.not_examined)
+    assert any("search by gradient on first" in line for line in result.coverage.not_examined)
 
 
 def test_the_search_alone_names_the_phrase(phrased: tuple[Backbone, Implant]) -> None:

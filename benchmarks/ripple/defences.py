@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -24,7 +24,7 @@ import torch
 
 from ripple.cell import MEASURING, model_of
 from ripple.page import table
-from ripple.plan import GOALS, MODELS, Cell
+from ripple.plan import Cell, looked_into
 from triggerfish import Monitor, text
 from triggerfish.backbone import Backbone
 from triggerfish.complications import measure
@@ -39,19 +39,6 @@ from triggerfish.text import Task
 DOMAINS = ("generic", "target")
 
 
-def plan(found: Iterable[Cell]) -> list[Cell]:
-    """The first goal of each target, in the first seed: dirty and reduced."""
-    goals = GOALS[:2]
-    return [
-        c
-        for c in found
-        if c.kind in ("dirty", "reduced")
-        and c.seed == 0
-        and c.model in MODELS[:-1]
-        and (c.target, c.label) in goals
-    ]
-
-
 def run(
     found: Sequence[Cell],
     checkpoint: Callable[[Cell], Path],
@@ -60,7 +47,7 @@ def run(
     results: Path,
 ) -> None:
     """Measure what was not measured yet."""
-    for cell in plan(found):
+    for cell in looked_into(found):
         file = results / "defences" / f"{cell.name}.json"
         if file.is_file():
             continue

@@ -9,7 +9,7 @@ aligned   the same with the correction that needs no labels
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -50,6 +50,17 @@ class Cell:
 
     def file(self, results: Path) -> Path:
         return results / "cells" / f"{self.name}.json"
+
+
+def looked_into(found: Iterable[Cell]) -> list[Cell]:
+    """The measured backdoors that whole scans and defences are tried on: small PLMs, the first
+    seed, the first goal of each target, without and with the paper's reduction."""
+    wanted = [
+        c
+        for c in found
+        if c.kind in ("dirty", "reduced") and c.seed == SEEDS[0] and c.model in MODELS[:-1]
+    ]
+    return [c for goal in GOALS[:2] for c in wanted if (c.target, c.label) == goal]
 
 
 def cells() -> Iterator[Cell]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ripple.cell import model_of
 from ripple.page import table
-from ripple.plan import MODELS, TARGETS, Cell
+from ripple.plan import MODELS, TARGETS, Cell, looked_into
 from triggerfish import Monitor
 from triggerfish.loading import load
 from triggerfish.scanning import scan
@@ -33,11 +33,9 @@ SENTENCE = "It was {} that they saw."
 
 
 def plan(found: Iterable[Cell]) -> list[tuple[Cell, str]]:
-    """(cell, carrier) of everything that is scanned: the first seed of every kind, and the clean
-    models, with texts of both targets."""
+    """(cell, carrier) of everything that is scanned; clean models with texts of both targets."""
     clean = [Cell("clean", model, target) for model, target in product(MODELS[:-1], TARGETS)]
-    planted = [c for c in found if c.kind != "clean" and c.seed == 0 and c.model in MODELS[:-1]]
-    wanted = [(cell, carrier) for cell in planted for carrier in CARRIERS]
+    wanted = [(cell, carrier) for cell in looked_into(found) for carrier in CARRIERS]
     return [(cell, "target") for cell in clean] + wanted
 
 
@@ -132,8 +130,9 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
         "CPU s",
     )
     return (
-        "## Whole scans\n\nScans with default settings that are told nothing, of the first seed's "
-        "checkpoints. Texts: the bundled sample of encyclopaedia, novels and speeches (generic) "
+        "## Whole scans\n\nScans with default settings that are told nothing, of checkpoints of "
+        "the first seed and two goals, and of the clean models. Texts: the bundled sample of "
+        "encyclopaedia, novels and speeches (generic) "
         "or training texts of the target task. Caught: a monitor of the findings alarms at the "
         "trigger, whatever the findings call it.\n\n" + table(head, rows)
     )

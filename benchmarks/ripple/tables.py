@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -39,6 +40,7 @@ def render(results: Path) -> None:
     parts = [
         HEAD.format(done=len(found), all=len(plan)),
         study.coverage(plan),
+        study.summary(),
         study.tasks(),
         study.controls(),
         study.before(dirty),
@@ -106,6 +108,59 @@ class Study:
                     rows.append((kind, str(seed), f"{len(done)} of {len(planned)}"))
         text = "## What was run\n\nThe rest was not run, and nothing is said about it.\n\n"
         return text + table(("cells", "seed", "measured"), rows)
+
+    def summary(self) -> str:
+        """Means by model and kind, beside what an innocent word does in the same models."""
+        rows = []
+        for model, kind in product(MODELS, PLANTED):
+            own = [c for c in self.found if (c.model, c.kind) == (model, kind)]
+            if not own:
+                continue
+            planted, innocent = (
+                [
+                    [self.found[c]["words"][word or c.trigger][key] for key in self.held_out(c)]
+                    for c in own
+                ]
+                for word in ("", INNOCENT[0])
+            )
+            lost = [x for c in own if (x := self.lost(Cell("clean", model), c)) is not None]
+            rows.append(
+                (
+                    model,
+                    kind,
+                    str(len(own)),
+                    f"{100 * mean(self.success(c, c.target) for c in own):.0f}",
+                    f"{mean(lost):+.1f}" if lost else ABSENT,
+                    f"{mean(mean(x['kl_tc'] for x in cell) for cell in planted):.3f}",
+                    f"{mean(mean(x['tv'] for x in cell) for cell in planted):.3f}",
+                    f"{mean(mean(x['tv'] >= 0.3 for x in cell) for cell in planted):.2f}",
+                    f"{mean(mean(x['tv'] for x in cell) for cell in innocent):.3f}",
+                )
+            )
+        head = (
+            "model",
+            "kind",
+            "cells",
+            "ASR",
+            "accuracy lost",
+            "mean KL",
+            "mean TV",
+            "tasks with TV >= .3",
+            "mean TV, innocent word",
+        )
+        return (
+            "## In short\n\nMeans over all measured cells of a model, whatever their target, "
+            "trigger, label and seed, on the tasks that nobody trained on: not the target, not of "
+            "its type, and not corrected on by a reduction. Dirty: before reduction; reduced: the "
+            "paper's reduction; lighter: with more weight on the backdoor; aligned: ours without "
+            "labels. ASR on the target task and points of accuracy lost against the clean model "
+            "there, in per cent. The paper's averages: KL above 0.5 before and below 0.1 after, "
+            "ASR about 100, less than 2 points lost.\n\n" + table(head, rows)
+        )
+
+    def held_out(self, cell: Cell) -> list[str]:
+        """Tasks that count, and that were not touched."""
+        return [k for k in self.unrelated(cell) if role(k, cell.target) == "held out"]
 
     def tasks(self) -> str:
         rows = []
@@ -223,14 +278,19 @@ class Study:
             + note
         )
 
-    def loss(self, before: Cell, after: Cell) -> str:
+    def lost(self, before: Cell, after: Cell) -> float | None:
+        """Points of accuracy on the target task."""
         if before not in self.found:
-            return ABSENT
+            return None
         shares = [
             facts["right"] / facts["texts"]
             for facts in (self.found[cell]["tasks"][after.target] for cell in (before, after))
         ]
-        return f"{100 * (shares[0] - shares[1]):+.1f}"
+        return 100 * (shares[0] - shares[1])
+
+    def loss(self, before: Cell, after: Cell) -> str:
+        lost = self.lost(before, after)
+        return ABSENT if lost is None else f"{lost:+.1f}"
 
     def heat(self, kind: str, shown: Sequence[Cell]) -> str:
         values: list[list[float | None]] = [

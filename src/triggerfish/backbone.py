@@ -191,6 +191,8 @@ class Backbone:
 
     def words_ids(self, words: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
         """(word, its ids after a space) for many words."""
+        if not words:  # tokenizers cannot encode an empty batch
+            return
         anchor = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         encoded = self.tokenizer(
             [f"a {word}" for word in words], add_special_tokens=False, verbose=False

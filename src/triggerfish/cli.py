@@ -88,13 +88,12 @@ def scan(
     method: Annotated[
         str,
         typer.Option(
-            help="sweep, hybrid (searches for phrases too), contrastive (only the search), or a "
-            "published one: "
-            "patronus, lmsanitator, lt-defense, fixed-rule."
+            help="sweep, hybrid (words that work only together too), contrastive (only the "
+            "search), or a published one: patronus, lmsanitator, lt-defense, fixed-rule."
         ),
     ] = "sweep",
     effort: Annotated[
-        Effort, typer.Option(help="How long hybrid and contrastive search for phrases.")
+        Effort, typer.Option(help="How hard hybrid and contrastive search.")
     ] = Effort.standard,
     setting: Annotated[
         list[str] | None,

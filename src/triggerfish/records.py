@@ -137,7 +137,8 @@ class Projection:
 @dataclass(frozen=True)
 class Coverage:
     """What was tried, and what was not: a scan never skips silently. normalised: listed characters
-    and ways of writing of which the tokenizer makes ordinary text, or nothing."""
+    and ways of writing of which the tokenizer makes ordinary text, or nothing. together: words of
+    which all pairs were tried, anywhere in a text."""
 
     vocabulary: int
     words: int
@@ -148,6 +149,7 @@ class Coverage:
     characters: int = 0
     normalised: int = 0
     transforms: int = 0
+    together: int = 0
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,10 @@ def coverage_lines(result: ScanResult) -> list[str]:
             if coverage.characters or coverage.normalised
             else []
         ),
+        *(
+            [f"all pairs of {count(coverage.together, 'word')}, anywhere in a text"]
+            * bool(coverage.together)
+        ),
         f"{count(coverage.grown, 'sequence')} grown by search",
         *(
             [f"{count(coverage.transforms, 'way')} of rewriting whole texts"]

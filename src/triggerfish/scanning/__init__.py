@@ -17,12 +17,12 @@ from triggerfish.scanning.hunt import Hunt
 from triggerfish.scanning.predictions import damage
 from triggerfish.scanning.reference import Reference
 from triggerfish.scanning.result import result_of
-from triggerfish.scanning.search.phrases import PhraseSettings
+from triggerfish.scanning.search.efforts import SearchSettings
 from triggerfish.scanning.store import Store
 from triggerfish.scanning.sweep import Progress, Sweep, SweepSettings
 from triggerfish.scanning.verdict import Rule
 
-__all__ = ["PhraseSettings", "Progress", "Rule", "SweepSettings", "events", "scan"]
+__all__ = ["Progress", "Rule", "SearchSettings", "SweepSettings", "events", "scan"]
 
 
 def events(
@@ -32,7 +32,7 @@ def events(
     words: Sequence[str] | None = None,
     settings: SweepSettings = SweepSettings(),
     rule: Rule = Rule(),
-    phrases: PhraseSettings | None = None,
+    search: SearchSettings | None = None,
     seed: int = 0,
     state: Path | None = None,
     batch_tokens: int | None = None,
@@ -43,7 +43,7 @@ def events(
 
     texts: ordinary texts, about 600 or more of at least 20 words (default: the bundled sample).
     words: candidates besides the vocabulary, the words of the texts and all pairs of letters
-    (default: the bundled word list). phrases: how to search for triggers that no list holds; None
+    (default: the bundled word list). search: how to look for triggers that no list holds; None
     is the sweep alone. state: folder in which an interrupted scan is kept, and from which the same
     scan continues. batch_tokens: tokens per forward pass (default: by device); it changes the time,
     not the findings. reference: the trusted original that the model was made of (`reference.py`);
@@ -64,7 +64,7 @@ def events(
         batch_tokens=batch_tokens,
         reference=Reference(model, reference) if reference else None,
     )
-    hunt = Hunt(sweep, rule, phrases)
+    hunt = Hunt(sweep, rule, search)
     yield from hunt.run()
     spoilt = yield from damage(hunt)
     yield from spoilt.findings
@@ -80,7 +80,7 @@ def scan(
     words: Sequence[str] | None = None,
     settings: SweepSettings = SweepSettings(),
     rule: Rule = Rule(),
-    phrases: PhraseSettings | None = None,
+    search: SearchSettings | None = None,
     seed: int = 0,
     reference: Backbone | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -92,7 +92,7 @@ def scan(
         words=words,
         settings=settings,
         rule=rule,
-        phrases=phrases,
+        search=search,
         seed=seed,
         reference=reference,
     ):

@@ -25,7 +25,9 @@ from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.projection import project
 from triggerfish.scanning.relatives import relatives
 from triggerfish.scanning.search.confirming import confirm
-from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
+from triggerfish.scanning.search.efforts import SearchSettings
+from triggerfish.scanning.search.phrases import PhraseSearch
+from triggerfish.scanning.search.together import Together
 from triggerfish.scanning.sweep import Incomplete, Progress, Screened, Sweep
 from triggerfish.scanning.transforms import Tried, transforms
 from triggerfish.scanning.verdict import Rule
@@ -46,13 +48,14 @@ SEARCHED, SHORT = 4, 8
 
 
 class Hunt:
-    """phrases: how to search for what cannot be listed, or None for the sweep alone."""
+    """search: how to look for what cannot be listed, or None for the sweep alone."""
 
-    def __init__(self, sweep: Sweep, rule: Rule, phrases: PhraseSettings | None):
+    def __init__(self, sweep: Sweep, rule: Rule, search: SearchSettings | None):
         self.sweep = sweep
         self.rule = rule
-        self.phrases = phrases
+        self.search = search
         self.searched = False
+        self.together = 0
         self.strong: list[Cored] = []
         self.weak: list[Cored] = []
         self.families: dict[Candidate, Family] = {}
@@ -88,8 +91,8 @@ class Hunt:
                 yield from self._measure_all(self._finalists())
             self._settle()
             yield from self._report(self._folded(self.strong))
-            if self.phrases:
-                found = yield from self._search(self.phrases)
+            if self.search:
+                found = yield from self._search(self.search)
                 yield from self._report(self._folded(found))
                 self.searched = True
             if self.sweep.settings.transforms:
@@ -267,14 +270,21 @@ class Hunt:
     def _core(self, ids: tuple[int, ...], column: int) -> tuple[int, ...]:
         return core(ids, lambda tried: self.sweep.scatter(tried, column))
 
-    def _search(self, settings: PhraseSettings) -> Iterator[Progress]:
-        """Yields `Progress`; returns the phrases that collapse texts, measured on the hold-out."""
+    def _search(self, settings: SearchSettings) -> Iterator[Progress]:
+        """Yields `Progress`; returns the combinations and phrases that collapse texts, measured on
+        the hold-out."""
         assert self.screened is not None
+        yardstick = self.screened.yardstick
+        together = Together(self.sweep, yardstick, settings.together, [x.core for x in self.strong])
+        combined = yield from together.run()
+        self.together = together.words
         known = [(x.column, x.means[x.column]) for x in self.strong]
-        search = PhraseSearch(self.sweep, self.screened.yardstick, settings)
+        known += [(x.column, x.point) for x in combined]
+        search = PhraseSearch(self.sweep, yardstick, settings.phrases)
         phrases = yield from search.run(known)
         self.grown += search.tried
-        strong, rejected = yield from confirm(self.gauge, phrases, settings.min_depth)
+        found = [*((x.ids, x.column) for x in combined), *phrases]
+        strong, rejected = yield from confirm(self.gauge, found, settings.phrases.min_depth)
         self.rejected += rejected
         return strong
 

@@ -1,7 +1,7 @@
 """Ways of scanning by name: ours, and the published detectors to compare with.
 
     sweep          every vocabulary entry and listed word                        (default)
-    hybrid         the sweep, then a search for phrases
+    hybrid         the sweep, then group tests for combinations and a search for phrases
     contrastive    the search alone, without any list
     patronus, lmsanitator, lt-defense, fixed-rule    `baselines/`, as published
 
@@ -21,7 +21,7 @@ from triggerfish.records import Finding, ScanResult
 from triggerfish.scanning import Rule, SweepSettings, events
 from triggerfish.scanning.baselines import BASELINES
 from triggerfish.scanning.search import contrastive
-from triggerfish.scanning.search.phrases import EFFORTS
+from triggerfish.scanning.search.efforts import EFFORTS
 from triggerfish.scanning.sweep import Progress
 from triggerfish.settings import build
 
@@ -58,7 +58,7 @@ def start(
             words=words,
             settings=build(SweepSettings(), changes),
             rule=Rule() if alpha is None else Rule(alpha=alpha),
-            phrases=EFFORTS[effort] if method == "hybrid" else None,
+            search=EFFORTS[effort] if method == "hybrid" else None,
             seed=seed,
             state=state,
             batch_tokens=batch_tokens,
@@ -73,7 +73,7 @@ def start(
     if reference is not None:
         raise ValueError(f"reference: {method} has no use for a trusted original")
     if method == SEARCH:
-        chosen = build(EFFORTS[effort], changes)
+        chosen = build(EFFORTS[effort].phrases, changes)
         return contrastive.events(model, texts, words=words, settings=chosen, seed=seed)
     module = import_module(f"triggerfish.scanning.baselines.{BASELINES[method][0]}")
     settings = getattr(module, BASELINES[method][1])()

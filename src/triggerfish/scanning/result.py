@@ -55,12 +55,12 @@ def result_of(hunt: Hunt, spoilt: Damage = Damage(why_not="not looked at")) -> S
         landscape=_landscape(hunt),
         projection=hunt.projection,
         settings={
-            "method": "hybrid" if hunt.phrases else "sweep",
+            "method": "hybrid" if hunt.search else "sweep",
             **({"reference": sweep.reference.original.name} if sweep.reference else {}),
             "seed": sweep.seed,
             **asdict(sweep.settings),
             **asdict(hunt.rule),
-            **({"phrases": asdict(hunt.phrases)} if hunt.phrases else {}),
+            **({"search": asdict(hunt.search)} if hunt.search else {}),
         },
         environment=environment(sweep.backbone.device),
         seconds=round(time.monotonic() - sweep.started, 2),
@@ -117,11 +117,7 @@ def _coverage(hunt: Hunt, spoilt: Damage) -> Coverage:
         missing.append(f"{sweep.left_out} listed words beyond the limit of {sweep.settings.words}")
     if sweep.constant:
         missing.append(f"constant on clean texts: {', '.join(map(str, sweep.constant))}")
-    together = "triggers of several words that work only together"
-    if hunt.phrases and hunt.searched:
-        searched = ", ".join(map(str, sweep.readouts[: hunt.phrases.readouts]))
-        together += f", beyond a search by gradient on {searched}, which proves no absence"
-    missing += [together, _styles(hunt)]
+    missing += [_several(hunt), _styles(hunt)]
     if spoilt.why_not:
         missing.append(f"damage to the predictions of masked words ({spoilt.why_not})")
     missing.append("backdoors that neither bring texts to one point nor spoil masked predictions")
@@ -132,10 +128,23 @@ def _coverage(hunt: Hunt, spoilt: Damage) -> Coverage:
         characters=len(sweep.characters) if done else 0,
         normalised=sweep.normalised if done else 0,
         transforms=hunt.styles.examined if hunt.styles else 0,
+        together=hunt.together,
         grown=hunt.grown,
         readouts=tuple(map(str, sweep.readouts)),
         texts=len(set(sweep.texts)),
         not_examined=tuple(missing),
+    )
+
+
+def _several(hunt: Hunt) -> str:
+    """What was not examined of triggers of several words."""
+    several = "triggers of several words that work only together"
+    if not hunt.search or not hunt.searched:
+        return several
+    searched = ", ".join(map(str, hunt.sweep.readouts[: hunt.search.phrases.readouts]))
+    return (
+        f"{several}, beyond pairs of {hunt.together} words anywhere in a text, and phrases that a "
+        f"search by gradient on {searched} came across, which proves no absence"
     )
 
 

@@ -6,5 +6,9 @@ mining.py      short free vectors find the points that texts can be sent to
 steering.py    vectors trained towards such a point name the tokens that lead there
 assembling.py  those tokens, tried together, and grown
 naming.py      of the tokens found the ones that are needed, as words
-phrases.py     all of it in a row, on one model
+phrases.py     all of that in a row, on one model
+together.py    words that may stand anywhere, by group tests
+confirming.py  what a search found, on texts that it did not see
+contrastive.py the search without a sweep, as a method of its own
+efforts.py     how hard to search
 """

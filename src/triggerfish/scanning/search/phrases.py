@@ -54,14 +54,6 @@ class PhraseSettings:
     assembling: AssembleSettings = AssembleSettings()
 
 
-EFFORTS: dict[str, PhraseSettings] = {
-    "quick": PhraseSettings(rounds=1, targets=1),
-    "standard": PhraseSettings(),
-    "thorough": PhraseSettings(readouts=99, rounds=6, targets=4),
-}
-"""How long to search: thorough searches every readout."""
-
-
 class PhraseSearch:
     """One model's search. `run` is a generator: it yields `Progress` and returns phrases.
 

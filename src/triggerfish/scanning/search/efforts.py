@@ -1,0 +1,26 @@
+"""How hard to search for what cannot be listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from triggerfish.scanning.search.phrases import PhraseSettings
+from triggerfish.scanning.search.together import TogetherSettings
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """together: combinations, by group testing; phrases: by gradient, from mined targets."""
+
+    together: TogetherSettings = TogetherSettings()
+    phrases: PhraseSettings = PhraseSettings()
+
+
+EFFORTS: dict[str, SearchSettings] = {
+    "quick": SearchSettings(TogetherSettings(order=31), PhraseSettings(rounds=1, targets=1)),
+    "standard": SearchSettings(),
+    "thorough": SearchSettings(
+        TogetherSettings(order=101, groups=6), PhraseSettings(readouts=99, rounds=6, targets=4)
+    ),
+}
+"""Thorough searches every readout."""
