@@ -41,8 +41,8 @@ class TogetherSettings:
     """A prime; its square is the number of words whose pairs are tried, the most frequent ones of
     the texts first (ours)."""
     groups: int = 4
-    """Parts of a line; a bag is two of them, so it has about twice `order` over `groups` words.
-    (ours: backdoors trained on 16 words fire among 30 others, and hardly among 60)."""
+    """Parts of a line, of which every two make a bag (ours: bags of 30 words, because backdoors
+    trained on texts of 16 fire among as many, and hardly among 60)."""
     pieces: int = 4
     """Words of more pieces are not tried (ours)."""
     kept: int = 24
@@ -60,7 +60,7 @@ class TogetherSettings:
     joined: int = 6
     """Words of those that are tried in texts (ours)."""
     gain: float = 0.3
-    """Decades that a further word must win (ours)."""
+    """Decades that a further word must win, and that a word may cost to be left out (ours)."""
 
     def __post_init__(self) -> None:
         if self.order not in PRIMES:
@@ -173,7 +173,10 @@ class Together:
                 continue
             pair = yield from self._deepest(f"needed-{b}-texts", [words])
             if pair.depth >= self.settings.min_depth:
-                found.append((yield from self._joined(str(b), pair, way)))
+                whole = yield from self._joined(str(b), pair, way)
+                whole = yield from self._cut(str(b), whole)
+                if not any(set(x.words) <= set(whole.words) for x in found):
+                    found.append(whole)
         return found
 
     def _features(self, stage: str, bags: Sequence[Sequence[int]]) -> Iterator[Progress]:
@@ -226,6 +229,16 @@ class Together:
             if longer.depth < found.depth + self.settings.gain:
                 break
             found = longer
+        return found
+
+    def _cut(self, name: str, found: Combination) -> Iterator[Progress]:
+        """Returns a combination without the words that it does not need."""
+        while len(found.words) > 2:
+            options = [[n for n in found.words if n != one] for one in found.words]
+            shorter = yield from self._deepest(f"cut-{name}-{len(found.words)}", options)
+            if shorter.depth < found.depth - self.settings.gain:
+                break
+            found = shorter
         return found
 
     def _beside(self, name: str, words: Sequence[int], way: Way) -> Iterator[Progress]:
