@@ -66,7 +66,7 @@ file each in `cells`; every figure here is rendered from them by
 
 ```
 python benchmarks/zoo.py bert gpt2 t5 bart --data DATA
-python benchmarks/complications.py --data DATA
+python benchmarks/complications.py --data DATA --keep FOLDER
 python benchmarks/complications.py --table
 ```
 
