@@ -123,13 +123,20 @@ class Study:
                 ]
                 for word in ("", INNOCENT[0])
             )
-            lost = [x for c in own if (x := self.lost(Cell("clean", model), c)) is not None]
+            clean = Cell("clean", model)
+            floors = [
+                self.found[clean]["words"][c.trigger][c.target]["asr"][c.label]
+                for c in own
+                if clean in self.found
+            ]
+            lost = [x for c in own if (x := self.lost(clean, c)) is not None]
             rows.append(
                 (
                     model,
                     kind,
                     str(len(own)),
                     f"{100 * mean(self.success(c, c.target) for c in own):.0f}",
+                    f"{100 * mean(floors):.0f}" if floors else ABSENT,
                     f"{mean(lost):+.1f}" if lost else ABSENT,
                     f"{mean(mean(x['kl_tc'] for x in cell) for cell in planted):.3f}",
                     f"{mean(mean(x['tv'] for x in cell) for cell in planted):.3f}",
@@ -142,6 +149,7 @@ class Study:
             "kind",
             "cells",
             "ASR",
+            "ASR, clean model",
             "accuracy lost",
             "mean KL",
             "mean TV",
