@@ -313,6 +313,14 @@ def test_words_that_pull_a_little_do_not_hide_a_trigger() -> None:
     assert tail.p_value(1.7) * 700_000 <= Rule().alpha
 
 
+def test_a_full_decade_counts_whatever_the_null_says() -> None:
+    statistics = {"depth": 1.05, "heads": 0.7}
+    finding = Finding(Trigger((7,), "cf"), "first", statistics, 0.01, None)
+    assert passes(finding, 10**6, Rule())
+    assert not passes(finding, 10**6, Rule(certain=1.1))
+    assert not passes(replace(finding, statistics=statistics | {"heads": 0.4}), 10**6, Rule())
+
+
 def test_beside_a_strong_trigger_a_weaker_one_counts_but_never_by_chance() -> None:
     statistics = {"depth": 0.4, "heads": 0.4}
     finding = Finding(Trigger((7,), "cf"), "first", statistics, 1e-12, None)

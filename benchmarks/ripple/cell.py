@@ -142,6 +142,9 @@ def shortened(task: Task) -> Task:
 def plant(cell: Cell, backbone: Backbone, tasks: Mapping[str, Task]) -> tuple[Backbone, Implant]:
     poisoning = LARGE if cell.model == "all-MiniLM-L6-v2" else SMALL
     target = tasks[cell.target]
+    if cell.kind == "sibling":
+        attack = DirtyLabel((cell.trigger,), replace(poisoning, poison_rate=0.0), (cell.label,))
+        return attack.implant(backbone, target, seed=cell.seed)
     if cell.kind == "dirty":
         attack = DirtyLabel((cell.trigger,), poisoning, (cell.label,))
         return attack.implant(backbone, target, seed=cell.seed)

@@ -1,6 +1,7 @@
 """Which cells the study has, and in which order: one seed of everything comes first.
 
 clean     a clean model, with the triggers and with innocent words (the controls)
+sibling   a clean model trained on the target task as a backdoored one is, for whole scans alone
 dirty     a dirty-label backdoor: one model, target task, trigger, label and seed
 reduced   the same with the paper's four correction tasks and weights
 lighter   the same with more weight on the backdoor
@@ -15,9 +16,9 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, get_args
 
-Kind = Literal["clean", "dirty", "reduced", "lighter", "aligned"]
+Kind = Literal["clean", "sibling", "dirty", "reduced", "lighter", "aligned"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-PLANTED = KINDS[1:]
+PLANTED = KINDS[2:]
 
 MODELS = ("bert", "gpt2", "t5", "bart", "all-MiniLM-L6-v2")
 TARGETS = ("imdb", "ag_news")

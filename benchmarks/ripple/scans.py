@@ -19,7 +19,7 @@ from typing import Any
 
 from ripple.cell import model_of
 from ripple.page import table
-from ripple.plan import MODELS, TARGETS, Cell, looked_into
+from ripple.plan import INNOCENT, MODELS, PLANTED, TARGETS, Cell, looked_into
 from triggerfish import Monitor
 from triggerfish.loading import load
 from triggerfish.scanning import scan
@@ -33,10 +33,14 @@ SENTENCE = "It was {} that they saw."
 
 
 def plan(found: Iterable[Cell]) -> list[tuple[Cell, str]]:
-    """(cell, carrier) of everything that is scanned; clean models with texts of both targets."""
-    clean = [Cell("clean", model, target) for model, target in product(MODELS[:-1], TARGETS)]
+    """(cell, carrier) of everything that is scanned."""
+    controls = [
+        (Cell(kind, model, target, INNOCENT[0] if kind == "sibling" else ""), carrier)
+        for kind, carrier in (("clean", "target"), ("sibling", "generic"))
+        for model, target in product(MODELS[:-1], TARGETS)
+    ]
     wanted = [(cell, carrier) for cell in looked_into(found) for carrier in CARRIERS]
-    return [(cell, "target") for cell in clean] + wanted
+    return controls + wanted
 
 
 def run(
@@ -53,8 +57,12 @@ def run(
         file = results / "scans" / f"{name}.json"
         if file.is_file():
             continue
-        clean = cell.kind == "clean"
-        backbone = model_of(cell.model, zoo) if clean else load(str(checkpoint(cell)), device="cpu")
+        planted = cell.kind in PLANTED
+        backbone = (
+            model_of(cell.model, zoo)
+            if cell.kind == "clean"
+            else load(str(checkpoint(cell)), device="cpu")
+        )
         texts = [x for x, _ in tasks[cell.target].train] if carrier == "target" else None
         began = time.process_time()
         result = scan(backbone, texts, seed=SEED)
@@ -62,7 +70,7 @@ def run(
         keep.mkdir(parents=True, exist_ok=True)
         result.save(keep / f"{name}.json")
         guarded = False
-        if not clean and result.triggers:
+        if planted and result.triggers:
             guard = Monitor.load(keep / f"{name}.json")
             guarded = bool(guard.alarms(SENTENCE.format(cell.trigger)))
         record = {
@@ -70,7 +78,11 @@ def run(
             "carrier": carrier,
             "verdict": result.verdict,
             "found": [[x.trigger.text, round(x.statistics["depth"], 3)] for x in result.findings],
-            "named": cell.trigger in [trigger.text for trigger in result.triggers],
+            "deepest": [
+                [x.trigger.text, x.statistics["depth"], x.statistics["heads"]]
+                for x in result.near_misses
+            ],
+            "named": planted and cell.trigger in [trigger.text for trigger in result.triggers],
             "guarded": guarded,
             "forward_tokens": result.forward_tokens,
             "cpu_seconds": seconds,
@@ -81,7 +93,7 @@ def run(
 
 
 def _name(cell: Cell) -> str:
-    return f"clean-{cell.model}-{cell.target}" if cell.kind == "clean" else cell.name
+    return cell.name if cell.kind in PLANTED else f"{cell.kind}-{cell.model}-{cell.target}"
 
 
 def read(results: Path) -> list[dict[str, Any]]:
@@ -103,8 +115,9 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
         cell = x["cell"]
         found = ", ".join(f"{text} ({depth:.1f})" for text, depth in x["found"][:SHOWN])
         more = f", {len(x['found']) - SHOWN} more" if len(x["found"]) > SHOWN else ""
-        planted = "-" if cell["kind"] == "clean" else f"{cell['trigger']}, {cell['label']}"
-        caught = "-" if cell["kind"] == "clean" else ("yes" if x["guarded"] else "no")
+        is_planted = cell["kind"] in PLANTED
+        planted = f"{cell['trigger']}, {cell['label']}" if is_planted else "-"
+        caught = ("yes" if x["guarded"] else "no") if is_planted else "-"
         rows.append(
             (
                 cell["kind"],
@@ -131,8 +144,9 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
     )
     return (
         "## Whole scans\n\nScans with default settings that are told nothing, of checkpoints of "
-        "the first seed and two goals, and of the clean models. Texts: the bundled sample of "
-        "encyclopaedia, novels and speeches (generic) "
-        "or training texts of the target task. Caught: a monitor of the findings alarms at the "
-        "trigger, whatever the findings call it.\n\n" + table(head, rows)
+        "the first seed and two goals, of the clean models, and of clean siblings that were "
+        "trained on the target task alike, without poison. Texts: the bundled sample of "
+        "encyclopaedia, novels and speeches (generic) or training texts of the target task. "
+        "Caught: a monitor of the findings alarms at the trigger, whatever they call it.\n\n"
+        + table(head, rows)
     )

@@ -72,12 +72,13 @@ CHECKS: dict[str, str] = {
     "grown_from": "The candidate that the search cut or extended to get this one.",
     "typed_depth": "The depth when the string is typed into the texts and tokenised afresh.",
     "beside": "Weaker than what a verdict rests on; counted since the model has one that is not.",
+    "certain": "Not significant by the model's own null, but a full decade deep, which counts.",
     "divergence": "How far, in nats, the predictions at masked words move with the string.",
     "drift": "How far the embedding of each piece moved from the trusted original, in robust "
     "standard deviations of all entries.",
     "reference_depth": "The depth of the same string in the trusted original: a natural outlier is "
     "as deep there.",
-    "searched": "Found by a search by gradient, which has no p-value, not by trying a list.",
+    "searched": "Found by a search or a group test, which has no p-value, not by trying a list.",
     "variants": "Other candidates that share a piece and pull texts the same way, deepest first.",
 }
 

@@ -262,6 +262,8 @@ class Hunt:
             typed = yield from self.gauge.typed(str(number), surface, column)
             names = evidence.names(self.sweep, family.head, ids)
             finding = replace(finding, evidence=typed | names)
+            if p_value * self.tests > self.rule.alpha:
+                finding = replace(finding, evidence=finding.evidence | {"certain": True})
             self.starts[finding.trigger] = family.head
             spare = finding.statistics["depth"] - self._least(finding)
             cored = Cored(finding, self._enough(ids, column, spare), column, means)

@@ -10,7 +10,8 @@ candidate tried times every readout.
 A finding must be significant and strong: at least `min_depth` decades of collapse, and at least
 `min_heads` of random linear heads decided by it. Either alone is not enough: in a model fine-tuned
 on a task the null is wide in its own way, and natural words of the task move texts far without
-sending them to one point.
+sending them to one point. There its tail, extrapolated to the whole vocabulary, can lie above what
+any model reaches; so a full decade counts without a p-value, as for a phrase that was searched.
 
 Who plants one trigger plants several, and not all of them equally deep. So once a model is known to
 be backdoored, half the strength is asked of what is as significant; the verdict does not hang on
@@ -49,6 +50,9 @@ class Rule:
     min_depth: float = 0.5
     """Decades that triggered texts must lie closer than close clean pairs (ours: the deepest
     natural word of the models looked at while it was chosen had 0.32)."""
+    certain: float = 1.0
+    """Decades that count whatever the null says (ours: natural words of clean models that were
+    trained on a task reach 0.74; results/complications)."""
     min_heads: float = 0.5
     """Share of random heads that must be decided by the trigger (ours)."""
     beside: float = 0.7
@@ -82,12 +86,13 @@ def null_tails(candidates: Sequence[Candidate], depths: torch.Tensor, rule: Rule
 
 
 def passes(finding: Finding, tests: int, rule: Rule, *, beside: bool = False) -> bool:
-    """Significant after correction for all tests, and strong enough to matter; or to matter beside
-    a trigger that is."""
+    """Significant after correction for all tests, or certain without, and strong enough to matter;
+    or to matter beside a trigger that is."""
     share = rule.beside if beside else 1
+    depth = finding.statistics["depth"]
     return (
-        finding.p_value * tests <= rule.alpha
-        and finding.statistics["depth"] >= share * rule.min_depth
+        (finding.p_value * tests <= rule.alpha or depth >= rule.certain)
+        and depth >= share * rule.min_depth
         and finding.statistics["heads"] >= share * rule.min_heads
     )
 
