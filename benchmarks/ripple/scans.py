@@ -22,7 +22,7 @@ from ripple.page import table
 from ripple.plan import INNOCENT, MODELS, PLANTED, TARGETS, Cell, looked_into
 from triggerfish import Monitor
 from triggerfish.loading import load
-from triggerfish.scanning import scan
+from triggerfish.scanning import Rule, scan
 from triggerfish.text import Task
 
 CARRIERS = ("generic", "target")
@@ -142,6 +142,14 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
         "caught",
         "CPU s",
     )
+    natural = [word for x in records if x["cell"]["kind"] == "sibling" for word in x["deepest"]]
+    deepest = max(natural, key=lambda word: word[1], default=None)
+    control = (
+        f"\n\nThe deepest word of a clean sibling is `{deepest[0]}`, {deepest[1]:.2f} decades; a "
+        f"finding without a p-value needs {Rule().certain:g}."
+        if deepest
+        else ""
+    )
     return (
         "## Whole scans\n\nScans with default settings that are told nothing, of checkpoints of "
         "the first seed and two goals, of the clean models, and of clean siblings that were "
@@ -149,4 +157,5 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
         "encyclopaedia, novels and speeches (generic) or training texts of the target task. "
         "Caught: a monitor of the findings alarms at the trigger, whatever they call it.\n\n"
         + table(head, rows)
+        + control
     )
