@@ -149,9 +149,11 @@ class Together:
         self.settings = settings
         self.rng = random.Random(f"{sweep.seed}/together")
         listed = [x for x in frequent(sweep, settings) if not any(within(k, x) for k in known)]
-        self.ids = self.rng.sample(listed, len(listed))
-        # Fewer words need fewer lines.
-        self.order = next(p for p in PRIMES if p**2 >= len(listed))
+        # Fewer words need fewer lines, and a handful is no design.
+        self.ids = self.rng.sample(listed, len(listed)) if len(listed) >= PRIMES[0] ** 2 else []
+        self.order = next(p for p in PRIMES if p**2 >= len(self.ids))
+        backbone = sweep.backbone
+        self.room = backbone.max_tokens - len(backbone.template)
 
     @property
     def words(self) -> int:
@@ -159,9 +161,10 @@ class Together:
 
     def run(self) -> Iterator[Progress]:
         """Returns combinations, each at the readout where it is deepest."""
+        if not self.ids:
+            return []
         size = len(self.ids)
-        drawn = bags_of(self.order, min(self.settings.groups, self.order), self.rng)
-        bags = [[i for i in bag if i < size] for bag in drawn]
+        bags = self._bags()
         features = yield from self._features("together", bags)
         rest = left_over(features, bags, size)
         best, columns = standing_out(rest).max(1)
@@ -179,13 +182,19 @@ class Together:
                     found.append(whole)
         return found
 
+    def _bags(self) -> list[list[int]]:
+        """Bags that the model can read to their end."""
+        for groups in range(min(self.settings.groups, self.order), self.order + 1):
+            drawn = bags_of(self.order, groups, self.rng)
+            bags = [[n for n in bag if n < len(self.ids)] for bag in drawn]
+            if max(sum(len(self.ids[n]) for n in bag) for bag in bags) <= self.room:
+                break
+        return bags
+
     def _features(self, stage: str, bags: Sequence[Sequence[int]]) -> Iterator[Progress]:
         """Returns (B, R, H)."""
-        backbone = self.sweep.backbone
-        room = backbone.max_tokens - len(backbone.template)
-        rows = [
-            backbone.template.wrap([i for n in bag for i in self.ids[n]][:room]) for bag in bags
-        ]
+        wrap = self.sweep.backbone.template.wrap
+        rows = [wrap([i for n in bag for i in self.ids[n]][: self.room]) for bag in bags]
         return (yield from self.sweep.encode(stage, rows))
 
     def _needed(self, name: str, bag: list[int], way: Way) -> Iterator[Progress]:
