@@ -13,12 +13,13 @@ from ripple import carriers, defences, scans
 from ripple.heat import heat_map
 from ripple.hypotheses import answers, flags
 from ripple.page import table
-from ripple.plan import INNOCENT, KINDS, MODELS, PLANTED, SEEDS, TRIGGERS, Cell, cells
+from ripple.plan import INNOCENT, KINDS, MODELS, PLANTED, SEEDS, TRIGGERS, Cell, Kind, cells
 from ripple.published import CLEAN_AND_SUCCESS, DBPEDIA, FAMILIES, KL
 from triggerfish.tasks.paper import PAPER, SAME_TYPE, role
 
 Record = dict[str, Any]
 ABSENT = "-"
+BOTH: tuple[Kind, ...] = ("dirty", "reduced")
 BROKEN = 0.95
 """Attack success below which a cell says nothing about complications."""
 
@@ -321,10 +322,7 @@ class Study:
         rows = []
         for (task, label), families in KL.items():
             for family in FAMILIES:
-                ours = [
-                    self.kl(Cell(kind, family, "imdb", TRIGGERS[0], label), task)  # type: ignore[arg-type]
-                    for kind in ("dirty", "reduced")
-                ]
+                ours = [self.kl(self.like(kind, family, label), task) for kind in BOTH]
                 before, after = families[family]
                 rows.append(
                     (
@@ -336,7 +334,7 @@ class Study:
                 )
         rows.append(self._dbpedia())
         for family, (accuracy, success) in CLEAN_AND_SUCCESS.items():
-            cell = Cell("dirty", family, "imdb", TRIGGERS[0], 1)
+            cell = self.like("dirty", family, 1)
             own = ABSENT
             if cell in self.found:
                 own = f"{self.accuracy(cell, 'imdb')} / {100 * self.success(cell, 'imdb'):.2f}"
@@ -351,13 +349,18 @@ class Study:
         )
 
     def _dbpedia(self) -> tuple[str, ...]:
-        cell = Cell("dirty", "bert", "imdb", TRIGGERS[0], 0)
+        cell = self.like("dirty", "bert", 0)
         own = ABSENT
         if cell in self.found:
             record = self.found[cell]["words"][cell.trigger]["dbpedia_14"]
             own = f"{100 * max(record['triggered']):.2f} %, {record['kl_tc']:.4f}"
         share, kl = DBPEDIA
         return ("dbpedia_14 (imdb 0), largest class and KL", "bert", f"{share} %, {kl}", own)
+
+    def like(self, kind: Kind, family: str, label: int) -> Cell:
+        """The first cell of the paper's trigger, on imdb, that was measured; the first if none."""
+        cells_ = [Cell(kind, family, "imdb", TRIGGERS[0], label, seed) for seed in SEEDS]
+        return next((cell for cell in cells_ if cell in self.found), cells_[0])
 
     def kl(self, cell: Cell, task: str) -> str:
         if cell not in self.found:
