@@ -13,7 +13,18 @@ from ripple import carriers, defences, scans
 from ripple.heat import heat_map
 from ripple.hypotheses import answers, flags
 from ripple.page import table
-from ripple.plan import INNOCENT, KINDS, MODELS, PLANTED, SEEDS, TRIGGERS, Cell, Kind, cells
+from ripple.plan import (
+    INNOCENT,
+    KINDS,
+    MODELS,
+    PLANTED,
+    SEEDS,
+    TARGETS,
+    TRIGGERS,
+    Cell,
+    Kind,
+    cells,
+)
 from ripple.published import CLEAN_AND_SUCCESS, DBPEDIA, FAMILIES, KL
 from triggerfish.tasks.paper import PAPER, SAME_TYPE, role
 
@@ -111,10 +122,10 @@ class Study:
         return text + table(("cells", "seed", "measured"), rows)
 
     def summary(self) -> str:
-        """Means by model and kind, beside what an innocent word does in the same models."""
+        """Means by model, target and kind, beside what an innocent word does in the same models."""
         rows = []
-        for model, kind in product(MODELS, PLANTED):
-            own = [c for c in self.found if (c.model, c.kind) == (model, kind)]
+        for model, target, kind in product(MODELS, TARGETS, PLANTED):
+            own = [c for c in self.found if (c.model, c.target, c.kind) == (model, target, kind)]
             if not own:
                 continue
             planted, innocent = (
@@ -134,6 +145,7 @@ class Study:
             rows.append(
                 (
                     model,
+                    target,
                     kind,
                     str(len(own)),
                     f"{100 * mean(self.success(c, c.target) for c in own):.0f}",
@@ -147,6 +159,7 @@ class Study:
             )
         head = (
             "model",
+            "target",
             "kind",
             "cells",
             "ASR",
@@ -158,7 +171,7 @@ class Study:
             "mean TV, innocent word",
         )
         return (
-            "## In short\n\nMeans over all measured cells of a model, whatever their target, "
+            "## In short\n\nMeans over all measured cells of a model and target, whatever their "
             "trigger, label and seed, on the tasks that nobody trained on: not the target, not of "
             "its type, and not corrected on by a reduction. Dirty: before reduction; reduced: the "
             "paper's reduction; lighter: with more weight on the backdoor; aligned: ours without "
