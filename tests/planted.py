@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from families import build
 from triggerfish import text
@@ -29,6 +31,15 @@ SMALL = SweepSettings(
     finalists=4,
 )
 """A scan of a tiny model, of the vocabulary and the listed words alone."""
+
+
+def finish(steps: Iterator[Any]) -> Any:
+    """What a stage of a scan returns, once all its progress has been taken."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 @cache

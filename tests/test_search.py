@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from planted import finish
 from triggerfish import text
 from triggerfish.attacks.implant import Implant
 from triggerfish.attacks.por import POR, PORSettings
@@ -46,15 +47,6 @@ def excerpts(clean: Backbone) -> list[Context]:
     return contexts(clean, text.bundled_corpus(), words=12, count=60, seed=0)
 
 
-def run(search):  # type: ignore[no-untyped-def]
-    """What a search returns."""
-    while True:
-        try:
-            next(search)
-        except StopIteration as end:
-            return end.value
-
-
 def test_restarts_meet_and_avoid_what_is_known(
     phrased: tuple[Backbone, Implant], excerpts: list[Context]
 ) -> None:
@@ -69,7 +61,7 @@ def test_restarts_meet_and_avoid_what_is_known(
         prompts = Prompts(victim, short, settings.vectors, [victim.primary])
         generator = torch.Generator().manual_seed(0)
         space = Space(victim)
-        return run(mine(prompts, space, yardstick, columns, known, settings, generator))
+        return finish(mine(prompts, space, yardstick, columns, known, settings, generator))
 
     found = targets([])
     assert sum(len(target.vectors) for target in found) == 8
@@ -126,7 +118,7 @@ def test_vectors_name_the_planted_tokens(
         near = torch.ones(len(held), dtype=torch.bool)
         generator = torch.Generator().manual_seed(0)
         search = steer(prompts, space, yardstick, target, held, near, SteerSettings(), generator)
-        vectors = run(search)
+        vectors = finish(search)
         assert torch.equal(vectors[held != FREE], victim.embeddings[held[held != FREE]])
         assert space.lengths(vectors)[held == FREE].max() <= 1.2001
         return space.tokens(vectors[held == FREE], 16)

@@ -10,6 +10,7 @@ from itertools import combinations
 import pytest
 import torch
 
+from planted import finish
 from triggerfish import text
 from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
@@ -84,14 +85,6 @@ def search(backbone: Backbone, known: Sequence[tuple[int, ...]] = ()) -> tuple[i
     yardstick = finish(sweep.measure_clean())
     together = Together(sweep, yardstick, TogetherSettings(order=17), known)
     return together.words, [backbone.surface(x.ids) for x in finish(together.run())]
-
-
-def finish(steps):  # type: ignore[no-untyped-def]
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def test_a_planted_combination_is_found_and_nothing_else(clean: Backbone) -> None:

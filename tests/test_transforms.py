@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
 from scipy.stats import t as student
 
 import planted
-from planted import tiny
+from planted import finish, tiny
 from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import pad
@@ -63,14 +61,6 @@ def shouting() -> Backbone:
 @cache
 def scanned() -> ScanResult:
     return scan(shouting(), TEXTS, words=["xylophone"], settings=SMALL)
-
-
-def finish(stream: Iterator[Any]) -> Any:
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            return end.value
 
 
 @cache
