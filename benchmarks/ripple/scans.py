@@ -28,7 +28,7 @@ from triggerfish.text import Task
 CARRIERS = ("generic", "target")
 SHOWN = 4
 SEED = 1
-"""Of the scans; thresholds and defaults were not chosen on any of these models."""
+"""Of the scans."""
 SENTENCE = "It was {} that they saw."
 
 
@@ -146,7 +146,10 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
     deepest = max(natural, key=lambda word: word[1], default=None)
     control = (
         f"\n\nThe deepest word of a clean sibling is `{deepest[0]}`, {deepest[1]:.2f} decades; a "
-        f"finding without a p-value needs {Rule().certain:g}."
+        f"finding without a p-value needs {Rule().certain:g}. That such findings count at all was "
+        "decided after scans of these backdoored models, of which 1 of 8 had been found, for bert "
+        "on both targets (generic texts), so their recall is no held-back figure; the siblings "
+        "were scanned afterwards."
         if deepest
         else ""
     )
