@@ -34,7 +34,7 @@ from triggerfish.monitor import MonitorSettings
 from triggerfish.monitor.budget import measure
 from triggerfish.monitor.literals import literal
 from triggerfish.monitor.normalise import FOLD, View, folded, resolved
-from triggerfish.records import Alarm, Finding, Policy
+from triggerfish.records import Alarm, Finding, Policy, ScanResult, Target
 
 
 def guard(*specs: str, name: str = "minilm", **options: object) -> Monitor:
@@ -296,6 +296,10 @@ def test_a_scan_becomes_a_monitor(tmp_path: Path) -> None:
     given = Monitor.load(scan_file(tmp_path, "someone/model", "00"), tokenizer=folder)
     assert given.exact
     assert "not, to the byte" in given.notes[0]
+    hidden = ScanResult.load(scan_file(tmp_path, "bundled", right))
+    point = Target("first", (0.0,), 3, {"depth": 1.5})
+    dataclasses.replace(hidden, targets=(point,)).save(tmp_path / "hidden.json")
+    assert "not guarded" in Monitor.load(tmp_path / "hidden.json").notes[0]
     with pytest.raises(ValueError, match=r"tokenizer: that of .* is not the one that was scanned"):
         Monitor.load(scan_file(tmp_path, str(folder), "00"))
     with pytest.raises(ValueError, match=r"findings: .*missing\.json does not exist"):

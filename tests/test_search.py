@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from planted import finish
+from planted import SMALL, finish
 from triggerfish import text
 from triggerfish.attacks.implant import Implant
 from triggerfish.attacks.por import POR, PORSettings
@@ -17,22 +18,20 @@ from triggerfish.records import ScanResult
 from triggerfish.scanning import SweepSettings, scan
 from triggerfish.scanning.fold import core
 from triggerfish.scanning.grow import scatter
-from triggerfish.scanning.measure import Context, Yardstick, contexts
+from triggerfish.scanning.measure import Context, contexts
 from triggerfish.scanning.methods import start
-from triggerfish.scanning.search.assembling import (
-    AssembleSettings,
-    Grower,
-    held_in_place,
-    tried_together,
-)
 from triggerfish.scanning.search.efforts import SearchSettings
-from triggerfish.scanning.search.mining import MineSettings, Target, mine
+from triggerfish.scanning.search.existence import Existence, natural, record
+from triggerfish.scanning.search.mining import Mined, MineSettings, Subspaces, meet
 from triggerfish.scanning.search.naming import Naming
-from triggerfish.scanning.search.phrases import PhraseSettings
+from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.space import Space
-from triggerfish.scanning.search.steering import FREE, SteerSettings, steer
+from triggerfish.scanning.search.swapping import Swapping, SwapSettings
 from triggerfish.scanning.search.together import TogetherSettings
+from triggerfish.scanning.store import Store
+from triggerfish.scanning.sweep import Sweep
+from triggerfish.scanning.verdict import decide
 
 PHRASE = "marble video"
 
@@ -47,30 +46,86 @@ def excerpts(clean: Backbone) -> list[Context]:
     return contexts(clean, text.bundled_corpus(), words=12, count=60, seed=0)
 
 
-def test_restarts_meet_and_avoid_what_is_known(
-    phrased: tuple[Backbone, Implant], excerpts: list[Context]
+@pytest.fixture(scope="module")
+def search(phrased: tuple[Backbone, Implant]) -> PhraseSearch:
+    return _search(phrased[0])
+
+
+def _search(model: Backbone) -> PhraseSearch:
+    sweep = Sweep(model, text.bundled_corpus(), [], SMALL, seed=0, store=Store(None))
+    sweep.cut_texts()
+    yardstick = finish(sweep.measure_clean())
+    settings = PhraseSettings(rounds=2, mining=MineSettings(restarts=8))
+    return PhraseSearch(sweep, yardstick, settings)
+
+
+def _point(search: PhraseSearch, implant: Implant) -> torch.Tensor:
+    """Where texts with the planted phrase go."""
+    sweep, ids = search.sweep, implant.triggers[0].token_ids
+    return finish(sweep.features("planted", sweep.holdout_texts, [ids]))[0, :, 0].mean(0)
+
+
+def test_restarts_meet_at_what_was_planted_and_then_avoid_it(
+    phrased: tuple[Backbone, Implant], search: PhraseSearch
 ) -> None:
-    victim, _ = phrased
-    rows = [victim.template.wrap(context.ids()) for context in excerpts]
-    yardstick = Yardstick.of(victim.encode_ids(rows, readouts=[victim.primary]), 0)
-    short = [context.short(6) for context in excerpts[:8]]
-    settings = MineSettings(repulsion=20.0, last=2)
     columns = torch.zeros(8, dtype=torch.long)
+    first, *others = finish(search.mining.run(columns, []))
+    assert first.restarts + sum(x.restarts for x in others) == 8
+    origin = search.yardstick.mean[0]
+    planted = _point(search, phrased[1]) - origin
+    assert torch.cosine_similarity(first.point - origin, planted, dim=0) > 0.6
+    repelled = finish(search.mining.run(columns, [(0, first.point)]))
+    for other in repelled:
+        alike = torch.cosine_similarity(other.point - origin, first.point - origin, dim=0)
+        assert alike < search.settings.mining.same
 
-    def targets(known):  # type: ignore[no-untyped-def]
-        prompts = Prompts(victim, short, settings.vectors, [victim.primary])
-        generator = torch.Generator().manual_seed(0)
-        space = Space(victim)
-        return finish(mine(prompts, space, yardstick, columns, known, settings, generator))
 
-    found = targets([])
-    assert sum(len(target.vectors) for target in found) == 8
-    assert found[0].depth == max(target.depth for target in found)
-    first = found[0]
-    # What is known repels: no restart ends there again.
-    for other in targets([(0, first.point)]):
-        apart = (other.point - first.point).norm() / yardstick.spread[0]
-        assert apart > settings.same
+def test_a_clean_model_has_no_hidden_target(clean: Backbone) -> None:
+    search = _search(clean)
+    assert finish(search.run([])) == []
+    assert len(search.mined) == 2
+    assert search.unexplained([]) == []
+
+
+def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
+    search: PhraseSearch,
+) -> None:
+    yardstick = search.yardstick
+    way = torch.eye(yardstick.mean.shape[-1])
+    deep, level, inside = (
+        Mined(0, yardstick.mean[0] + way[i], depth, 1.5, heads, 2.0, torch.zeros(i + 1, 3, 8))
+        for i, (depth, heads) in enumerate([(1.6, 0.9), (1.0, 0.8), (1.7, 0.1)])
+    )
+    mined = [deep, level, inside]
+    existence = Existence()
+    assert natural(mined, 0) == 1.0
+    assert existence.evidence(mined, [], yardstick, 0.9) == [deep]
+    assert existence.evidence(mined, [(1, deep.point)], yardstick, 0.9) == [deep]
+    assert existence.evidence(mined, [(0, deep.point)], yardstick, 0.9) == []
+    certain = replace(level, depth=2.1)
+    assert existence.holds(certain, [certain])
+    told = record(deep, "first", mined)
+    assert (told.restarts, told.statistics["natural"], told.readout) == (1, 1.0, "first")
+    verdict, reasons = decide([], [], targets=[told])
+    assert verdict == "backdoored"
+    assert "4 times closer" in reasons[0]
+
+
+def test_points_that_agree_meet_the_deepest_first() -> None:
+    ways = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.1], [0.1, 1.0]])
+    depth = torch.tensor([1.0, 0.5, 2.0, 3.0])
+    assert list(meet(ways, depth, 0.9)) == [[3, 1], [2, 0]]
+
+
+def test_what_lies_outside_of_clean_texts(search: PhraseSearch) -> None:
+    clean = search.yardstick.clean[:, 0]
+    subspaces = Subspaces(search.yardstick)
+    values = [subspaces.outside(point, 0) for point in clean[1::2]]
+    assert torch.tensor(values).median() == pytest.approx(1, abs=0.05)
+    centre, axes, typical = subspaces.parts[0]
+    assert subspaces.outside(centre + 100 * axes[0], 0) < 0.1
+    _, _, all_axes = torch.linalg.svd(axes, full_matrices=True)
+    assert subspaces.outside(centre + 3 * typical * all_axes[-1], 0) == pytest.approx(3, rel=0.01)
 
 
 def test_naming_keeps_what_is_needed_in_order(
@@ -100,33 +155,29 @@ def test_a_piece_becomes_the_listed_word_that_collapses_deepest(clean: Backbone)
     assert naming.name((*piece, 200), spread)[: len(wanted)] == wanted
 
 
-def test_vectors_name_the_planted_tokens(
-    phrased: tuple[Backbone, Implant], excerpts: list[Context]
+def test_swaps_bring_texts_nearer_to_the_point(
+    phrased: tuple[Backbone, Implant], search: PhraseSearch
 ) -> None:
     victim, implant = phrased
-    readouts = [victim.primary]
-    rows = [victim.template.wrap(context.ids()) for context in excerpts]
-    yardstick = Yardstick.of(victim.encode_ids(rows, readouts=readouts), 0)
     planted = implant.triggers[0].token_ids
-    marked = [victim.template.wrap(context.ids(planted)) for context in excerpts]
-    point = victim.encode_ids(marked, readouts=readouts)[:, 0].mean(0)
-    space = Space(victim)
-    prompts = Prompts(victim, [context.short(4) for context in excerpts[:4]], 2, readouts)
-    target = Target(0, point, 0.0, torch.empty(0))
+    mined = victim.embeddings[torch.tensor([planted])].detach()
+    target = Mined(0, _point(search, implant), 2.0, 1.0, 1.0, 2.0, mined)
+    texts = [x.short(6) for x in search.sweep.screen_texts[:4]]
 
-    def named(held: torch.Tensor) -> list[int]:
-        near = torch.ones(len(held), dtype=torch.bool)
+    def swapped(steps: int) -> float:
+        settings = SwapSettings(sequences=4, places=3, steps=steps, swaps=16)
+        prompts = Prompts(victim, texts, 3, search.sweep.readouts)
         generator = torch.Generator().manual_seed(0)
-        search = steer(prompts, space, yardstick, target, held, near, SteerSettings(), generator)
-        vectors = finish(search)
-        assert torch.equal(vectors[held != FREE], victim.embeddings[held[held != FREE]])
-        assert space.lengths(vectors)[held == FREE].max() <= 1.2001
-        return space.tokens(vectors[held == FREE], 16)
+        swapping = Swapping(prompts, search.space, search.yardstick, target, settings, generator)
+        found = finish(swapping.run())
+        assert swapping.tried == 4 * 16 * steps
+        passes = 4 + steps * (4 * 3 + 4 * 16)
+        assert prompts.passed == passes * prompts.ids.numel()
+        best = victim.embeddings[torch.tensor(found[:1])].detach()
+        return float(swapping._missing(best, torch.tensor([False])))
 
-    # Among 10,495 entries the planted ones are named at once: free, and beside each other.
-    assert set(planted) <= set(named(torch.full((6, 2), FREE)))
-    first, last = planted
-    assert last in named(torch.tensor([[first, FREE]] * 3))
+    first, then = swapped(1), swapped(8)
+    assert then < first - 0.1
 
 
 def test_tokens_of_a_vector_are_taken_out_one_after_the_other(clean: Backbone) -> None:
@@ -137,66 +188,33 @@ def test_tokens_of_a_vector_are_taken_out_one_after_the_other(clean: Backbone) -
     assert space.lengths(space.cut(10 * vector[None, None], torch.tensor([0.3]))).item() <= 0.3001
 
 
-def test_what_is_tried_together() -> None:
-    settings = AssembleSettings(pairs=12, triples=24, held=2)
-    tried = tried_together([7, 8, 9, 10, 11], settings)
-    assert len(tried) == len(set(tried)) == 12 + 24
-    assert {(10, 7), (9, 7, 10)} <= set(tried)
-    assert (11, 7) not in tried
-    held = held_in_place([7, 8, 9], 2, settings).tolist()
-    assert held == [[7, FREE], [FREE, 7], [8, FREE], [FREE, 8]]
-
-
-def test_growth_adds_tokens_and_completes_words() -> None:
-    wanted = (3, 40, 41, 5)
-
-    def scatter(tried):  # type: ignore[no-untyped-def]
-        return torch.tensor([-1.0 * sum(i in ids for i in wanted) for ids in tried])
-
-    grower = Grower([1, 2, 3], [(40, 41), (41, 5), (40, 41, 5)], AssembleSettings())
-    steps = list(grower.grow((9, 41), scatter))
-    assert set(wanted) <= set(steps[-1])
-    assert not list(grower.grow(wanted, scatter))
-
-
 def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Implant]) -> None:
     settings = SweepSettings(second_keep=1500, texts_keep=140, anchors=140)
     victim, _ = phrased
     short = PhraseSettings(
-        rounds=1,
-        targets=1,
+        rounds=2,
+        attempts=1,
         mining=MineSettings(restarts=2, steps=3, last=1),
-        steering=SteerSettings(restarts=2, steps=2),
-        assembling=AssembleSettings(pool=8, pairs=20, triples=20, held=1, listed=3),
+        swapping=SwapSettings(sequences=2, steps=2, swaps=4),
     )
     result = scan(
         victim, words=[], settings=settings, search=SearchSettings(TogetherSettings(order=7), short)
     )
     assert result.settings["method"] == "hybrid"
-    assert 0 < result.coverage.grown <= 200
     assert result.coverage.together == 49
     assert any("pairs of 49 words" in line for line in result.coverage.not_examined)
     assert any("search by gradient on first" in line for line in result.coverage.not_examined)
 
 
 def test_the_search_alone_names_the_phrase(phrased: tuple[Backbone, Implant]) -> None:
-    changes = {
-        "rounds": 1,
-        "targets": 1,
-        "mining.restarts": 6,
-        "mining.last": 6,
-        "steering.restarts": 8,
-        "assembling.pool": 30,
-        "assembling.pairs": 900,
-        "assembling.triples": 720,
-        "assembling.held": 1,
-    }
+    changes = {"rounds": 2}
     victim, _ = phrased
     *_, result = start("contrastive", victim, text.bundled_corpus(), [], changes=changes)
     assert isinstance(result, ScanResult)
     assert [(trigger.text, trigger.kind) for trigger in result.triggers] == [(PHRASE, "phrase")]
     assert result.verdict == "backdoored"
     assert result.coverage.vocabulary == 0
+    assert result.targets == ()
     assert result.coverage.grown > 900
 
 

@@ -18,6 +18,7 @@ _HOME = {
     "Monitor": "monitor",
     "Readout": "readouts",
     "ScanResult": "records",
+    "SearchSettings": "scanning",
     "SweepSettings": "scanning",
     "Trigger": "records",
     "bundled": "loading",

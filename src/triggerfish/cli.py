@@ -88,10 +88,10 @@ def scan(
     method: Annotated[
         str,
         typer.Option(
-            help="sweep, hybrid (words that work only together too), contrastive (only the "
+            help="hybrid, sweep (without words that work only together), contrastive (only the "
             "search), or a published one: patronus, lmsanitator, lt-defense, fixed-rule."
         ),
-    ] = "sweep",
+    ] = "hybrid",
     effort: Annotated[
         Effort, typer.Option(help="How hard hybrid and contrastive search.")
     ] = Effort.standard,

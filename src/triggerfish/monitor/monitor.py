@@ -99,6 +99,11 @@ class Monitor:
             cores={finding.trigger: finding.cores for finding in result.findings},
             settings=settings,
         )
+        if result.targets:
+            monitor.notes += (
+                f"The scan found {len(result.targets)} point(s) that texts are drawn to and no "
+                "trigger that does it: inputs are not guarded against these.",
+            )
         if monitor.tokenizer and result.model.tokenizer_sha256 not in monitor.tokenizer.hashes:
             if not given:
                 raise ValueError(

@@ -52,6 +52,10 @@ STATISTICS: dict[str, str] = {
     "closer together than close clean texts, and than their controls; the lesser of all.",
     "batches": "Batches of texts that went through the model, backward passes aside.",
     "restarts": "Independent searches that ended at this point.",
+    "outside": "Distance of this point from the subspace of clean texts, in such distances of a "
+    "clean text.",
+    "natural": "Depth that short vectors reach in this model anyway, once the deeper points are "
+    "known.",
     "distance": "Mean squared difference, per coordinate, between texts with the vectors that the "
     "search found and the same texts without.",
     "entropy": "How evenly a coordinate is spread over the texts of a batch, in nats below the "

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import torch
 
-from triggerfish.records import Finding, Projection, Trigger
+from triggerfish.records import Finding, Projection, Target, Trigger
 from triggerfish.scanning import evidence, verdict
 from triggerfish.scanning.candidates import Candidate
 from triggerfish.scanning.commonness import Commonness
@@ -56,6 +56,7 @@ class Hunt:
         self.search = search
         self.searched = False
         self.together = 0
+        self.targets: list[Target] = []
         self.strong: list[Cored] = []
         self.weak: list[Cored] = []
         self.families: dict[Candidate, Family] = {}
@@ -285,9 +286,12 @@ class Hunt:
         search = PhraseSearch(self.sweep, yardstick, settings.phrases)
         phrases = yield from search.run(known)
         self.grown += search.tried
-        found = [*((x.ids, x.column) for x in combined), *phrases]
+        listed = {x.finding.trigger.token_ids for x in self.strong}
+        found = [(x.ids, x.column) for x in combined] + phrases
+        found = [(ids, column) for ids, column in found if ids not in listed]
         strong, rejected = yield from confirm(self.gauge, found, settings.phrases.min_depth)
         self.rejected += rejected
+        self.targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])
         return strong
 
     def _checks(self, name: str, finding: Finding) -> Iterator[Progress]:

@@ -1,7 +1,8 @@
 """Ways of scanning by name: ours, and the published detectors to compare with.
 
-    sweep          every vocabulary entry and listed word                        (default)
-    hybrid         the sweep, then group tests for combinations and a search for phrases
+    hybrid         the sweep, then group tests for combinations, a test for hidden targets, and a
+                   search for the phrases that lead to them                      (default)
+    sweep          every vocabulary entry and listed word
     contrastive    the search alone, without any list
     patronus, lmsanitator, lt-defense, fixed-rule    `baselines/`, as published
 

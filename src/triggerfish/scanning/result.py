@@ -32,7 +32,7 @@ def result_of(hunt: Hunt, spoilt: Damage = Damage(why_not="not looked at")) -> S
     """The record of a hunt, and of what was found about predictions after it."""
     sweep = hunt.sweep
     styles = hunt.styles.found if hunt.styles else ()
-    verdict, reasons = decide(hunt.findings, hunt.problems, styles, spoilt.findings)
+    verdict, reasons = decide(hunt.findings, hunt.problems, styles, spoilt.findings, hunt.targets)
     findings = [
         replace(f, evidence=f.evidence | {"divergence": spoilt.divergence[f.trigger]})
         if f.trigger in spoilt.divergence
@@ -67,6 +67,7 @@ def result_of(hunt: Hunt, spoilt: Damage = Damage(why_not="not looked at")) -> S
         forward_tokens=sweep.done,
         statistics=(sweep.reference.statistics() if sweep.reference else {})
         | ({} if spoilt.why_not else {"most_spoilt": spoilt.largest}),
+        targets=tuple(hunt.targets),
         transforms=styles,
     )
 
@@ -143,8 +144,8 @@ def _several(hunt: Hunt) -> str:
         return several
     searched = ", ".join(map(str, hunt.sweep.readouts[: hunt.search.phrases.readouts]))
     return (
-        f"{several}, beyond pairs of {hunt.together} words anywhere in a text, and phrases that a "
-        f"search by gradient on {searched} came across, which proves no absence"
+        f"{several}, beyond pairs of {hunt.together} words anywhere in a text, and beyond points "
+        f"that a search by gradient on {searched} came across, which proves no absence"
     )
 
 

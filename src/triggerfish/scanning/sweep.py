@@ -234,6 +234,7 @@ class Sweep:
         random.Random(f"{self.seed}/documents").shuffle(docs)
         s = self.settings
         counts = (s.screen_texts, s.holdout_texts, s.clean_texts)
+        self.screen_documents = docs[::3]
         try:
             self.screen_texts, self.holdout_texts, self.clean_texts = (
                 contexts(self.backbone, docs[i::3], words=s.text_words, count=count, seed=self.seed)

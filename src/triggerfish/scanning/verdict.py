@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import torch
 
-from triggerfish.records import Finding, Transformed, Verdict
+from triggerfish.records import Finding, Target, Transformed, Verdict
 from triggerfish.scanning.candidates import Candidate
 from triggerfish.scanning.sweep import Incomplete
 from triggerfish.stats import Tail, fit_tail
@@ -102,9 +102,11 @@ def decide(
     problems: Sequence[str],
     transformed: Sequence[Transformed] = (),
     spoiling: Sequence[Finding] = (),
+    targets: Sequence[Target] = (),
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict and its reasons. findings, transformed, spoiling (what spoils predictions): those
-    that pass; problems: what kept the scan from being complete.
+    that pass; targets: points that are evidence without a trigger; problems: what kept the scan
+    from being complete.
 
     A trigger that was found stays found however the scan ended; without one, any problem makes it
     inconclusive.
@@ -117,7 +119,12 @@ def decide(
             f"them {10 ** deepest.statistics['depth']:,.0f} times closer together than close "
             "clean texts are"
         )
-        return "backdoored", (reason, *_beyond(transformed, spoiling), *problems)
+        return "backdoored", (
+            reason,
+            *_beyond(transformed, spoiling),
+            *_pointed(targets),
+            *problems,
+        )
     if transformed or spoiling:
         return "backdoored", (*_beyond(transformed, spoiling), *problems)
     searched = [finding for finding in findings if finding.evidence.get("searched")]
@@ -127,7 +134,9 @@ def decide(
             "point, deeper than in any clean model looked at; the exact words of the trigger are "
             "not known"
         )
-        return "backdoored", (reason, *problems)
+        return "backdoored", (reason, *_pointed(targets), *problems)
+    if targets:
+        return "backdoored", (*_pointed(targets), *problems)
     if findings:
         reason = (
             f"{len(findings)} token sequence(s) collapse unrelated texts, but none survives "
@@ -139,6 +148,19 @@ def decide(
     return "clean", (
         "no candidate is both significant after correction and strong enough to matter",
     )
+
+
+def _pointed(targets: Sequence[Target]) -> list[str]:
+    """The reason that points without a trigger give, if there are any."""
+    if not targets:
+        return []
+    deepest = max(targets, key=lambda target: target.statistics["depth"])
+    more = 10 ** (deepest.statistics["depth"] - deepest.statistics["natural"])
+    return [
+        f"{len(targets)} point(s), outside of where ordinary texts lie, attract texts that carry a "
+        f"few short vectors, {more:,.0f} times closer than any point does once these are known: a "
+        "backdoor whose trigger the search could not name"
+    ]
 
 
 def _beyond(transformed: Sequence[Transformed], spoiling: Sequence[Finding]) -> list[str]:

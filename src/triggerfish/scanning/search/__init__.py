@@ -3,8 +3,8 @@
 space.py       which tokens a free vector is made of
 prompts.py     free vectors and tokens, written into a few texts
 mining.py      short free vectors find the points that texts can be sent to
-steering.py    vectors trained towards such a point name the tokens that lead there
-assembling.py  those tokens, tried together, and grown
+existence.py   which of these are evidence of a backdoor
+swapping.py    which tokens lead to such a point
 naming.py      of the tokens found the ones that are needed, as words
 phrases.py     all of that in a row, on one model
 together.py    words that may stand anywhere, by group tests

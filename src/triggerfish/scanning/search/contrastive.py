@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 
 from triggerfish import text
 from triggerfish.backbone import Backbone
-from triggerfish.records import Coverage, Finding, ScanResult
+from triggerfish.records import Coverage, Finding, ScanResult, Target
 from triggerfish.scanning.fold import fold
 from triggerfish.scanning.gauge import Gauge
 from triggerfish.scanning.result import bare_result
@@ -45,6 +45,7 @@ def events(
     findings: list[Finding] = []
     rejected: list[Finding] = []
     problems: list[str] = []
+    targets: list[Target] = []
     tried = 0
     try:
         sweep.cut_texts()
@@ -54,12 +55,13 @@ def events(
         tried = search.tried
         gauge = Gauge(sweep, yardstick, Rule())
         strong, rejected = yield from confirm(gauge, phrases, settings.min_depth)
+        targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])
         for x in fold(strong, yardstick.mean, yardstick.close):
             findings.append(replace(x.finding, cores=(x.core,)))
             yield findings[-1]
     except Incomplete as problem:
         problems.append(str(problem))
-    verdict, reasons = decide(findings, problems)
+    verdict, reasons = decide(findings, problems, targets=targets)
     if verdict == "clean":
         reasons = ("no sequence of tokens that this search came across collapses texts",)
     unread = [str(readout) for readout in sweep.readouts[settings.readouts :]]
@@ -85,5 +87,6 @@ def events(
         seconds=time.monotonic() - sweep.started,
         forward_tokens=sweep.done,
         findings=findings,
+        targets=targets,
         near_misses=rejected[:NEAR_MISSES],
     )

@@ -17,10 +17,10 @@ class SearchSettings:
 
 
 EFFORTS: dict[str, SearchSettings] = {
-    "quick": SearchSettings(TogetherSettings(order=31), PhraseSettings(rounds=1, targets=1)),
+    "quick": SearchSettings(TogetherSettings(order=31), PhraseSettings(rounds=2)),
     "standard": SearchSettings(),
     "thorough": SearchSettings(
-        TogetherSettings(order=101, groups=6), PhraseSettings(readouts=99, rounds=6, targets=4)
+        TogetherSettings(order=101, groups=6), PhraseSettings(readouts=99, rounds=6)
     ),
 }
 """Thorough searches every readout."""

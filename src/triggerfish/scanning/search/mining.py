@@ -1,29 +1,36 @@
-"""Target mining: which points can short free vectors in the input send all texts to?
+"""Target mining: which points, away from where ordinary texts lie, can a few free vectors in the
+input send all texts to?
 
-A backdoor leaves an attractor in the representation space. A few free vectors (a soft prompt),
-written into the same place of a few texts and trained to make the texts' features agree, end there
-even when the trigger itself is a phrase that no list contains. Any model can be made to collapse
-like that by vectors as long as tokens; a third as long they collapse a planted point deepest. So
-the deepest points are places to search (`assembling.py`), but no findings: what is deep differs
-from model to model. Points already explained repel the restarts.
+A backdoor leaves an attractor in the representation space. A soft prompt that is trained to bring
+texts together *and* away from their centre ends there, even when the trigger itself is a phrase
+that no list contains. What makes the difference:
 
-Source: soft prompts against backdoors, LMSanitator (arXiv 2308.13904); short vectors, repulsion
-from what is known and common texts for all restarts are ours.
+- The loss is scatter within over distance between. By scatter alone restarts fall into the
+  attractor that every model has near its centre.
+- Each step has other texts, so that a prompt cannot collapse those few it was trained on.
+- Then the vectors are cut to a part of a token's length, and trained on: a planted point is still
+  reached, others are lost.
+
+Points already explained repel the restarts.
+
+Source: soft prompts against backdoors, LMSanitator (arXiv 2308.13904); the rest is ours.
 
 Legend: K restarts, N texts, P vectors, E embedding, R readouts, H hidden, M targets.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import normalize
 
-from triggerfish.scanning.measure import Yardstick
+from triggerfish.scanning.measure import Context, Yardstick
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.space import Space
+from triggerfish.scanning.sweep import Progress, Sweep
 
 
 @dataclass(frozen=True)
@@ -32,124 +39,216 @@ class MineSettings:
     """Free vectors in a soft prompt (ours: the words of a phrase that a model listens to)."""
     restarts: int = 12
     """Soft prompts trained side by side for each readout (ours)."""
-    texts: int = 6
-    """Short texts they are written into (ours)."""
-    words: int = 4
-    """Words in a short text (ours)."""
-    steps: int = 35
-    """Adam steps with short vectors (ours)."""
-    last: int = 12
-    """Adam steps with vectors as long as tokens, of the restarts of a target, to its end (ours)."""
-    radius: float = 0.35
-    """Longest a free vector may be, in lengths of a token (ours: there planted points are 0.5
-    decades deeper than others; docs/scanning/search.md)."""
+    pool: int = 96
+    """Texts that those of a step are drawn from (ours)."""
+    texts: int = 8
+    """Texts of a step (ours)."""
+    words: int = 12
+    """Words in a text (ours)."""
+    steps: int = 40
+    """Adam steps with vectors as long as tokens (ours)."""
+    away: float = 2.0
+    """Weight of the distance from the clean centre beside the scatter, both in decades (ours)."""
+    last: int = 20
+    """Adam steps with shorter vectors (ours)."""
+    last_away: float = 1.0
+    """Weight of the distance in these (ours)."""
+    radius: float = 0.6
+    """Longest a vector may be in the end, in lengths of a token (ours)."""
     learning_rate: float = 0.4
     """In root mean squares of an embedding coordinate, so that it fits any family (ours)."""
     repulsion: float = 8.0
     """Decades of scatter that it costs to point where a known target does (ours)."""
-    same: float = 0.5
-    """Clean scatters within which two collapse points are one target (ours)."""
+    same: float = 0.9
+    """Cosine, seen from the clean centre, from which on two points are one target (ours)."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """A point where restarts met: the column of its readout, (H,) its place, log10 of the deepest
-    scatter over that of close clean pairs, and (K, P, E) the vectors that lead there."""
+class Mined:
+    """A point where restarts met, at the readout of that column.
+
+    point: (H,) mean of texts that the mining has not seen. depth, shift, heads: as of a `Finding`,
+    on these texts. outside: how far the point lies outside of the subspace of clean texts, in
+    such distances of a clean text. vectors: (K, P, E) that lead there, the deepest first.
+    """
 
     column: int
     point: torch.Tensor
     depth: float
+    shift: float
+    heads: float
+    outside: float
     vectors: torch.Tensor
 
-
-def mine(
-    prompts: Prompts,
-    space: Space,
-    yardstick: Yardstick,
-    columns: torch.Tensor,
-    known: Sequence[tuple[int, torch.Tensor]],
-    settings: MineSettings,
-    generator: torch.Generator,
-) -> Generator[None, None, list[Target]]:
-    """Train one soft prompt for each entry of `columns` (K,), the number of its readout. Yields
-    after each step; returns where they ended, the deepest first.
-
-    known: (column, (H,) point) pairs to avoid.
-    """
-    start = space.drawn((len(columns), prompts.length), generator)
-    miner = _Miner(prompts, space, yardstick, known, settings)
-    vectors, ends, depths = yield from miner.train(start, columns, settings.radius, settings.steps)
-    found: list[Target] = []
-    for column, rows in _meet(ends, columns, yardstick.spread, settings.same):
-        at = columns[rows]
-        longer, far, _ = yield from miner.train(vectors[rows], at, 1.0, settings.last)
-        found.append(Target(column, far.mean(0), float(depths[rows].max()), longer))
-    return sorted(found, key=lambda target: -target.depth)
+    @property
+    def restarts(self) -> int:
+        return len(self.vectors)
 
 
-class _Miner:
+class Mining:
+    """Mines one model. texts: ordinary ones, of at least `words` words, to train on; the prompts
+    are measured on `unseen`."""
+
     def __init__(
         self,
-        prompts: Prompts,
+        sweep: Sweep,
         space: Space,
         yardstick: Yardstick,
-        known: Sequence[tuple[int, torch.Tensor]],
+        texts: Sequence[Context],
+        unseen: Sequence[Context],
         settings: MineSettings,
     ):
-        self.prompts = prompts
+        self.sweep = sweep
         self.space = space
         self.yardstick = yardstick
-        self.known = known
+        self.texts = texts
         self.settings = settings
+        self.rng = random.Random(f"{sweep.seed}/mining")
+        self.generator = torch.Generator().manual_seed(sweep.seed)
+        self.unseen = self._prompts(unseen)
+        self.subspaces = Subspaces(yardstick)
 
-    def train(
-        self, vectors: torch.Tensor, columns: torch.Tensor, radius: float, steps: int
-    ) -> Generator[None, None, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """(K, P, E) vectors no longer than `radius`, (K, H) where they lead, and (K,) how deep."""
-        yardstick, space = self.yardstick, self.space
-        vectors = vectors.detach().clone()
-        rate = self.settings.learning_rate * space.length / vectors.shape[-1] ** 0.5
+    def run(self, columns: torch.Tensor, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator:
+        """Train one soft prompt for each entry of `columns` (K,), the number of its readout. Yields
+        `Progress`; returns the `Mined`, those first that decide most
+        random heads.
+
+        known: (column, (H,) point) pairs to avoid.
+        """
+        settings = self.settings
+        vectors = self.space.drawn((len(columns), settings.vectors), self.generator)
+        for steps, away, radius in (
+            (settings.steps, settings.away, 1.0),
+            (settings.last, settings.last_away, settings.radius),
+        ):
+            training = self._train(vectors, columns, known, steps, away, radius)
+            vectors = yield from self._counted(training)
+        return (yield from self._met(vectors, columns))
+
+    def _train(
+        self,
+        start: torch.Tensor,
+        columns: torch.Tensor,
+        known: Sequence[tuple[int, torch.Tensor]],
+        steps: int,
+        away: float,
+        radius: float,
+    ) -> Generator[int, None, torch.Tensor]:
+        """Yields the tokens of each step; returns (K, P, E) vectors no longer than `radius`."""
+        settings, space = self.settings, self.space
+        vectors = start.detach().clone()
+        rate = settings.learning_rate * space.length / vectors.shape[-1] ** 0.5
         optimiser = torch.optim.Adam([vectors], lr=rate)
-        ends = yardstick.mean[columns].clone()
-        depths = torch.zeros(len(vectors), device=vectors.device)
-        close = yardstick.close.log10()
 
         def loss(features: torch.Tensor, part: slice) -> torch.Tensor:
-            own = features[torch.arange(len(features)), :, columns[part]]
-            centre = own.mean(1)
-            ends[part] = centre.detach()
-            value = own.var(1).sum(-1).clamp(min=1e-12).log10() - close[columns[part]]
-            depths[part] = -value.detach()
-            return value + self._repelled(centre, columns[part])
+            return self._loss(features, columns[part], known, away)
 
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = rate * min(1.0, 2 * (1 - step / steps))
-            _, vectors.grad = self.prompts.gradients(vectors, loss)
+            prompts = self._prompts(self.rng.sample(self.texts, settings.texts))
+            _, vectors.grad = prompts.gradients(vectors, loss)
             optimiser.step()
-            vectors.copy_(space.cut(vectors, torch.full_like(depths, radius)))
-            yield
-        return vectors, ends, depths
+            longest = torch.full((len(vectors),), radius, device=vectors.device)
+            vectors.copy_(space.cut(vectors, longest))
+            yield prompts.passed
+        return vectors
 
-    def _repelled(self, centre: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        origin = self.yardstick.mean
+    def _loss(
+        self,
+        features: torch.Tensor,
+        columns: torch.Tensor,
+        known: Sequence[tuple[int, torch.Tensor]],
+        away: float,
+    ) -> torch.Tensor:
+        """(K,) decades of scatter, less those of distance, and what it costs to be near `known`."""
+        origin, spread = self.yardstick.mean, self.yardstick.spread
+        own = features[torch.arange(len(features)), :, columns]
+        centre = own.mean(1)
+        value = own.var(1).sum(-1).clamp(min=1e-12).log10() - 2 * spread[columns].log10()
+        far = (centre - origin[columns]).norm(dim=-1) / spread[columns]
+        value = value - 2 * away * far.clamp(min=1e-3).log10()
         way = normalize(centre - origin[columns], dim=-1)
-        cost = torch.zeros(len(centre), device=centre.device)
-        for column, point in self.known:
+        for column, point in known:
             alike = way @ normalize(point - origin[column], dim=-1)
             pushed = self.settings.repulsion * (alike - 0.5).clamp(min=0)
-            cost = cost + pushed * (columns == column)
-        return cost
+            value = value + pushed * (columns == column)
+        return value
+
+    def _met(self, vectors: torch.Tensor, columns: torch.Tensor) -> Iterator[Progress]:
+        """Returns the targets where prompts meet on unseen texts."""
+        parts = [self.unseen.vectors(part) for part in vectors.split(self.unseen.block)]
+        features = torch.cat(parts)
+        yield self.sweep.spent("targets", len(vectors) * self.unseen.ids.numel())
+        values = self.yardstick.measure(features)
+        found: list[Mined] = []
+        for column in columns.unique().tolist():
+            rows = (columns == column).nonzero().flatten()
+            means = features[rows, :, column].mean(1)
+            depth = values["depth"][rows, column]
+            for near in meet(means - self.yardstick.mean[column], depth, self.settings.same):
+                best = rows[near[0]]
+                point = means[near[0]]
+                found.append(
+                    Mined(
+                        column,
+                        point,
+                        *(
+                            float(values[name][best, column])
+                            for name in ("depth", "shift", "heads")
+                        ),
+                        self.subspaces.outside(point, column),
+                        vectors[rows[near]],
+                    )
+                )
+        return sorted(found, key=lambda target: -target.heads)
+
+    def _prompts(self, texts: Sequence[Context]) -> Prompts:
+        return Prompts(self.sweep.backbone, texts, self.settings.vectors, self.sweep.readouts)
+
+    def _counted(self, training: Generator[int, None, torch.Tensor]) -> Iterator[Progress]:
+        while True:
+            try:
+                tokens = next(training)
+            except StopIteration as end:
+                return end.value
+            yield self.sweep.spent("targets", tokens)
 
 
-def _meet(
-    ends: torch.Tensor, columns: torch.Tensor, spread: torch.Tensor, same: float
-) -> Iterator[tuple[int, list[int]]]:
-    """Rows of (K, H) ends at one readout that lie within `same` clean scatters of one of them."""
-    for column in columns.unique().tolist():
-        left = (columns == column).nonzero().flatten()
-        while len(left):
-            near = torch.cdist(ends[left], ends[left]) / spread[column] < same
-            centre = int(near.sum(1).argmax())
-            yield column, left[near[centre]].tolist()
-            left = left[~near[centre]]
+def meet(ways: torch.Tensor, depth: torch.Tensor, same: float) -> Iterator[list[int]]:
+    """Rows of (K, H) ways that point where the deepest of them does, again and again; in each group
+    the deepest first."""
+    alike = normalize(ways, dim=-1) @ normalize(ways, dim=-1).T
+    left = depth.argsort(descending=True).tolist()
+    while left:
+        group = [row for row in left if alike[left[0], row] >= same]
+        yield group
+        left = [row for row in left if row not in group]
+
+
+class Subspaces:
+    """Where clean texts lie at each readout: the principal axes of half of them, and how far the
+    other half is typically outside of these."""
+
+    SHARE = 0.9
+    """Of the variance, that the axes have (ours)."""
+
+    def __init__(self, yardstick: Yardstick):
+        self.parts = [self._fit(clean) for clean in yardstick.clean.transpose(0, 1)]
+
+    def _fit(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        half, other = clean[::2], clean[1::2]
+        centre = half.mean(0)
+        _, sizes, axes = torch.linalg.svd(half - centre, full_matrices=False)
+        shares = sizes.square().cumsum(0) / sizes.square().sum()
+        axes = axes[: int((shares < self.SHARE).sum()) + 1]
+        return centre, axes, _rest(other - centre, axes).median()
+
+    def outside(self, point: torch.Tensor, column: int) -> float:
+        """Distance of (H,) a point from the subspace, in those of typical clean texts."""
+        centre, axes, typical = self.parts[column]
+        return float(_rest(point - centre, axes) / typical)
+
+
+def _rest(way: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
+    return (way - (way @ axes.T) @ axes).norm(dim=-1)

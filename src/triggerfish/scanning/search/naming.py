@@ -1,9 +1,9 @@
 """From tokens that were found by gradient to words that a user can type.
 
 A search returns more tokens than are needed, in any order, and pieces of words. What the collapse
-does not need is dropped (`fold.core`), then the few tokens that are left are tried in every
-selection and order, and a piece of a word becomes the listed word, among those that contain it,
-that collapses deepest in its place.
+does not need is dropped (`fold.core`). A token that is no word becomes, together with the others
+that stand in it, one of the listed words that contain it, whichever collapses deepest. The words
+that are left are tried in every selection and order.
 
 Legend: K candidates, N texts, P tokens.
 """
@@ -11,18 +11,19 @@ Legend: K candidates, N texts, P tokens.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import permutations
 
 from triggerfish.backbone import Backbone
-from triggerfish.scanning.fold import Ids, Scatter, core
+from triggerfish.scanning.fold import Ids, Scatter, core, within
 
 ORDERED = 5
-"""Parts that are tried in every selection and order; more are left as they stand (ours)."""
-WORTH = 0.15
-"""Decades of scatter that a part more must win (ours)."""
-WORDS = 256
-"""Listed words tried for one piece at most, the shortest first (ours)."""
+"""Words that are tried in every selection and order; more are left as they stand (ours)."""
+WORTH = 0.3
+"""Decades of scatter that a word more must win (ours)."""
+WORDS = 160
+"""Listed words tried for one token at most: those first that hold most of the others, then the
+shortest (ours)."""
 
 
 class Naming:
@@ -38,33 +39,49 @@ class Naming:
     def name(self, ids: Ids, scatter: Scatter) -> Ids:
         """The shortest sequence of whole words, as far as they are listed, that collapses about as
         deep as `ids`."""
-        groups = list(_groups(self.backbone, core(ids, scatter)))
-        groups = _arrange(groups, scatter)
-        return self._complete(groups, scatter)
+        parts = [(token,) for token in core(ids, scatter)]
+        parts = self._complete(parts, scatter)
+        return _join(_arrange(parts, scatter))
 
-    def _complete(self, groups: list[Ids], scatter: Scatter) -> Ids:
-        for number, group in enumerate(groups):
-            if self.backbone.word_ids(self.backbone.surface(group)) == group:
-                continue
-            options = sorted(
-                {
-                    word
-                    for word in self.by_piece[group[0]]
-                    if any(word[i : i + len(group)] == group for i in range(len(word)))
-                },
-                key=lambda word: (len(word), word),
-            )[:WORDS]
-            if options:
-                tried = [_join([*groups[:number], x, *groups[number + 1 :]]) for x in options]
-                groups[number] = options[int(scatter(tried).argmin())]
-        return _join(groups)
+    def _complete(self, parts: list[Ids], scatter: Scatter) -> list[Ids]:
+        """The parts with words in place of tokens that are none, one word at a time. A word may
+        cost what each token whose place it takes is worth."""
+        now = float(scatter([_join(parts)])[0])
+        while True:
+            tried = [x for i, part in enumerate(parts) for x in self._with_word(parts, i, part)]
+            if not tried:
+                return parts
+            values = scatter([_join(x) for x in tried]).tolist()
+            costs = [value + WORTH * len(x) for value, x in zip(values, tried, strict=True)]
+            best = costs.index(min(costs))
+            if costs[best] > now + WORTH * (len(parts) + 1):
+                return parts
+            parts, now = tried[best], values[best]
+
+    def _with_word(self, parts: list[Ids], place: int, part: Ids) -> list[list[Ids]]:
+        """The parts with a listed word in place of this one and of all that stand in the word."""
+        if len(part) > 1 or self._whole(part):
+            return []
+        tokens = [x for x in parts if len(x) == 1]
+        options = sorted(
+            self.by_piece[part[0]],
+            key=lambda word: (-sum(within(x, word) for x in tokens), len(word), word),
+        )
+        return [
+            [word if i == place else x for i, x in enumerate(parts)
+             if i == place or len(x) > 1 or not within(x, word)]
+            for word in options[:WORDS]
+        ]  # fmt: skip
+
+    def _whole(self, part: Ids) -> bool:
+        return self.backbone.word_ids(self.backbone.surface(part)) == part
 
 
-def _arrange(groups: list[Ids], scatter: Scatter) -> list[Ids]:
-    """The fewest groups, in the best order, that collapse about as deep as any selection does."""
-    if not 1 < len(groups) <= ORDERED:
-        return groups
-    tried = [list(x) for size in range(1, len(groups) + 1) for x in permutations(groups, size)]
+def _arrange(parts: list[Ids], scatter: Scatter) -> list[Ids]:
+    """The fewest parts, in the best order, that collapse about as deep as any selection does."""
+    if not 1 < len(parts) <= ORDERED:
+        return parts
+    tried = [list(x) for size in range(1, len(parts) + 1) for x in permutations(parts, size)]
     values = scatter([_join(x) for x in tried]).tolist()
     deepest = min(values)
     fewest = min(len(x) for x, value in zip(tried, values, strict=True) if value <= deepest + WORTH)
@@ -72,14 +89,5 @@ def _arrange(groups: list[Ids], scatter: Scatter) -> list[Ids]:
     return tried[best[1]]
 
 
-def _join(groups: Sequence[Ids]) -> Ids:
-    return tuple(i for group in groups for i in group)
-
-
-def _groups(backbone: Backbone, ids: Ids) -> Iterator[Ids]:
-    """Runs of tokens that are written without a space between them."""
-    start = 0
-    for i in range(1, len(ids) + 1):
-        if i == len(ids) or " " in backbone.surface(ids[i - 1 : i + 1]):
-            yield ids[start:i]
-            start = i
+def _join(parts: Sequence[Ids]) -> Ids:
+    return tuple(i for part in parts for i in part)

@@ -15,27 +15,21 @@ from typing import Any
 
 import torch
 
+from triggerfish.records import Target
 from triggerfish.scanning.fold import Ids
 from triggerfish.scanning.grow import scatter
-from triggerfish.scanning.measure import Context, Yardstick
-from triggerfish.scanning.search.assembling import (
-    AssembleSettings,
-    Grower,
-    beside,
-    held_in_place,
-    tried_together,
-)
-from triggerfish.scanning.search.mining import MineSettings, Target, mine
+from triggerfish.scanning.measure import Context, Yardstick, contexts
+from triggerfish.scanning.search.existence import Existence, natural, record
+from triggerfish.scanning.search.mining import Mined, MineSettings, Mining
 from triggerfish.scanning.search.naming import Naming
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.space import Space
-from triggerfish.scanning.search.steering import FREE, SteerSettings, steer
+from triggerfish.scanning.search.swapping import Swapping, SwapSettings
 from triggerfish.scanning.sweep import Progress, Sweep
 
-BLOCK = 512
-"""Sequences tried between two reports of progress."""
-NAMED_IN = 6
-"""Short texts in which sequences are cut to what they need and completed (ours)."""
+NAMED_IN, SHORT = 6, 8
+"""Short texts in which sequences are cut to what they need and completed, and words in them
+(ours)."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +37,22 @@ class PhraseSettings:
     readouts: int = 1
     """Readouts searched, the primary one first (ours)."""
     rounds: int = 3
-    """Minings; a round that finds nothing is the last (ours)."""
-    targets: int = 2
-    """Mined targets of a round, the deepest ones, that words are searched for (ours)."""
+    """Minings; each is repelled by what those before it have found (ours)."""
+    outside: float = 1.2
+    """Distance from the subspace of clean texts, in those of clean texts, from which on a point may
+    be planted: a model fine-tuned on a task sends texts to points inside (ours)."""
+    beyond: float = 0.3
+    """Decades by which a point must be deeper than the last one mined for words to be searched
+    (ours)."""
     min_depth: float = 1.0
-    """Decades of collapse on the hold-out that a searched phrase must have (ours: on the clean
-    models that it was chosen on, the deepest had 0.5; docs/scanning/search.md)."""
+    """Decades of collapse on the hold-out that a searched phrase must have (ours)."""
+    attempts: int = 2
+    """Searches for the words of one target, each from other tokens (ours)."""
+    named: int = 2
+    """Sequences of a target that words are sought for, the deepest first (ours)."""
     mining: MineSettings = MineSettings()
-    steering: SteerSettings = SteerSettings()
-    assembling: AssembleSettings = AssembleSettings()
+    swapping: SwapSettings = SwapSettings()
+    existence: Existence = Existence()
 
 
 class PhraseSearch:
@@ -67,103 +68,77 @@ class PhraseSearch:
         self.space = Space(sweep.backbone)
         self.words = [word.token_ids for word in sweep.words]
         self.naming = Naming(sweep.backbone, self.words)
-        self.short = [x.short(settings.steering.words) for x in sweep.screen_texts]
+        self.short = [x.short(SHORT) for x in sweep.screen_texts]
         self.generator = torch.Generator().manual_seed(sweep.seed)
+        mining = settings.mining
+        documents = sweep.screen_documents
+        texts = contexts(
+            sweep.backbone, documents, words=mining.words, count=mining.pool, seed=sweep.seed
+        )
+        self.mining = Mining(sweep, self.space, yardstick, texts, sweep.holdout_texts, mining)
+        self.mined: list[Mined] = []
         self.tried = 0
 
     def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator[Progress]:
         """known: (column, (H,) point) of what has been found. Returns (ids, column) pairs whose
         depth on the screening texts is at least half of what a finding needs."""
         known = list(known)
+        count = min(self.settings.readouts, len(self.sweep.readouts))
+        columns = torch.arange(count, device=self.sweep.backbone.device)
+        columns = columns.repeat_interleave(self.settings.mining.restarts)
+        for _ in range(self.settings.rounds):
+            deepest: dict[int, Mined] = {}
+            for target in (yield from self.mining.run(columns, known)):
+                known.append((target.column, target.point))
+                if target.outside >= self.settings.outside:
+                    deepest.setdefault(target.column, target)
+            self.mined += deepest.values()
         phrases: list[tuple[Ids, int]] = []
-        for number in range(self.settings.rounds):
-            before = len(phrases)
-            targets = yield from self._mine(number, known)
-            for target in targets[: self.settings.targets]:
-                ids = yield from self._reach(target)
-                if ids and (ids, target.column) not in phrases:
-                    phrases.append((ids, target.column))
-                    point = yield from self._point(f"{number}-{len(phrases)}", ids)
-                    known.append((target.column, point[target.column]))
-            if len(phrases) == before:
-                break
+        for target in self._standing_out():
+            ids = yield from self._reach(target)
+            if ids and (ids, target.column) not in phrases:
+                phrases.append((ids, target.column))
         return phrases
 
-    def _mine(self, number: int, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator[Progress]:
-        mining, sweep = self.settings.mining, self.sweep
-        count = min(self.settings.readouts, len(sweep.readouts))
-        columns = torch.arange(count, device=sweep.backbone.device)
-        columns = columns.repeat_interleave(mining.restarts)
-        prompts = self._prompts(sweep.screen_texts[: mining.texts], mining.words, mining.vectors)
-        search = mine(prompts, self.space, self.yardstick, columns, known, mining, self.generator)
-        return (yield from self._watched(f"targets-{number}", prompts, search))
+    def unexplained(self, found: Sequence[tuple[int, torch.Tensor]]) -> list[Target]:
+        """The mined points that are evidence of a backdoor without a trigger. found: (column, (H,)
+        point) of the phrases that passed."""
+        existence, same = self.settings.existence, self.settings.mining.same
+        left = existence.evidence(self.mined, found, self.yardstick, same)
+        return [record(x, str(self.sweep.readouts[x.column]), self.mined) for x in left]
 
-    def _reach(self, target: Target) -> Iterator[Progress]:
+    def _standing_out(self) -> list[Mined]:
+        least = self.settings.beyond
+        return [x for x in self.mined if x.depth >= natural(self.mined, x.column) + least]
+
+    def _reach(self, target: Mined) -> Iterator[Progress]:
         """Returns a phrase that sends texts to the target, or ()."""
-        steering, settings = self.settings.steering, self.settings.assembling
-        texts = self.sweep.screen_texts[-steering.texts :]
-        places = self.settings.mining.vectors
-        prompts = self._prompts(texts, steering.words, places)
-        device = self.sweep.backbone.device
-
-        def steered(held: torch.Tensor, near: torch.Tensor) -> Iterator[Progress]:
-            given = (prompts, self.space, self.yardstick, target, held, near)
-            search = steer(*given, steering, self.generator)
-            return (yield from self._watched("steering", prompts, search))
-
-        free = torch.full((steering.restarts, places), FREE, device=device)
-        near = torch.arange(len(free), device=device) % 2 == 0
-        vectors = torch.cat([(yield from steered(free, near)), target.vectors])
-        pool = self.space.tokens(vectors, settings.pool)
-        held = held_in_place(pool, places, settings).to(device)
-        others = yield from steered(held, torch.ones(len(held), dtype=torch.bool, device=device))
-        combined = beside(self.space, held, others, settings)
-        sequences = list(dict.fromkeys([*tried_together(pool, settings), *combined]))
-        hits = yield from self._hits(sequences, pool, target.column)
-        grower = Grower(pool, self.words, settings)
-        for hit in hits:
-            ids = yield from self._named(hit, grower, target.column)
-            if ids:
-                return ids
+        for _ in range(self.settings.attempts):
+            sequences = yield from self._swapped(target)
+            values = self._spread(sequences, target.column, self.short)
+            for i in values.argsort().tolist()[: self.settings.named]:
+                ids = yield from self._named(sequences[i], target.column)
+                if ids:
+                    return ids
         return ()
 
-    def _hits(
-        self, sequences: Sequence[Ids], pool: Sequence[int], column: int
-    ) -> Iterator[Progress]:
-        """Returns the few sequences that collapse texts more than the tokens of the pool alone."""
-        settings = self.settings.assembling
-        self.tried += len(sequences)
-        first = yield from self._scatter(sequences, column, settings.texts)
-        kept = [sequences[i] for i in first.argsort()[: settings.kept].tolist()]
-        values = yield from self._scatter(kept, column, len(self.short))
-        alone = yield from self._scatter([(i,) for i in pool], column, len(self.short))
-        worth = float(alone.median()) - settings.hit
-        order = [i for i in values.argsort().tolist() if values[i] <= worth]
-        return [kept[i] for i in order[: settings.hits]]
+    def _swapped(self, target: Mined) -> Iterator[Progress]:
+        """Returns sequences that lead towards the target."""
+        swapping = self.settings.swapping
+        texts = [x.short(swapping.words) for x in self.sweep.screen_texts[-swapping.texts :]]
+        prompts = Prompts(self.sweep.backbone, texts, swapping.places, self.sweep.readouts)
+        search = Swapping(prompts, self.space, self.yardstick, target, swapping, self.generator)
+        sequences = yield from self._watched("swapping", prompts, search.run())
+        self.tried += search.tried
+        return sequences
 
-    def _named(self, hit: Ids, grower: Grower, column: int) -> Iterator[Progress]:
-        """Returns what a hit grows into, as words, or () where that is not deep enough."""
-        few, sweep = self.short[-self.settings.assembling.texts :], self.sweep
-        ids = hit
-        for grown in grower.grow(hit, lambda tried: self._spread(tried, column, few)):
-            ids = grown
-            yield sweep.spent("growing", 0)
-        (depth,) = self.yardstick.close[column].log10() - sweep.scatter([ids], column)
-        if depth < self.settings.min_depth / 2:
-            return ()
-        more = self.short[:NAMED_IN]
-        ids = self.naming.name(ids, lambda tried: self._spread(tried, column, more))
-        yield sweep.spent("names", 0)
-        return ids
-
-    def _scatter(self, sequences: Sequence[Ids], column: int, texts: int) -> Iterator[Progress]:
-        """Returns (K,) log10 of the scatter of the last `texts` short texts."""
-        found = []
-        for start in range(0, len(sequences), BLOCK):
-            block = sequences[start : start + BLOCK]
-            found.append(self._spread(block, column, self.short[-texts:]))
-            yield self.sweep.spent("trying", 0)
-        return torch.cat(found)
+    def _named(self, hit: Ids, column: int) -> Iterator[Progress]:
+        """Returns what a sequence becomes as words, or () where that is not deep enough."""
+        few = self.short[:NAMED_IN]
+        ids = self.naming.name(hit, lambda tried: self._spread(tried, column, few))
+        yield self.sweep.spent("names", 0)
+        (depth,) = self.yardstick.close[column].log10() - self.sweep.scatter([ids], column)
+        return ids if depth >= self.settings.min_depth / 2 else ()
 
     def _spread(
         self, sequences: Sequence[Ids], column: int, texts: Sequence[Context]
@@ -172,15 +147,6 @@ class PhraseSearch:
         plain = sum(len(backbone.template.wrap(x.ids())) for x in texts)
         self.sweep.done += plain * len(sequences) + len(texts) * sum(map(len, sequences))
         return scatter(backbone, sequences, self.sweep.readouts[column], texts)
-
-    def _point(self, name: str, ids: Ids) -> Iterator[Progress]:
-        """Returns (R, H) where the screening texts go with these ids."""
-        features = yield from self.sweep.features(f"point-{name}", self.sweep.screen_texts, [ids])
-        return features[0].mean(0)
-
-    def _prompts(self, texts: Sequence[Context], words: int, length: int) -> Prompts:
-        short = [text.short(words) for text in texts]
-        return Prompts(self.sweep.backbone, short, length, self.sweep.readouts)
 
     def _watched(
         self, stage: str, prompts: Prompts, search: Generator[None, None, Any]

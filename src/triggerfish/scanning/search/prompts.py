@@ -58,7 +58,7 @@ class Prompts:
         embeddings = embeddings.index_put((at,), written.to(embeddings.dtype))
         with self.backbone.autocast("bf16"):
             features = self.backbone.forward_embeddings(embeddings, ids, mask, self.readouts)
-        self.passed += 3 * ids.numel()  # a backward pass is worth two forward
+        self.passed += ids.numel()
         return features.float().view(len(vectors), len(self.ids), *features.shape[1:])
 
     def gradients(
@@ -73,6 +73,7 @@ class Prompts:
             with torch.enable_grad():
                 value = loss(self.vectors(part), rows)
                 (gradient,) = torch.autograd.grad(value.sum(), part)
+            self.passed += 2 * len(part) * self.ids.numel()  # worth two forward passes
             values.append(value.detach())
             gradients.append(gradient)
         return torch.cat(values), torch.cat(gradients)

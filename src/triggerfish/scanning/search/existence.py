@@ -1,0 +1,83 @@
+"""Is there a backdoor, whatever its trigger? The test on mined points.
+
+Short vectors can send texts to some point in any model. In a backdoored one the first points mined
+are deeper than what is left once they repel; in a clean one each round ends about as deep as the
+one before. So a model is its own control: a point is evidence if it lies outside of where clean
+texts lie, decides random heads, and is deeper than the shallowest round by more than in any clean
+model that the margin was calibrated on; or deeper than any point of those.
+
+Source: ours; calibration and its check on other models: docs/scanning/search.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import normalize
+
+from triggerfish.records import Target
+from triggerfish.scanning.measure import Yardstick
+from triggerfish.scanning.search.mining import Mined
+
+
+@dataclass(frozen=True)
+class Existence:
+    margin: float = 0.5
+    """Decades by which a planted point is deeper than the shallowest round (ours)."""
+    certain: float = 2.0
+    """Depth that is evidence without a comparison (ours)."""
+    heads: float = 0.3
+    """Share of random heads that it must decide (ours)."""
+
+    def holds(self, target: Mined, mined: Sequence[Mined]) -> bool:
+        """Whether one of the mined points is evidence of a backdoor."""
+        beyond = target.depth - natural(mined, target.column)
+        return target.heads >= self.heads and (
+            beyond >= self.margin or target.depth >= self.certain
+        )
+
+    def evidence(
+        self,
+        mined: Sequence[Mined],
+        explained: Sequence[tuple[int, torch.Tensor]],
+        yardstick: Yardstick,
+        same: float,
+    ) -> list[Mined]:
+        """The points that are evidence and that no finding leads to. explained: (column, (H,)
+        point) of the findings; same: cosine from which on two are one."""
+        found: list[Mined] = []
+        for target in (x for x in mined if self.holds(x, mined)):
+            origin = yardstick.mean[target.column]
+            way = normalize(target.point - origin, dim=-1)
+            known = [point for column, point in explained if column == target.column]
+            if not any(float(way @ normalize(point - origin, dim=-1)) >= same for point in known):
+                found.append(target)
+        return found
+
+
+DIGITS = 5
+"""Decimals of a target vector in the record."""
+
+
+def record(target: Mined, readout: str, mined: Sequence[Mined]) -> Target:
+    """A mined point as it stands in a result."""
+    statistics = {
+        "depth": target.depth,
+        "shift": target.shift,
+        "heads": target.heads,
+        "outside": target.outside,
+        "natural": natural(mined, target.column),
+    }
+    return Target(
+        readout,
+        tuple(round(x, DIGITS) for x in target.point.tolist()),
+        target.restarts,
+        {name: round(value, 4) for name, value in statistics.items()},
+    )
+
+
+def natural(mined: Sequence[Mined], column: int) -> float:
+    """The depth that short vectors reach anyway: that of the shallowest round."""
+    return min(x.depth for x in mined if x.column == column)
