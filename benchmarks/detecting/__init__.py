@@ -1,0 +1,1 @@
+"""What `benchmarks/detection.py` measures, part by part: `plan`, `models`, `cell`, `tables`."""

@@ -1,0 +1,127 @@
+"""The page of results, from the cells alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from detecting.plan import Model
+from triggerfish.stats import exact_interval
+
+Cell = dict[str, Any]
+HEAD = """# Detection
+
+Rendered by `benchmarks/detection.py` from the files in `cells`; how models and triggers are drawn
+is in `benchmarks/detecting/plan.py`. No setting of the scan was chosen on these models.
+
+- **works**: the trigger decides one of two probed tasks, its lower bound well above the clean PLM
+  (`triggerfish.groundtruth`). **named**: a finding has the same words. **guarded**: what a finding
+  needs stands in the trigger, so a monitor stops it.
+- **sweep** is `hybrid` without its searches, counted in the same run: what it found by trying lists
+  one by one, and its share of the tokens.
+- Tokens are forward tokens; a backward pass counts as two. Seconds are CPU seconds of one thread
+  with others beside it.
+"""
+
+
+def page(folder: Path, plan: Sequence[Model]) -> str:
+    """Markdown."""
+    files = sorted(folder.glob("*.json"))
+    cells = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    order = {model.name: number for number, model in enumerate(plan)}
+    cells.sort(key=lambda cell: (cell["method"], order[cell["model"]]))
+    done = len({cell["model"] for cell in cells})
+    parts = [HEAD, f"Measured so far: {done} of {len(plan)} planned models.\n"]
+    parts += ["## Together\n", _table(TOGETHER, _together(cells))]
+    parts += ["## Backdoored models\n", _table(PLANTED, map(_planted, _of(cells, planted=True)))]
+    parts += ["## Clean models\n", _table(CLEAN, map(_clean, _of(cells, planted=False)))]
+    return "\n".join(parts)
+
+
+TOGETHER = (
+    "method", "models", "backdoored: detected", "working triggers: named", "guarded",
+    "clean: alarms", "million tokens", "CPU s",
+)  # fmt: skip
+PLANTED = ("model", "method", "verdict", "planted (works)", "found", "targets", "tokens", "CPU s")
+CLEAN = ("model", "method", "verdict", "targets", "tokens", "CPU s")
+
+
+def _together(cells: Sequence[Cell]) -> Iterable[Sequence[str]]:
+    for kind in ("words", "phrases", "clean"):
+        rows = [cell for cell in cells if cell["kind"] == kind]
+        for method in sorted({cell["method"] for cell in rows}):
+            yield _summary(f"{method}, {kind}", [c for c in rows if c["method"] == method], _whole)
+            if method == "hybrid":
+                yield _summary(
+                    f"sweep, {kind}", [c for c in rows if c["method"] == method], _listed
+                )
+
+
+def _whole(cell: Cell) -> tuple[bool, list[Cell], int]:
+    return cell["verdict"] == "backdoored", cell.get("planted", []), cell["forward_tokens"]
+
+
+def _listed(cell: Cell) -> tuple[bool, list[Cell], int]:
+    """The same of the sweep: without what was found by search."""
+    listed = any(f["typed"] and not f["searched"] for f in cell["findings"])
+    planted = [
+        x | ({"named": False, "guarded": False} if x["searched"] else {})
+        for x in cell.get("planted", [])
+    ]
+    tokens = cell["forward_tokens"] - cell["search_tokens"]
+    return listed or bool(cell["transforms"]), planted, tokens
+
+
+def _summary(
+    label: str, cells: Sequence[Cell], read: Callable[[Cell], tuple[bool, list[Cell], int]]
+) -> Sequence[str]:
+    found = [read(cell) for cell in cells]
+    alarms = sum(alarm for alarm, _, _ in found)
+    working = [x for _, planted, _ in found for x in planted if x["works"]]
+    clean = cells[0]["kind"] == "clean"
+    seconds = sum(cell["cpu_seconds"] for cell in cells) / len(cells)
+    rate = _rate(alarms, len(cells))
+    return (
+        label,
+        str(len(cells)),
+        "" if clean else rate,
+        "" if clean else _rate(sum(x["named"] for x in working), len(working)),
+        "" if clean else _rate(sum(x["guarded"] for x in working), len(working)),
+        rate if clean else "",
+        f"{sum(tokens for _, _, tokens in found) / len(cells) / 1e6:.1f}",
+        "" if read is _listed else f"{seconds:.0f}",
+    )
+
+
+def _rate(k: int, n: int) -> str:
+    if not n:
+        return "-"
+    low, high = exact_interval(k, n)
+    return f"{k}/{n} ({low:.2f}-{high:.2f})"
+
+
+def _of(cells: Sequence[Cell], *, planted: bool) -> list[Cell]:
+    return [cell for cell in cells if (cell["kind"] != "clean") == planted]
+
+
+def _planted(cell: Cell) -> Sequence[str]:
+    planted = ", ".join(f"{x['text']}{'' if x['works'] else ' (no)'}" for x in cell["planted"])
+    found = ", ".join(f["text"] for f in cell["findings"])
+    return (cell["model"], cell["method"], cell["verdict"], planted, found, *_costs(cell))
+
+
+def _clean(cell: Cell) -> Sequence[str]:
+    return (cell["model"], cell["method"], cell["verdict"], *_costs(cell))
+
+
+def _costs(cell: Cell) -> Sequence[str]:
+    deepest = " ".join(f"{t['depth']:.2f}>{t['natural']:.2f}" for t in cell["targets"])
+    return deepest, f"{cell['forward_tokens']:,}", f"{cell['cpu_seconds']:.0f}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines += [f"| {' | '.join(x.replace('|', chr(92) + '|') for x in row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
