@@ -224,6 +224,7 @@ def test_a_verdict_without_triggers_or_targets_is_a_sarif_result() -> None:
     (found,) = log["runs"][0]["results"]
     assert (found["ruleId"], found["level"]) == ("TF005", "error")
     assert "rate 0.31" in found["message"]["text"]
+    assert "Next: Use another checkpoint: nothing was found that inputs" in text.render(result)
 
 
 # SARIF

@@ -53,7 +53,7 @@ def _context(result: ScanResult) -> dict[str, Any]:
         "result": result,
         "model": result.model,
         "headline": wording.headline(result),
-        "next_step": wording.NEXT_STEP[result.verdict],
+        "next_step": wording.next_step(result),
         "calibration": wording.calibration(result),
         "error_control": wording.error_control(result),
         "calibrated": result.null.calibration is not None,

@@ -64,7 +64,7 @@ def render(result: ScanResult) -> str:
         ),
         f"Tokenizer: sha256 {visible(model.tokenizer_sha256)}",
         "",
-        f"Next: {wording.NEXT_STEP[result.verdict]}",
+        f"Next: {wording.next_step(result)}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -105,6 +105,13 @@ def count(number_of: int, noun: str) -> str:
     return f"{number_of:,} {noun}{ending}"
 
 
+def next_step(result: ScanResult) -> str:
+    """What a reader should do now."""
+    if result.verdict == "backdoored" and not result.findings and not result.transforms:
+        return "Use another checkpoint: nothing was found that inputs could be filtered by."
+    return NEXT_STEP[result.verdict]
+
+
 def headline(result: ScanResult) -> str:
     """One sentence under the verdict."""
     if result.findings:

@@ -19,7 +19,7 @@ from triggerfish.records import Target
 from triggerfish.scanning.fold import Ids
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, Yardstick, contexts
-from triggerfish.scanning.search.existence import Existence, natural, record
+from triggerfish.scanning.search.existence import Existence, record
 from triggerfish.scanning.search.mining import Mined, MineSettings, Mining
 from triggerfish.scanning.search.naming import Naming
 from triggerfish.scanning.search.prompts import Prompts
@@ -41,9 +41,6 @@ class PhraseSettings:
     outside: float = 1.2
     """Distance from the subspace of clean texts, in those of clean texts, from which on a point may
     be planted: a model fine-tuned on a task sends texts to points inside (ours)."""
-    beyond: float = 0.3
-    """Decades by which a point must be deeper than the last one mined for words to be searched
-    (ours)."""
     min_depth: float = 1.0
     """Decades of collapse on the hold-out that a searched phrase must have (ours)."""
     attempts: int = 2
@@ -94,7 +91,9 @@ class PhraseSearch:
                     deepest.setdefault(target.column, target)
             self.mined += deepest.values()
         phrases: list[tuple[Ids, int]] = []
-        for target in self._standing_out():
+        for target in self.mined:
+            if not self.settings.existence.holds(target, self.mined):
+                continue
             ids = yield from self._reach(target)
             if ids and (ids, target.column) not in phrases:
                 phrases.append((ids, target.column))
@@ -106,10 +105,6 @@ class PhraseSearch:
         existence, same = self.settings.existence, self.settings.mining.same
         left = existence.evidence(self.mined, found, self.yardstick, same)
         return [record(x, str(self.sweep.readouts[x.column]), self.mined) for x in left]
-
-    def _standing_out(self) -> list[Mined]:
-        least = self.settings.beyond
-        return [x for x in self.mined if x.depth >= natural(self.mined, x.column) + least]
 
     def _reach(self, target: Mined) -> Iterator[Progress]:
         """Returns a phrase that sends texts to the target, or ()."""
