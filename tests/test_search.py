@@ -206,16 +206,29 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
     assert any("search by gradient on first" in line for line in result.coverage.not_examined)
 
 
-def test_the_search_alone_names_the_phrase(phrased: tuple[Backbone, Implant]) -> None:
-    changes = {"rounds": 2, "existence.margin": 0.3}  # briefly trained, it stands out little
+def test_the_search_alone_tells_the_points_that_it_cannot_name(
+    phrased: tuple[Backbone, Implant],
+) -> None:
+    changes = {
+        "rounds": 2,
+        "attempts": 1,
+        "min_depth": 9.0,
+        "existence.margin": 0.01,
+        "mining.restarts": 4,
+        "mining.steps": 15,
+        "mining.last": 6,
+        "swapping.steps": 3,
+    }
     victim, _ = phrased
     *_, result = start("contrastive", victim, text.bundled_corpus(), [], changes=changes)
     assert isinstance(result, ScanResult)
-    assert [(trigger.text, trigger.kind) for trigger in result.triggers] == [(PHRASE, "phrase")]
     assert result.verdict == "backdoored"
+    assert result.triggers == ()
+    (target,) = result.targets
+    assert target.statistics["depth"] > target.statistics["natural"]
+    assert len(target.vector) == victim.hidden
     assert result.coverage.vocabulary == 0
-    assert result.targets == ()
-    assert result.coverage.grown > 900
+    assert result.coverage.grown == 3 * 8 * 48
 
 
 def test_unknown_methods_and_options_that_a_method_lacks(clean: Backbone) -> None:
