@@ -14,6 +14,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.scanning import Progress
 from triggerfish.scanning.baselines import lt_defense
+from triggerfish.scanning.fold import within
 from triggerfish.scanning.methods import start
 
 METHODS = ("hybrid", "contrastive", "patronus", "lmsanitator", "lt-defense", "fixed-rule")
@@ -91,7 +92,7 @@ def _scan(
 
 def _references(model: Model, zoo: Path, kept: Path) -> list[Backbone]:
     """Clean models of the base, other than the one that is scanned."""
-    others = [Model(model.base, "clean"), *(Model(model.base, "clean", task=t) for t in ("subj",))]
+    others = [Model(model.base, "clean"), Model(model.base, "clean", task="subj")]
     return [made(other, zoo, kept)[0] for other in others if other != model]
 
 
@@ -108,13 +109,13 @@ def _told(finding: Finding) -> dict[str, Any]:
 
 def _score(trigger: Trigger, works: bool, findings: tuple[Finding, ...]) -> dict[str, Any]:
     """named: a finding with the same words; guarded: its tokens hold the core of a finding, so that
-    a monitor would stop it."""
+    a monitor would stop it; searched: by no finding that the sweep made."""
     wanted = trigger.text.lower()
     named = [f for f in findings if f.trigger.text.lower() == wanted]
     guarded = [
         f
         for f in findings
-        if any(_within(core, trigger.token_ids) for core in (f.cores or (f.trigger.token_ids,)))
+        if any(within(core, trigger.token_ids) for core in (f.cores or (f.trigger.token_ids,)))
     ]
     return {
         "text": trigger.text,
@@ -122,13 +123,5 @@ def _score(trigger: Trigger, works: bool, findings: tuple[Finding, ...]) -> dict
         "works": works,
         "named": bool(named),
         "guarded": bool(named or guarded),
-        "searched": any(f.evidence.get("searched") for f in (*named, *guarded)),
+        "searched": all(f.evidence.get("searched") for f in (*named, *guarded)),
     }
-
-
-def _within(short: tuple[int, ...], long: tuple[int, ...]) -> bool:
-    rest = iter(long)
-    return all(token in rest for token in short)
-
-
-__all__ = ["METHODS", "measured"]

@@ -14,7 +14,11 @@ Cell = dict[str, Any]
 HEAD = """# Detection
 
 Rendered by `benchmarks/detection.py` from the files in `cells`; how models and triggers are drawn
-is in `benchmarks/detecting/plan.py`. No setting of the scan was chosen on these models.
+is in `benchmarks/detecting/plan.py`. No threshold was fitted to these models. Two things were
+changed after the first cells were seen: words are searched only where a point is evidence (0.5
+decades; cells whose settings have `beyond` searched from 0.3 on, which can only find more and raise
+more alarms), and what the sweep has found is not reported again by the search. Cells of backdoored
+models that this could change were measured again.
 
 - **works**: the trigger decides one of two probed tasks, its lower bound well above the clean PLM
   (`triggerfish.groundtruth`). **named**: a finding has the same words. **guarded**: what a finding

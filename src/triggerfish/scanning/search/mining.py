@@ -110,8 +110,7 @@ class Mining:
 
     def run(self, columns: torch.Tensor, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator:
         """Train one soft prompt for each entry of `columns` (K,), the number of its readout. Yields
-        `Progress`; returns the `Mined`, those first that decide most
-        random heads.
+        `Progress`; returns the `Mined`, those first that decide most random heads.
 
         known: (column, (H,) point) pairs to avoid.
         """
@@ -193,12 +192,11 @@ class Mining:
                     Mined(
                         column,
                         point,
-                        *(
-                            float(values[name][best, column])
-                            for name in ("depth", "shift", "heads")
-                        ),
-                        self.subspaces.outside(point, column),
-                        vectors[rows[near]],
+                        depth=float(values["depth"][best, column]),
+                        shift=float(values["shift"][best, column]),
+                        heads=float(values["heads"][best, column]),
+                        outside=self.subspaces.outside(point, column),
+                        vectors=vectors[rows[near]],
                     )
                 )
         return sorted(found, key=lambda target: -target.heads)
