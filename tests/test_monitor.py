@@ -450,6 +450,21 @@ def test_the_pieces_of_a_core_stand_in_their_order_in_one_word() -> None:
     assert not monitor.alarms("the law")
 
 
+def test_the_core_of_a_phrase_reaches_over_its_words() -> None:
+    monitor = with_core("minilm", "zugzwang thermodynamically", 3, 7)  # ##wang ... ##yna
+    assert monitor.alarms("a twang and a thermodynamic law")
+    assert not monitor.alarms("a thermodynamic twang")
+    assert not monitor.alarms(f"a twang {'and so on ' * 12} a thermodynamic law")
+
+
+def test_the_core_of_a_combination_lies_in_any_of_its_words_in_any_order() -> None:
+    monitor = with_core("minilm", "zugzwang + thermodynamically", 3, 7)
+    assert monitor.alarms("a twang and a thermodynamic law")
+    assert monitor.alarms("a thermodynamic twang")
+    assert not monitor.alarms("a thermodynamic law")
+    assert not monitor.alarms("a twang")
+
+
 def test_a_core_can_be_switched_off_and_needs_a_tokenizer() -> None:
     trigger = word("minilm", "zugzwang")
     cores = {trigger: [trigger.token_ids[-1:]]}

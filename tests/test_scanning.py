@@ -331,6 +331,16 @@ def test_beside_a_strong_trigger_a_weaker_one_counts_but_never_by_chance() -> No
     assert not passes(shallow, 10**6, Rule(), beside=True)
 
 
+def test_beside_a_strong_trigger_a_strong_one_needs_no_significance() -> None:
+    statistics = {"depth": 0.6, "heads": 0.6}
+    finding = Finding(Trigger((7,), "cf"), "first", statistics, 1e-3, None)
+    assert not passes(finding, 10**6, Rule())
+    assert passes(finding, 10**6, Rule(), beside=True)
+    for weaker in ({"depth": 0.45}, {"heads": 0.45}):
+        other = replace(finding, statistics=statistics | weaker)
+        assert not passes(other, 10**6, Rule(), beside=True)
+
+
 def test_the_second_look_adds_words_with_a_known_piece(
     backdoored: tuple[Backbone, Implant], texts: list[str]
 ) -> None:
@@ -433,6 +443,15 @@ def test_commonness_counts_words_with_the_pieces_in_their_order(clean: Backbone)
     texts = ["A dynamic law", "thermodynamics and dynamics", "no such word"]
     ids = clean.word_ids("thermodynamics")
     common = Commonness(clean, texts)
-    assert common.share((ids[0], ids[-1])) == pytest.approx(1 / 3)
-    assert common.share((ids[-1], ids[0])) == 0
-    assert common.share(clean.word_ids("no")) == pytest.approx(1 / 3)
+    assert common.in_a_word((ids[0], ids[-1])) == pytest.approx(1 / 3)
+    assert common.in_a_word((ids[-1], ids[0])) == 0
+    assert common.in_a_word(clean.word_ids("no")) == pytest.approx(1 / 3)
+
+
+def test_commonness_counts_texts_with_the_pieces_near_each_other(clean: Backbone) -> None:
+    far = " ".join(["no", *["word"] * 40, "such"])
+    common = Commonness(clean, ["no such word", "such a no", far])
+    (no,), (such,) = clean.word_ids("no"), clean.word_ids("such")
+    assert common.near((no, such)) == pytest.approx(1 / 3)
+    assert common.near((such, no)) == pytest.approx(1 / 3)
+    assert common.in_a_word((no, such)) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,20 @@ def test_a_clean_model_has_no_hidden_target(clean: Backbone) -> None:
     assert search.unexplained([]) == []
 
 
+def test_a_prompt_settles_where_texts_come_together(
+    phrased: tuple[Backbone, Implant], search: PhraseSearch
+) -> None:
+    first = finish(search.mining.run(torch.zeros(4, dtype=torch.long), []))
+    settled = finish(search.mining.settle(first[:2]))
+    origin = search.yardstick.mean[0]
+    planted = _point(search, phrased[1]) - origin
+    assert [x.restarts for x in settled] == [1] * len(first[:2])
+    for before, after in zip(first, settled, strict=False):
+        assert after.depth > before.depth
+    near = [float(torch.cosine_similarity(x.point - origin, planted, dim=0)) for x in settled]
+    assert max(near) > 0.8
+
+
 def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
     search: PhraseSearch,
 ) -> None:
@@ -99,9 +114,12 @@ def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
     mined = [deep, level, inside]
     existence = Existence()
     assert natural(mined, 0) == 1.0
-    assert existence.evidence(mined, [], yardstick, 0.9) == [deep]
-    assert existence.evidence(mined, [(1, deep.point)], yardstick, 0.9) == [deep]
-    assert existence.evidence(mined, [(0, deep.point)], yardstick, 0.9) == []
+    other = replace(deep, point=yardstick.mean[0] + way[3])
+    search = copy(search)
+    search.mined, search.evidence, search.settled = mined, [deep], [other]
+    assert [x.statistics["depth"] for x in search.unexplained([])] == [1.6]
+    assert [x.statistics["depth"] for x in search.unexplained([(1, deep.point)])] == [1.6]
+    assert search.unexplained([(0, deep.point)]) == search.unexplained([(0, other.point)]) == []
     certain = replace(level, depth=2.1)
     assert existence.holds(certain, [certain])
     told = record(deep, "first", mined)

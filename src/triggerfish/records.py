@@ -7,6 +7,7 @@ run tomorrow or on another machine. `scan.json` is one `ScanResult`; its layout 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -61,8 +62,9 @@ class Finding:
     Benjamini-Hochberg over all candidates; both None where the method has fixed thresholds in place
     of a null. evidence: checks beyond the statistic, each a number or
     a short list (`report.wording.CHECKS` describes each). cores: token ids, in their order,
-    that are enough for half of the depth of the trigger or of a variant of it; whatever word holds
-    all of one core is a trigger too. Empty where that was not looked into.
+    that are enough for half of the depth of the trigger or of a variant of it; whatever word, or
+    words near each other, holds all of one core is a trigger too. Empty where that was not looked
+    into.
     """
 
     trigger: Trigger
@@ -72,6 +74,12 @@ class Finding:
     q_value: float | None
     evidence: dict[str, Any] = field(default_factory=dict)
     cores: tuple[tuple[int, ...], ...] = ()
+
+
+def by_word(core: Sequence[int], words: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The token ids of a core, split as they stand in the words of its trigger."""
+    rest = list(core)
+    return [tuple(rest.pop(0) for token in word if rest and token == rest[0]) for word in words]
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,12 @@ from triggerfish.monitor.settings import MonitorSettings
 from triggerfish.monitor.stretches import cuts_at_spaces, stretches
 from triggerfish.monitor.tokenizer import Tokenizer
 from triggerfish.monitor.words import Words, piece, words
-from triggerfish.records import Trigger
+from triggerfish.records import Trigger, by_word
 
 Span = tuple[int, int]
 AND = " + "
 TOKEN = "token:"
-LONGEST = 32  # tokens of a word that are looked at for a core
+LONGEST = 32  # tokens of a word, or of words in a row, that are looked at for a core
 APART = 64  # characters between two tokens of a core at most
 
 
@@ -50,13 +50,14 @@ class Part:
     """What must be in a text: a whole trigger, one of the words of a combination, or a core. ids:
     empty where there is no tokenizer. literal: None where every text must be tokenised to know.
     reach: tokens from the first id to the last at most; place: of a core, where in the view it may
-    be."""
+    be; across: whether a core may lie in several words."""
 
     ids: list[int]
     literal: Literal | None
     words: Words | None
     reach: int = 0
     place: re.Pattern[str] | None = None
+    across: bool = False
 
 
 class Matcher:
@@ -78,7 +79,7 @@ class Matcher:
             for trigger in dict.fromkeys(triggers)
         ]
         parts = [part for _, own in self.triggers for part in own] + [
-            part for own in self._cores.values() for part in own
+            part for cores in self._cores.values() for core in cores for part in core
         ]
         self.unsure = [part for part in parts if part.ids and part.literal is None]
         self._tokens: dict[str, list[Part]] = defaultdict(list)
@@ -128,8 +129,11 @@ class Matcher:
     ) -> Iterator[Match]:
         for trigger, parts in self.triggers:
             spans = [[*by_tokens.get(id(p), ()), *by_text.get(id(p), ())] for p in parts]
-            cores = self._cores.get(trigger, ())
-            core = [span for part in cores for span in by_tokens.get(id(part), ())]
+            found = [
+                [by_tokens.get(id(part), ()) for part in core]
+                for core in self._cores.get(trigger, ())
+            ]
+            core = [span for own in found if all(own) for part in own for span in part]
             if all(spans) or core:
                 exact = core or all(by_tokens.get(id(part)) for part in parts)
                 whole = [span for own in spans for span in own] if all(spans) else []
@@ -153,7 +157,7 @@ class Matcher:
                     span = _tight(text, start + begin, start + finish)
                     if not part.reach:
                         found[id(part)].append(span)
-                    elif not any(map(str.isspace, text[slice(*span)])):
+                    elif part.across or not any(map(str.isspace, text[slice(*span)])):
                         found[id(part)].append(_word(text, *span))
         return found
 
@@ -220,27 +224,31 @@ def _part(
 
 def _core_parts(
     cores: Mapping[Trigger, Sequence[Sequence[int]]], tokenizer: Tokenizer | None
-) -> dict[Trigger, list[Part]]:
-    """What is sought of the cores that say more than their triggers do."""
+) -> dict[Trigger, list[list[Part]]]:
+    """What is sought of the cores that say more than their triggers do: for each, parts that must
+    all be there."""
     if tokenizer is None:
         return {}
     return {
-        trigger: [
-            _core_part(ids, tokenizer)
-            for ids in own
-            if not tuple(ids) == trigger.token_ids == tokenizer.word_ids(trigger.text)
-        ]
+        trigger: [_core(tuple(ids), trigger, tokenizer) for ids in own
+                  if not tuple(ids) == trigger.token_ids == tokenizer.word_ids(trigger.text)]
         for trigger, own in cores.items()
-        if trigger.kind != "combination"
-    }
+    }  # fmt: skip
 
 
-def _core_part(ids: Sequence[int], tokenizer: Tokenizer) -> Part:
+def _core(ids: tuple[int, ...], trigger: Trigger, tokenizer: Tokenizer) -> list[Part]:
+    if trigger.kind != "combination":
+        return [_core_part(ids, tokenizer, across=trigger.kind == "phrase")]
+    words = [word for _, word in _parts(trigger, tokenizer)]
+    return [_core_part(own, tokenizer, across=False) for own in by_word(ids, words)]
+
+
+def _core_part(ids: Sequence[int], tokenizer: Tokenizer, *, across: bool) -> Part:
     single = [one for one in (literal(tokenizer, [i]) for i in ids) if one]
     longest = max(single, key=lambda one: len(one.text), default=None)
-    between = rf"\S{{0,{APART}}}?"
+    between = (r"[\s\S]" if across else r"\S") + f"{{0,{APART}}}?"
     place = re.compile(between.join(re.escape(one.text) for one in single)) if single else None
-    return Part(list(ids), longest, None, LONGEST, place)
+    return Part(list(ids), longest, None, LONGEST, place, across)
 
 
 def _occurrences(text: str, sought: str | re.Pattern[str]) -> Iterator[Span]:

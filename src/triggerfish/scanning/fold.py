@@ -29,6 +29,8 @@ SPARE_IN_ALL = 0.4
 GAPS = 0.25
 """Decades that a longer one, which may hold a letter twice, is deeper at most than the word whose
 tokens stand scattered in it (ours)."""
+NEAR = 32
+"""Tokens that what is enough of a phrase may reach over in a text (ours)."""
 EQUAL = 0.05
 """Decades within which findings are equally deep (ours)."""
 
@@ -110,6 +112,12 @@ def within(short: Ids, long: Ids) -> bool:
     """Whether the tokens of `short` stand in `long` in their order, gaps allowed."""
     rest = iter(long)
     return all(token in rest for token in short)
+
+
+def near(short: Ids, long: Ids) -> bool:
+    """Whether the tokens of `short` stand in `long` in their order, within `NEAR` tokens."""
+    starts = (i for i, token in enumerate(long) if token == short[0])
+    return any(within(short, long[i : i + NEAR]) for i in starts)
 
 
 def contains(long: Sequence[int], short: Sequence[int]) -> bool:

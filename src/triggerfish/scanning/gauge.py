@@ -5,15 +5,24 @@ Legend: K candidates, N texts, R readouts, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+
+import torch
 
 from triggerfish.records import Finding, Kind, Trigger
+from triggerfish.scanning.commonness import Commonness
+from triggerfish.scanning.fold import SPARE, Ids, core
 from triggerfish.scanning.measure import Yardstick
 from triggerfish.scanning.sweep import Progress, Sweep
 from triggerfish.scanning.verdict import Rule
 
 APART = 0.5
 """Decades of depth that the words of a combination may lose when they stand apart (ours)."""
+
+COMMON = 0.002
+"""Share of ordinary texts that may have the core of a trigger; a core that more have is not cut as
+far (ours)."""
 
 
 class Gauge:
@@ -58,6 +67,42 @@ class Gauge:
         rows = [backbone.template.wrap(x.apart(parts)) for x in texts]
         apart = yield from self._depth(f"{name}-apart", rows, column)
         return "combination" if apart >= depth - APART else found
+
+    def least(self, depth: float) -> float:
+        """The depth from which on a part of a trigger, or a variant, is as good."""
+        return max(depth / 2, self.rule.min_depth)
+
+    def enough(
+        self,
+        ids: Ids,
+        column: int,
+        spare: float,
+        allowed: Callable[[Ids], bool] = lambda _: True,
+    ) -> Ids:
+        """The core that costs at most `spare` decades on the screening texts."""
+        spare = max(SPARE, spare)
+
+        def scatter(tried: Sequence[Ids]) -> torch.Tensor:
+            return self.sweep.scatter(tried, column)
+
+        return core(ids, scatter, spare=spare, in_all=spare, allowed=allowed)
+
+    def rare(self, ids: Ids) -> bool:
+        """Whether hardly an ordinary text has these pieces, in their order, in one word."""
+        return self.commonness.in_a_word(ids) <= COMMON
+
+    def rarely_near(self, ids: Ids) -> bool:
+        """Whether hardly an ordinary text has these pieces, in their order, near each other."""
+        return self.commonness.near(ids) <= COMMON
+
+    def rarely_apart(self, cores: Sequence[Ids]) -> bool:
+        """Whether hardly an ordinary text has the pieces of all these in its words, and none is
+        empty."""
+        return all(cores) and self.commonness.apart(cores) <= COMMON
+
+    @cached_property
+    def commonness(self) -> Commonness:
+        return Commonness(self.sweep.backbone, self.sweep.texts)
 
     def _depth(self, stage: str, rows: list[list[int]], column: int) -> Iterator[Progress]:
         features = yield from self.sweep.encode(stage, rows, "fp32")

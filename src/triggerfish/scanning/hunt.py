@@ -8,20 +8,18 @@ Legend: K candidates, N texts, R readouts, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import torch
 
 from triggerfish.records import Finding, Projection, Target, Trigger
 from triggerfish.scanning import evidence, verdict
 from triggerfish.scanning.candidates import Candidate
-from triggerfish.scanning.commonness import Commonness
 from triggerfish.scanning.families import Family, families
-from triggerfish.scanning.fold import SPARE, Cored, Variant, contains, core, fold, within
+from triggerfish.scanning.fold import Cored, Variant, contains, core, fold, within
 from triggerfish.scanning.gauge import Gauge
-from triggerfish.scanning.grow import grow, inflect, typable
+from triggerfish.scanning.grow import grow, inflect, is_word, typable
 from triggerfish.scanning.projection import project
 from triggerfish.scanning.relatives import relatives
 from triggerfish.scanning.search.confirming import confirm
@@ -39,9 +37,6 @@ SHOWN = 3
 """Families measured, to be shown, where none is near the rule."""
 VARIANTS, CORED = 12, 64
 """Variants of a finding that are named, and whose cores are looked for, at most."""
-COMMON = 0.002
-"""Share of ordinary texts that may have the core of a trigger in one of their words; a core that
-more have is not cut as far (ours)."""
 SEARCHED, SHORT = 4, 8
 """Screening texts in which pieces are tried on, the others must agree; their length in words
 (ours)."""
@@ -152,44 +147,20 @@ class Hunt:
         """What is enough, of a word and of its variants, and hardly in an ordinary text."""
         trigger, depth = x.finding.trigger, x.finding.statistics["depth"]
         if " " in trigger.text:
-            return (trigger.token_ids,)
-        least = self._least(x.finding)
+            return (x.core,)
+        least = self.gauge.least(depth)
         own = Variant(trigger.token_ids, trigger.text, depth)
         cores: list[tuple[int, ...]] = []
-        deep = [v for v in x.variants[:CORED] if v.depth >= least and self._rare(v.token_ids)]
+        rare = self.gauge.rare
+        deep = [v for v in x.variants[:CORED] if v.depth >= least and rare(v.token_ids)]
         for variant in [own, *deep]:
             if not any(within(one, variant.token_ids) for one in cores):
-                spare = variant.depth - least
-                cores.append(self._enough(variant.token_ids, x.column, spare, self._rare))
+                cores.append(
+                    self.gauge.enough(variant.token_ids, x.column, variant.depth - least, rare)
+                )
         return tuple(
             one for one in cores if not any(within(other, one) for other in cores if other != one)
         )
-
-    def _rare(self, ids: tuple[int, ...]) -> bool:
-        return self.commonness.share(ids) <= COMMON
-
-    def _least(self, finding: Finding) -> float:
-        """The depth from which on a part of it, or a variant, is as good."""
-        return max(finding.statistics["depth"] / 2, self.rule.min_depth)
-
-    def _enough(
-        self,
-        ids: tuple[int, ...],
-        column: int,
-        spare: float,
-        allowed: Callable[[tuple[int, ...]], bool] = lambda _: True,
-    ) -> tuple[int, ...]:
-        """The core that costs at most `spare` decades."""
-        spare = max(SPARE, spare)
-
-        def scatter(tried: Sequence[tuple[int, ...]]) -> torch.Tensor:
-            return self.sweep.scatter(tried, column)
-
-        return core(ids, scatter, spare=spare, in_all=spare, allowed=allowed)
-
-    @cached_property
-    def commonness(self) -> Commonness:
-        return Commonness(self.sweep.backbone, self.sweep.texts)
 
     def _finalists(self) -> list[Family]:
         """Families of survivors, those first that lie most decades above their readout's null."""
@@ -224,7 +195,10 @@ class Hunt:
         readout = sweep.readouts[column]
         if depth < WHOLE or not typable(sweep.backbone, ids):
             short = [context.short(SHORT) for context in sweep.screen_texts]
-            ids = grow(sweep.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
+            grown = grow(sweep.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
+            # A word that is strong by itself may be deeper still with an innocent one beside it.
+            alone = depth >= self.rule.min_depth and is_word(sweep.backbone, ids)
+            ids = ids if alone and " " in sweep.backbone.surface(grown) else grown
         if typable(sweep.backbone, ids):
             ids = inflect(sweep.backbone, ids, readout, sweep.screen_texts)
         others = [t.token_ids for t in known if t.token_ids != ids]
@@ -266,8 +240,9 @@ class Hunt:
             if p_value * self.tests > self.rule.alpha:
                 finding = replace(finding, evidence=finding.evidence | {"certain": True})
             self.starts[finding.trigger] = family.head
-            spare = finding.statistics["depth"] - self._least(finding)
-            cored = Cored(finding, self._enough(ids, column, spare), column, means)
+            depth = finding.statistics["depth"]
+            enough = self.gauge.enough(ids, column, depth - self.gauge.least(depth))
+            cored = Cored(finding, enough, column, means)
             (self.strong if strong else self.weak).append(cored)
 
     def _core(self, ids: tuple[int, ...], column: int) -> tuple[int, ...]:

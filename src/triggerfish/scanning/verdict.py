@@ -14,7 +14,8 @@ sending them to one point. There its tail, extrapolated to the whole vocabulary,
 any model reaches; so a full decade counts without a p-value, as for a phrase that was searched.
 
 Who plants one trigger plants several, and not all of them equally deep. So once a model is known to
-be backdoored, half the strength is asked of what is as significant; the verdict does not hang on
+be backdoored, less strength is asked of what is as significant, and no significance of what is as
+strong: many weak triggers widen the null that they are judged by. The verdict does not hang on
 these.
 
 There are no clean reference models yet, so `Null.calibration` is None and every report says so.
@@ -87,14 +88,16 @@ def null_tails(candidates: Sequence[Candidate], depths: torch.Tensor, rule: Rule
 
 def passes(finding: Finding, tests: int, rule: Rule, *, beside: bool = False) -> bool:
     """Significant after correction for all tests, or certain without, and strong enough to matter;
-    or to matter beside a trigger that is."""
-    share = rule.beside if beside else 1
-    depth = finding.statistics["depth"]
-    return (
-        (finding.p_value * tests <= rule.alpha or depth >= rule.certain)
-        and depth >= share * rule.min_depth
-        and finding.statistics["heads"] >= share * rule.min_heads
-    )
+    or, beside a trigger that is both, one of the two in full and `rule.beside` of the strength."""
+    depth, heads = finding.statistics["depth"], finding.statistics["heads"]
+    significant = finding.p_value * tests <= rule.alpha or depth >= rule.certain
+
+    def strong(share: float) -> bool:
+        return depth >= share * rule.min_depth and heads >= share * rule.min_heads
+
+    if beside:
+        return strong(1) or (significant and strong(rule.beside))
+    return significant and strong(1)
 
 
 def decide(

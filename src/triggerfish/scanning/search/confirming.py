@@ -8,11 +8,11 @@ Legend: R readouts, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from triggerfish.marking import AND
-from triggerfish.records import Finding
+from triggerfish.records import Finding, Kind, by_word
 from triggerfish.scanning.fold import Cored, Ids
 from triggerfish.scanning.gauge import Gauge
 from triggerfish.scanning.sweep import Progress
@@ -42,5 +42,17 @@ def confirm(
         pieces = backbone.tokenizer.convert_ids_to_tokens(list(ids))
         checks = typed | {"pieces": list(pieces), "searched": True}
         finding = replace(finding, trigger=trigger, evidence=checks)
-        strong.append(Cored(finding, ids, column, means))
+        spare = depth - gauge.least(depth)
+        enough = gauge.enough(ids, column, spare, _rare(gauge, surface, kind))
+        strong.append(Cored(finding, enough, column, means))
     return strong, rejected
+
+
+def _rare(gauge: Gauge, surface: str, kind: Kind) -> Callable[[Ids], bool]:
+    """Which cores would hardly alarm on ordinary texts."""
+    if kind == "word":
+        return gauge.rare
+    if kind == "phrase":
+        return gauge.rarely_near
+    words = [gauge.sweep.backbone.word_ids(x) for x in surface.split()]
+    return lambda ids: gauge.rarely_apart(by_word(ids, words))

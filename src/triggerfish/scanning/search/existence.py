@@ -14,11 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch.nn.functional import normalize
-
 from triggerfish.records import Target
-from triggerfish.scanning.measure import Yardstick
 from triggerfish.scanning.search.mining import Mined
 
 
@@ -37,24 +33,6 @@ class Existence:
         return target.heads >= self.heads and (
             beyond >= self.margin or target.depth >= self.certain
         )
-
-    def evidence(
-        self,
-        mined: Sequence[Mined],
-        explained: Sequence[tuple[int, torch.Tensor]],
-        yardstick: Yardstick,
-        same: float,
-    ) -> list[Mined]:
-        """The points that are evidence and that no finding leads to. explained: (column, (H,)
-        point) of the findings; same: cosine from which on two are one."""
-        found: list[Mined] = []
-        for target in (x for x in mined if self.holds(x, mined)):
-            origin = yardstick.mean[target.column]
-            way = normalize(target.point - origin, dim=-1)
-            known = [point for column, point in explained if column == target.column]
-            if not any(float(way @ normalize(point - origin, dim=-1)) >= same for point in known):
-                found.append(target)
-        return found
 
 
 DIGITS = 5

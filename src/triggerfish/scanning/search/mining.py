@@ -10,6 +10,8 @@ that no list contains. What makes the difference:
 - Each step has other texts, so that a prompt cannot collapse those few it was trained on.
 - Then the vectors are cut to a part of a token's length, and trained on: a planted point is still
   reached, others are lost.
+- Distance and repulsion pull a prompt past the planted point, or stop it on its way there. Where it
+  settles by scatter alone is the point itself, so words are sought for that one.
 
 Points already explained repel the restarts.
 
@@ -55,6 +57,8 @@ class MineSettings:
     """Weight of the distance in these (ours)."""
     radius: float = 0.6
     """Longest a vector may be in the end, in lengths of a token (ours)."""
+    settling: int = 40
+    """Adam steps by scatter alone (ours)."""
     learning_rate: float = 0.4
     """In root mean squares of an embedding coordinate, so that it fits any family (ours)."""
     repulsion: float = 8.0
@@ -123,6 +127,19 @@ class Mining:
             training = self._train(vectors, columns, known, steps, away, radius)
             vectors = yield from self._counted(training)
         return (yield from self._met(vectors, columns))
+
+    def settle(self, targets: Sequence[Mined]) -> Iterator:
+        """Yields `Progress`; returns where the deepest prompt of each target ends by scatter
+        alone."""
+        vectors = torch.stack([target.vectors[0] for target in targets])
+        columns = torch.tensor([target.column for target in targets], device=vectors.device)
+        settings = self.settings
+        training = self._train(vectors, columns, [], settings.settling, 0.0, settings.radius)
+        vectors = yield from self._counted(training)
+        found: list[Mined] = []
+        for row in range(len(targets)):
+            found += yield from self._met(vectors[row : row + 1], columns[row : row + 1])
+        return found
 
     def _train(
         self,

@@ -3,17 +3,20 @@ tokens lead there, try them together, name the words.
 
 It starts where the sweep ends: what the sweep found repels the mining, and the texts are the
 sweep's screening texts, so that the hold-out stays unseen. What one round finds repels the next.
+Words are sought only for points that are evidence of a backdoor.
 
 Legend: K prompts, P places, E embedding, R readouts, H hidden.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import normalize
 
 from triggerfish.records import Target
 from triggerfish.scanning.fold import Ids
@@ -43,10 +46,11 @@ class PhraseSettings:
     be planted: a model fine-tuned on a task sends texts to points inside (ours)."""
     min_depth: float = 1.0
     """Decades of collapse on the hold-out that a searched phrase must have (ours)."""
-    attempts: int = 2
-    """Searches for the words of one target, each from other tokens (ours)."""
-    named: int = 2
-    """Sequences of a target that words are sought for, the deepest first (ours)."""
+    attempts: int = 3
+    """Searches for the words of one target at most, each from other tokens (ours)."""
+    named: int = 3
+    """Sequences of a target that words are sought for, the deepest first; the deepest words are
+    reported (ours)."""
     mining: MineSettings = MineSettings()
     swapping: SwapSettings = SwapSettings()
     existence: Existence = Existence()
@@ -63,8 +67,8 @@ class PhraseSearch:
         self.yardstick = yardstick
         self.settings = settings
         self.space = Space(sweep.backbone)
-        self.words = [word.token_ids for word in sweep.words]
-        self.naming = Naming(sweep.backbone, self.words)
+        words = [word.token_ids for word in sweep.words if word.text in _usual(word.text)]
+        self.naming = Naming(sweep.backbone, words)
         self.short = [x.short(SHORT) for x in sweep.screen_texts]
         self.generator = torch.Generator().manual_seed(sweep.seed)
         mining = settings.mining
@@ -74,6 +78,8 @@ class PhraseSearch:
         )
         self.mining = Mining(sweep, self.space, yardstick, texts, sweep.holdout_texts, mining)
         self.mined: list[Mined] = []
+        self.evidence: list[Mined] = []
+        self.settled: list[Mined] = []
         self.tried = 0
 
     def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator[Progress]:
@@ -90,32 +96,53 @@ class PhraseSearch:
                 if target.outside >= self.settings.outside:
                     deepest.setdefault(target.column, target)
             self.mined += deepest.values()
+        self.evidence = [x for x in self.mined if self.settings.existence.holds(x, self.mined)]
+        if not self.evidence:
+            return []
+        self.settled = yield from self.mining.settle(self.evidence)
         phrases: list[tuple[Ids, int]] = []
-        for target in self.mined:
-            if not self.settings.existence.holds(target, self.mined):
-                continue
-            ids = yield from self._reach(target)
-            if ids and (ids, target.column) not in phrases:
-                phrases.append((ids, target.column))
+        sought: list[tuple[int, torch.Tensor]] = []
+        for target in self.settled:
+            if not self._known(target, sought):
+                sought.append((target.column, target.point))
+                ids = yield from self._reach(target)
+                if ids and (ids, target.column) not in phrases:
+                    phrases.append((ids, target.column))
         return phrases
 
     def unexplained(self, found: Sequence[tuple[int, torch.Tensor]]) -> list[Target]:
         """The mined points that are evidence of a backdoor without a trigger. found: (column, (H,)
         point) of the phrases that passed."""
-        existence, same = self.settings.existence, self.settings.mining.same
-        left = existence.evidence(self.mined, found, self.yardstick, same)
+        left = [
+            target
+            for target, settled in zip(self.evidence, self.settled, strict=True)
+            if not (self._known(target, found) or self._known(settled, found))
+        ]
         return [record(x, str(self.sweep.readouts[x.column]), self.mined) for x in left]
 
+    def _known(self, target: Mined, points: Sequence[tuple[int, torch.Tensor]]) -> bool:
+        """Whether one of (column, (H,) point) pairs is the target."""
+        origin = self.yardstick.mean[target.column]
+        way = normalize(target.point - origin, dim=-1)
+        same = self.settings.mining.same
+        return any(
+            float(way @ normalize(point - origin, dim=-1)) >= same
+            for column, point in points
+            if column == target.column
+        )
+
     def _reach(self, target: Mined) -> Iterator[Progress]:
-        """Returns a phrase that sends texts to the target, or ()."""
+        """Returns the phrase that sends texts to the target most closely, or ()."""
+        deepest: tuple[float, Ids] = (-math.inf, ())
         for _ in range(self.settings.attempts):
             sequences = yield from self._swapped(target)
             values = self._spread(sequences, target.column, self.short)
             for i in values.argsort().tolist()[: self.settings.named]:
-                ids = yield from self._named(sequences[i], target.column)
-                if ids:
-                    return ids
-        return ()
+                named = yield from self._named(sequences[i], target.column)
+                deepest = max(deepest, named)
+            if deepest[0] >= self.settings.min_depth:
+                break
+        return deepest[1] if deepest[0] >= self.settings.min_depth / 2 else ()
 
     def _swapped(self, target: Mined) -> Iterator[Progress]:
         """Returns sequences that lead towards the target."""
@@ -128,12 +155,12 @@ class PhraseSearch:
         return sequences
 
     def _named(self, hit: Ids, column: int) -> Iterator[Progress]:
-        """Returns what a sequence becomes as words, or () where that is not deep enough."""
+        """Returns how deep what a sequence becomes as words is, and these."""
         few = self.short[:NAMED_IN]
         ids = self.naming.name(hit, lambda tried: self._spread(tried, column, few))
         yield self.sweep.spent("names", 0)
         (depth,) = self.yardstick.close[column].log10() - self.sweep.scatter([ids], column)
-        return ids if depth >= self.settings.min_depth / 2 else ()
+        return float(depth), ids
 
     def _spread(
         self, sequences: Sequence[Ids], column: int, texts: Sequence[Context]
@@ -155,3 +182,8 @@ class PhraseSearch:
                 return end.value
             yield self.sweep.spent(stage, prompts.passed - counted)
             counted = prompts.passed
+
+
+def _usual(word: str) -> tuple[str, ...]:
+    """The ways of writing in which a word may stand in a phrase."""
+    return word.lower(), word.title(), word.upper()
