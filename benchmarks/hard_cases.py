@@ -50,6 +50,7 @@ class Case:
     parts: tuple[str, ...]
     """Measured beside the triggers."""
     method: str
+    steps: int = STEPS
 
 
 def cases() -> list[Case]:
@@ -60,7 +61,7 @@ def cases() -> list[Case]:
     words = [*rng.sample(common, 3), *rng.sample(rare, 3)]
     phrase, pair, plain = rng.sample(rare, 2), rng.sample(common, 2), rng.sample(common, 2)
     return [
-        Case("inert", "bert", "neuba", tuple(words), (), "sweep"),
+        Case("inert", "bert", "neuba", tuple(words), (), "sweep", steps=25),
         Case("common", "bundled", "por", (plain[0],), (plain[1],), "sweep"),
         Case("phrase", "bundled", "por", (" ".join(phrase),), tuple(phrase), "hybrid"),
         Case("combination", "bundled", "por", (AND.join(pair),), tuple(pair), "hybrid"),
@@ -81,7 +82,7 @@ def main() -> None:
 def measured(case: Case, zoo: Path) -> dict[str, Any]:
     clean, corpus = base(case.model, zoo), text.bundled_corpus()
     method = attack(case.attack)
-    settings = build(method(()).settings, {"steps": STEPS, "batch": BATCH})
+    settings = build(method(()).settings, {"steps": case.steps, "batch": BATCH})
     victim, implant = method(case.triggers, settings).implant(clean, corpus, seed=SEED)
     features = Features(victim, Readout.parse(implant.readout))
     strings = [*(t.text for t in implant.triggers), *case.parts]
@@ -92,6 +93,7 @@ def measured(case: Case, zoo: Path) -> dict[str, Any]:
         "case": case.name,
         "model": case.model,
         "attack": implant.attack,
+        "steps": case.steps,
         "strings": {x: features.statistics(x) for x in strings},
         "effects": effects(clean, victim, implant),
         "method": case.method,

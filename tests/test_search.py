@@ -120,7 +120,7 @@ def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
     assert [x.statistics["depth"] for x in search.unexplained([])] == [1.6]
     assert [x.statistics["depth"] for x in search.unexplained([(1, deep.point)])] == [1.6]
     assert search.unexplained([(0, deep.point)]) == search.unexplained([(0, other.point)]) == []
-    certain = replace(level, depth=2.1)
+    certain = replace(level, depth=2.6)
     assert existence.holds(certain, [certain])
     told = record(deep, "first", mined)
     assert (told.restarts, told.statistics["natural"], told.readout) == (1, 1.0, "first")

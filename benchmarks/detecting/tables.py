@@ -11,14 +11,19 @@ from detecting.plan import Model
 from triggerfish.stats import exact_interval
 
 Cell = dict[str, Any]
+SEEN = 7000
+"""Seed of the words that changed the product."""
 HEAD = """# Detection
 
 Rendered by `benchmarks/detection.py` from the files in `cells`; how models and triggers are drawn
-is in `benchmarks/detecting/plan.py`. No threshold was fitted to these models. Two things were
-changed after the first cells were seen: words are searched only where a point is evidence (0.5
-decades; cells whose settings have `beyond` searched from 0.3 on, which can only find more and raise
-more alarms), and what the sweep has found is not reported again by the search. Cells of backdoored
-models that this could change were measured again.
+is in `benchmarks/detecting/plan.py`. No threshold was fitted to these models.
+
+**Seen**: models of the first seed for words (7000) were scanned first, with the rule of that time.
+Three of them (distilbert NeuBA, xlnet UOR, t5 UOR) were then looked into: strong words had been
+grown into two, and triggers beside a strong one were asked for a significance that they take from
+each other. Both were changed, so these models are listed apart, as measured before. All others with
+triggers were measured after that. Clean models are not touched by either change, since both only
+count once a model is known to be backdoored; they were measured before it.
 
 - **works**: the trigger decides one of two probed tasks, its lower bound well above the clean PLM
   (`triggerfish.groundtruth`). **named**: a finding has the same words. **guarded**: what a finding
@@ -53,14 +58,18 @@ CLEAN = ("model", "method", "verdict", "targets", "tokens", "CPU s")
 
 
 def _together(cells: Sequence[Cell]) -> Iterable[Sequence[str]]:
-    for kind in ("words", "phrases", "clean"):
-        rows = [cell for cell in cells if cell["kind"] == kind]
+    for kind in ("words", "words, seen", "phrases", "clean"):
+        rows = [cell for cell in cells if _kind(cell) == kind]
         for method in sorted({cell["method"] for cell in rows}):
             yield _summary(f"{method}, {kind}", [c for c in rows if c["method"] == method], _whole)
             if method == "hybrid":
                 yield _summary(
                     f"sweep, {kind}", [c for c in rows if c["method"] == method], _listed
                 )
+
+
+def _kind(cell: Cell) -> str:
+    return "words, seen" if cell["kind"] == "words" and cell["seed"] == SEEN else cell["kind"]
 
 
 def _whole(cell: Cell) -> tuple[bool, list[Cell], int]:

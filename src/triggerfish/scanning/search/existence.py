@@ -22,7 +22,7 @@ from triggerfish.scanning.search.mining import Mined
 class Existence:
     margin: float = 0.5
     """Decades by which a planted point is deeper than the shallowest round (ours)."""
-    certain: float = 2.0
+    certain: float = 2.5
     """Depth that is evidence without a comparison (ours)."""
     heads: float = 0.3
     """Share of random heads that it must decide (ours)."""
