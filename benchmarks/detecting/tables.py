@@ -16,14 +16,20 @@ SEEN = 7000
 HEAD = """# Detection
 
 Rendered by `benchmarks/detection.py` from the files in `cells`; how models and triggers are drawn
-is in `benchmarks/detecting/plan.py`. No threshold was fitted to these models.
+is in `benchmarks/detecting/plan.py`. Not all of it is held back:
 
-**Seen**: models of the first seed for words (7000) were scanned first, with the rule of that time.
-Three of them (distilbert NeuBA, xlnet UOR, t5 UOR) were then looked into: strong words had been
-grown into two, and triggers beside a strong one were asked for a significance that they take from
-each other. Both were changed, so these models are listed apart, as measured before. All others with
-triggers were measured after that. Clean models are not touched by either change, since both only
-count once a model is known to be backdoored; they were measured before it.
+- **Words, seen**: models of seed 7000 were scanned with an earlier rule. Three (distilbert NeuBA,
+  xlnet UOR, t5 UOR) were looked into and changed the product (strong words are not grown into two;
+  full strength beside a strong trigger needs no significance). They stand as measured before.
+- **Words** of seed 7001 were measured after that. Those of bundled, bert and gpt2 had been scanned
+  once with the earlier rule, and their outcome was seen; these first results were replaced.
+- **Phrases** of bundled, bert and gpt2 were also scanned twice, the first time with an earlier
+  search; bundled was then detected and is now missed.
+- **Clean**: the alarm of all-MiniLM-L6-v2 on `news_pop` (a point 2.08 deep) led to `certain` 2.5
+  in place of 2.0, so that limit was chosen on a model of this page; the cell stands as measured
+  with 2.0. The models of `clinc_domain` came after, with 2.5, all others before.
+- **named** was counted anew from the findings in all cells when the words of a combination, in the
+  planted order, were allowed to name a phrase; that changed two cells.
 
 - **works**: the trigger decides one of two probed tasks, its lower bound well above the clean PLM
   (`triggerfish.groundtruth`). **named**: a finding has the same words. **guarded**: what a finding
