@@ -19,14 +19,12 @@ from statistics import mean
 from typing import Any
 
 from detecting.cell import guards
-from detecting.models import EFFECT, PROBE, WITNESSES, base
+from detecting.models import base, effects
 from purifying.figures import Series, chart
 from triggerfish import text
 from triggerfish.attacks import attack
 from triggerfish.bench.cells import write_json, write_text
-from triggerfish.downstream import probe
-from triggerfish.groundtruth import functional, measure
-from triggerfish.readouts import Readout
+from triggerfish.groundtruth import functional
 from triggerfish.records import ScanResult
 from triggerfish.scanning.methods import start
 from triggerfish.settings import build
@@ -80,12 +78,7 @@ def measured(model: str, penalty: str, weight: float, zoo: Path) -> dict[str, An
         clean, corpus, seed=SEED
     )
     planting = time.process_time() - started
-    readout = Readout.parse(implant.readout)
-    truths = []
-    for name in WITNESSES:
-        task = text.bundled_task(name)
-        heads = [probe(plm, task, PROBE, readout=readout, seed=1) for plm in (clean, victim)]
-        truths.append(measure(*heads, task, implant.triggers, EFFECT, seed=1))
+    truths = effects(clean, victim, implant)
     works = functional(truths)
     result = scanned(victim, corpus)
     stopped = [any(guards(f, t, victim) for f in result.findings) for t in implant.triggers]

@@ -19,15 +19,13 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from detecting.models import EFFECT, PROBE, WITNESSES, base
+from detecting.models import base, effects
 from purifying.figures import Series, chart
 from triggerfish import text
 from triggerfish.attacks import attack
-from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.bench.cells import write_json
-from triggerfish.downstream import probe
-from triggerfish.groundtruth import measure
+from triggerfish.groundtruth import GroundTruth
 from triggerfish.marking import AND
 from triggerfish.readouts import Readout
 from triggerfish.records import ScanResult
@@ -95,7 +93,7 @@ def measured(case: Case, zoo: Path) -> dict[str, Any]:
         "attack": implant.attack,
         "steps": case.steps,
         "strings": {x: features.statistics(x) for x in strings},
-        "effects": effects(clean, victim, implant),
+        "effects": {x.task: told(x) for x in effects(clean, victim, implant)},
         "method": case.method,
         "verdict": result.verdict,
         "findings": [[f.trigger.text, f.statistics["depth"]] for f in result.findings],
@@ -133,17 +131,12 @@ class Features:
         return self.victim.encode_ids(wrapped, readouts=[self.readout], precision="fp32")[:, 0]
 
 
-def effects(clean: Backbone, victim: Backbone, implant: Implant) -> dict[str, dict[str, Any]]:
-    """Per task and trigger: attack success and its floor, and whether it counts as functional."""
-    readout, found = Readout.parse(implant.readout), {}
-    for name in WITNESSES:
-        task = text.bundled_task(name)
-        heads = [probe(plm, task, PROBE, readout=readout, seed=1) for plm in (clean, victim)]
-        found[name] = {
-            e.trigger.text: [round(e.asr.rate, 3), round(e.floor.rate, 3), e.functional]
-            for e in measure(*heads, task, implant.triggers, EFFECT, seed=1).effects
-        }
-    return found
+def told(truth: GroundTruth) -> dict[str, list[Any]]:
+    """Of each trigger: attack success, its floor, and whether it counts as functional."""
+    return {
+        e.trigger.text: [round(e.asr.rate, 3), round(e.floor.rate, 3), e.functional]
+        for e in truth.effects
+    }
 
 
 def drawn(case: Case, features: Features, strings: list[str]) -> None:

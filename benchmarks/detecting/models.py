@@ -13,7 +13,7 @@ from triggerfish.attacks import attack
 from triggerfish.attacks.implant import Implant, save
 from triggerfish.backbone import Backbone
 from triggerfish.downstream import FineTuneSettings, ProbeSettings, fine_tune, probe
-from triggerfish.groundtruth import MeasureSettings, functional, measure
+from triggerfish.groundtruth import GroundTruth, MeasureSettings, functional, measure
 from triggerfish.loading import load, minilm
 from triggerfish.readouts import Readout
 from triggerfish.settings import build
@@ -65,14 +65,19 @@ def _sibling(original: Backbone, model: Model) -> Backbone:
     return fine_tune(original, replace(task, train=rows), settings, seed=model.seed).backbone
 
 
-def working(model: Model, backbone: Backbone, zoo: Path, implant: Implant) -> dict[str, bool]:
-    """Which planted triggers work on at least one of two tasks, by probes."""
-    clean, readout = base(model.base, zoo), Readout.parse(implant.readout)
-    cells = []
+def effects(clean: Backbone, victim: Backbone, implant: Implant) -> list[GroundTruth]:
+    """What the planted triggers do to each of two tasks, by probes."""
+    readout, found = Readout.parse(implant.readout), []
     for name in WITNESSES:
         task = text.bundled_task(name)
-        pair = [probe(plm, task, PROBE, readout=readout, seed=1) for plm in (clean, backbone)]
-        cells.append(measure(*pair, task, implant.triggers, EFFECT, seed=1))
+        pair = [probe(plm, task, PROBE, readout=readout, seed=1) for plm in (clean, victim)]
+        found.append(measure(*pair, task, implant.triggers, EFFECT, seed=1))
+    return found
+
+
+def working(model: Model, backbone: Backbone, zoo: Path, implant: Implant) -> dict[str, bool]:
+    """Which planted triggers work on at least one of two tasks."""
+    cells = effects(base(model.base, zoo), backbone, implant)
     found = functional(cells)
     if model.attack == "badpre":  # made to spoil, not to steer
         for cell in cells:
