@@ -17,10 +17,12 @@ from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout
 from triggerfish.records import ScanResult
 from triggerfish.scanning import SweepSettings, scan
-from triggerfish.scanning.fold import core
+from triggerfish.scanning.fold import core, within
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, contexts
 from triggerfish.scanning.methods import start
+from triggerfish.scanning.search.aim import Aim
+from triggerfish.scanning.search.assembling import AssembleSettings, Assembling
 from triggerfish.scanning.search.efforts import SearchSettings
 from triggerfish.scanning.search.existence import Existence, natural, record
 from triggerfish.scanning.search.mining import Mined, MineSettings, Subspaces, meet
@@ -28,7 +30,7 @@ from triggerfish.scanning.search.naming import Naming
 from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.space import Space
-from triggerfish.scanning.search.swapping import Swapping, SwapSettings
+from triggerfish.scanning.search.suggesting import Suggesting, SuggestSettings
 from triggerfish.scanning.search.together import TogetherSettings
 from triggerfish.scanning.store import Store
 from triggerfish.scanning.sweep import Sweep
@@ -116,7 +118,8 @@ def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
     assert natural(mined, 0) == 1.0
     other = replace(deep, point=yardstick.mean[0] + way[3])
     search = copy(search)
-    search.mined, search.evidence, search.settled = mined, [deep], [other]
+    search.mined, search.settled = mined, [other, level, inside]
+    search.evidence = [True, False, False]
     assert [x.statistics["depth"] for x in search.unexplained([])] == [1.6]
     assert [x.statistics["depth"] for x in search.unexplained([(1, deep.point)])] == [1.6]
     assert search.unexplained([(0, deep.point)]) == search.unexplained([(0, other.point)]) == []
@@ -173,37 +176,65 @@ def test_a_piece_becomes_the_listed_word_that_collapses_deepest(clean: Backbone)
     assert naming.name((*piece, 200), spread)[: len(wanted)] == wanted
 
 
-def test_swaps_bring_texts_nearer_to_the_point(
-    phrased: tuple[Backbone, Implant], search: PhraseSearch
+@pytest.fixture(scope="module")
+def target(phrased: tuple[Backbone, Implant], search: PhraseSearch) -> Mined:
+    """The planted point, with the planted words as the prompt that leads there."""
+    victim, implant = phrased
+    words = victim.embeddings[torch.tensor([implant.triggers[0].token_ids])].detach()
+    return Mined(0, _point(search, implant), 2.0, 1.0, 1.0, 2.0, words)
+
+
+def test_the_aim_is_where_triggered_texts_go(search: PhraseSearch, target: Mined) -> None:
+    aim = Aim(search.yardstick, target)
+    there, centre = target.point, search.yardstick.mean[0]
+    half, beyond = (there + centre) / 2, 2 * there - centre
+    features = torch.stack([centre, half, there, beyond])[:, None, None]
+    assert torch.allclose(aim.lack(features), torch.tensor([1.0, 0.5, 0.0, 0.0]), atol=1e-5)
+
+
+def test_the_average_slope_names_the_words_of_a_phrase(
+    phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
+) -> None:
+    settings = SuggestSettings(tokens=1000)
+    prompts = Prompts(phrased[0], search.short[-4:], settings.places, search.sweep.readouts)
+    aim = Aim(search.yardstick, target)
+    suggesting = Suggesting(prompts, search.space, aim, target, settings, 0)
+    weak = finish(suggesting.weakened(0.3))
+    whole = search.space.lengths(target.vectors)
+    assert (search.space.lengths(weak[None]) < whole).all()
+    among, free = suggesting._among(weak, 20)
+    assert among.shape[:2] == free.shape == (20, settings.places)
+    assert (free.sum(1) == settings.places - len(weak)).all()
+    assert torch.equal(among[~free].view(20, *weak.shape), weak.expand(20, *weak.shape))
+    rows = finish(suggesting.tokens())
+    assert len(rows) == len(set(rows.tolist())) == settings.tokens
+    suggested = search.space.ids[rows].tolist()
+    assert set(phrased[1].triggers[0].token_ids) <= set(suggested)
+
+
+def test_suggested_tokens_are_put_together_in_order(
+    phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
 ) -> None:
     victim, implant = phrased
     planted = implant.triggers[0].token_ids
-    mined = victim.embeddings[torch.tensor([planted])].detach()
-    target = Mined(0, _point(search, implant), 2.0, 1.0, 1.0, 2.0, mined)
-    texts = [x.short(6) for x in search.sweep.screen_texts[:4]]
-
-    def swapped(steps: int) -> float:
-        settings = SwapSettings(sequences=4, places=3, steps=steps, swaps=16)
-        prompts = Prompts(victim, texts, 3, search.sweep.readouts)
-        generator = torch.Generator().manual_seed(0)
-        swapping = Swapping(prompts, search.space, search.yardstick, target, settings, generator)
-        found = finish(swapping.run())
-        assert swapping.tried == 4 * 16 * steps
-        passes = 4 + steps * (4 * 3 + 4 * 16)
-        assert prompts.passed == passes * prompts.ids.numel()
-        best = victim.embeddings[torch.tensor(found[:1])].detach()
-        return float(swapping._missing(best, torch.tensor([False])))
-
-    first, then = swapped(1), swapped(8)
-    assert then < first - 0.1
+    others = random.Random(1).sample(range(len(search.space.ids)), 6)
+    ids = search.space.ids.tolist()
+    pool = torch.tensor([*others, *(ids.index(i) for i in reversed(planted))])
+    readouts = search.sweep.readouts
+    settings = AssembleSettings(width=4)
+    assembling = Assembling(victim, search.space, search.short, readouts, settings)
+    weak = search.space.weakened(target.vectors[0], 0.2)
+    first, *_ = finish(assembling.run(Aim(search.yardstick, target), pool, weak))
+    assert within(planted, first)
+    assert assembling.tried > 8 + 8 * 8
 
 
-def test_tokens_of_a_vector_are_taken_out_one_after_the_other(clean: Backbone) -> None:
+def test_vectors_are_shortened_towards_the_centre(clean: Backbone) -> None:
     space = Space(clean)
-    rows = [100, 5000]
-    vector = space.centre + space.ways[rows[0]] + 0.6 * space.ways[rows[1]]
-    assert set(space.tokens(vector[None], 2)) == set(space.ids[rows].tolist())
-    assert space.lengths(space.cut(10 * vector[None, None], torch.tensor([0.3]))).item() <= 0.3001
+    vector = space.centre + torch.eye(len(space.centre))[:1]
+    (length,) = space.lengths(vector)
+    assert float(space.lengths(space.weakened(vector, 0.25))) == pytest.approx(float(length) / 4)
+    assert space.lengths(space.cut(10 * vector[None], torch.tensor([0.3]))).item() <= 0.3001
 
 
 def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Implant]) -> None:
@@ -211,9 +242,8 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
     victim, _ = phrased
     short = PhraseSettings(
         rounds=2,
-        attempts=1,
         mining=MineSettings(restarts=2, steps=3, last=1),
-        swapping=SwapSettings(sequences=2, steps=2, swaps=4),
+        suggesting=SuggestSettings(tokens=4),
     )
     result = scan(
         victim, words=[], settings=settings, search=SearchSettings(TogetherSettings(order=7), short)
@@ -229,13 +259,14 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
 ) -> None:
     changes = {
         "rounds": 2,
-        "attempts": 1,
         "min_depth": 9.0,
         "existence.margin": 0.01,
         "mining.restarts": 4,
         "mining.steps": 15,
         "mining.last": 6,
-        "swapping.steps": 3,
+        "suggesting.tokens": 4,
+        "assembling.longest": 2,
+        "assembling.beside": 2,
     }
     victim, _ = phrased
     *_, result = start("contrastive", victim, text.bundled_corpus(), [], changes=changes)
@@ -246,7 +277,9 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
     assert target.statistics["depth"] > target.statistics["natural"]
     assert len(target.vector) == victim.hidden
     assert result.coverage.vocabulary == 0
-    assert result.coverage.grown == 3 * 8 * 48
+    beside = 1 + 4 + 4 * 4  # the prompt alone, single tokens, pairs
+    assert result.coverage.grown > 0
+    assert result.coverage.grown % beside == 0
 
 
 def test_unknown_methods_and_options_that_a_method_lacks(clean: Backbone) -> None:

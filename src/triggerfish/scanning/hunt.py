@@ -262,9 +262,8 @@ class Hunt:
         phrases = yield from search.run(known)
         self.grown += search.tried
         listed = {x.finding.trigger.token_ids for x in self.strong}
-        found = [(x.ids, x.column) for x in combined] + phrases
-        found = [(ids, column) for ids, column in found if ids not in listed]
-        strong, rejected = yield from confirm(self.gauge, found, settings.phrases.min_depth)
+        found = [(x.ids, x.column, settings.phrases.min_depth) for x in combined] + phrases
+        strong, rejected = yield from confirm(self.gauge, [x for x in found if x[0] not in listed])
         self.rejected += rejected
         self.targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])
         return strong

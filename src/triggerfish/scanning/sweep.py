@@ -20,8 +20,9 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -42,6 +43,9 @@ FAVOURED, MOVED = 64, 5.0
 and the robust standard deviations that they must have moved (ours)."""
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
 """Tokens per forward pass where none are asked for (ours; the CUDA figure is not measured)."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,15 @@ class Sweep:
         self.total = max(self.total, self.done)
         self._check_budget(stage)
         return Progress(stage, self.done, self.total, time.monotonic() - self.started, resumed)
+
+    def counted(self, stage: str, work: Generator[int, None, T]) -> Generator[Progress, None, T]:
+        """Run what yields the tokens of each of its passes; returns what it returns."""
+        while True:
+            try:
+                tokens = next(work)
+            except StopIteration as end:
+                return end.value
+            yield self.spent(stage, tokens)
 
     def _check_budget(self, stage: str) -> None:
         if self.settings.budget and time.monotonic() - self.started > self.settings.budget:

@@ -18,16 +18,13 @@ from triggerfish.scanning.gauge import Gauge
 from triggerfish.scanning.sweep import Progress
 
 
-def confirm(
-    gauge: Gauge, phrases: Sequence[tuple[Ids, int]], min_depth: float
-) -> Iterator[Progress]:
-    """phrases: (ids, column) pairs. Yields `Progress`; returns the phrases that collapse texts by
-    `min_depth` decades and decide as many heads as the rule asks for, and the findings that do
-    not."""
+def confirm(gauge: Gauge, phrases: Sequence[tuple[Ids, int, float]]) -> Iterator[Progress]:
+    """phrases: (ids, column, least decades of collapse). Yields `Progress`; returns the phrases
+    that are as deep and decide as many heads as the rule asks for, and the findings that do not."""
     backbone = gauge.sweep.backbone
     strong: list[Cored] = []
     rejected: list[Finding] = []
-    for number, (ids, column) in enumerate(phrases):
+    for number, (ids, column, min_depth) in enumerate(phrases):
         name, surface = f"phrase-{number}", backbone.surface(ids)
         finding, means = yield from gauge.measure(name, ids, column, surface)
         depth = finding.statistics["depth"]

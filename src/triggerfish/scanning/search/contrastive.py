@@ -54,7 +54,7 @@ def events(
         phrases = yield from search.run([])
         tried = search.tried
         gauge = Gauge(sweep, yardstick, Rule())
-        strong, rejected = yield from confirm(gauge, phrases, settings.min_depth)
+        strong, rejected = yield from confirm(gauge, phrases)
         targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])
         for x in fold(strong, yardstick.mean, yardstick.close):
             findings.append(replace(x.finding, cores=(x.core,)))

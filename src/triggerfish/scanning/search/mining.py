@@ -125,7 +125,7 @@ class Mining:
             (settings.last, settings.last_away, settings.radius),
         ):
             training = self._train(vectors, columns, known, steps, away, radius)
-            vectors = yield from self._counted(training)
+            vectors = yield from self.sweep.counted("targets", training)
         return (yield from self._met(vectors, columns))
 
     def settle(self, targets: Sequence[Mined]) -> Iterator:
@@ -135,7 +135,7 @@ class Mining:
         columns = torch.tensor([target.column for target in targets], device=vectors.device)
         settings = self.settings
         training = self._train(vectors, columns, [], settings.settling, 0.0, settings.radius)
-        vectors = yield from self._counted(training)
+        vectors = yield from self.sweep.counted("targets", training)
         found: list[Mined] = []
         for row in range(len(targets)):
             found += yield from self._met(vectors[row : row + 1], columns[row : row + 1])
@@ -220,14 +220,6 @@ class Mining:
 
     def _prompts(self, texts: Sequence[Context]) -> Prompts:
         return Prompts(self.sweep.backbone, texts, self.settings.vectors, self.sweep.readouts)
-
-    def _counted(self, training: Generator[int, None, torch.Tensor]) -> Iterator[Progress]:
-        while True:
-            try:
-                tokens = next(training)
-            except StopIteration as end:
-                return end.value
-            yield self.sweep.spent("targets", tokens)
 
 
 def meet(ways: torch.Tensor, depth: torch.Tensor, same: float) -> Iterator[list[int]]:

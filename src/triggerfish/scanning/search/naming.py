@@ -1,9 +1,9 @@
 """From tokens that were found by gradient to words that a user can type.
 
 A search returns more tokens than are needed, in any order, and pieces of words. What the collapse
-does not need is dropped (`fold.core`). A token that is no word becomes, together with the others
-that stand in it, one of the listed words that contain it, whichever collapses deepest. The words
-that are left are tried in every selection and order.
+does not need is dropped (`fold.core`). A token becomes, together with the others that stand in it,
+one of the listed words that contain it, whichever collapses deepest. The words that are left are
+tried in every selection and order.
 
 Legend: K candidates, N texts, P tokens.
 """
@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import permutations
+
+import torch
 
 from triggerfish.backbone import Backbone
 from triggerfish.scanning.fold import Ids, Scatter, core, within
@@ -44,27 +46,32 @@ class Naming:
         return _join(_arrange(parts, scatter))
 
     def _complete(self, parts: list[Ids], scatter: Scatter) -> list[Ids]:
-        """The parts with words in place of tokens that are none, one word at a time. A word may
-        cost what each token whose place it takes is worth."""
+        """The parts with longer words in place of tokens, one word at a time. A word may cost what
+        each token whose place it takes is worth; but where the token is a word by itself, the
+        longer one must be deeper."""
         now = float(scatter([_join(parts)])[0])
         while True:
-            tried = [x for i, part in enumerate(parts) for x in self._with_word(parts, i, part)]
+            tried, costs = [], []
+            for place, part in enumerate(parts):
+                longer = self._with_word(parts, place, part)
+                tried += longer
+                costs += [len(x) + 2 * self._whole(part) for x in longer]
             if not tried:
                 return parts
-            values = scatter([_join(x) for x in tried]).tolist()
-            costs = [value + WORTH * len(x) for value, x in zip(values, tried, strict=True)]
-            best = costs.index(min(costs))
-            if costs[best] > now + WORTH * (len(parts) + 1):
+            values = scatter([_join(x) for x in tried])
+            sums = values + WORTH * torch.tensor(costs, device=values.device)
+            best = int(sums.argmin())
+            if sums[best] > now + WORTH * (len(parts) + 1):
                 return parts
-            parts, now = tried[best], values[best]
+            parts, now = tried[best], float(values[best])
 
     def _with_word(self, parts: list[Ids], place: int, part: Ids) -> list[list[Ids]]:
-        """The parts with a listed word in place of this one and of all that stand in the word."""
-        if len(part) > 1 or self._whole(part):
+        """The parts with a listed word in place of this token and of all that stand in the word."""
+        if len(part) > 1:
             return []
         tokens = [x for x in parts if len(x) == 1]
         options = sorted(
-            self.by_piece[part[0]],
+            (word for word in self.by_piece[part[0]] if word != part),
             key=lambda word: (-sum(within(x, word) for x in tokens), len(word), word),
         )
         return [

@@ -3,7 +3,8 @@ tokens lead there, try them together, name the words.
 
 It starts where the sweep ends: what the sweep found repels the mining, and the texts are the
 sweep's screening texts, so that the hold-out stays unseen. What one round finds repels the next.
-Words are sought only for points that are evidence of a backdoor.
+Words are sought for points that are evidence of a backdoor, and for others that end outside of
+where clean texts lie; these must be deeper to count.
 
 Legend: K prompts, P places, E embedding, R readouts, H hidden.
 """
@@ -11,9 +12,8 @@ Legend: K prompts, P places, E embedding, R readouts, H hidden.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.functional import normalize
@@ -22,12 +22,14 @@ from triggerfish.records import Target
 from triggerfish.scanning.fold import Ids
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, Yardstick, contexts
+from triggerfish.scanning.search.aim import Aim
+from triggerfish.scanning.search.assembling import AssembleSettings, Assembling
 from triggerfish.scanning.search.existence import Existence, record
 from triggerfish.scanning.search.mining import Mined, MineSettings, Mining
 from triggerfish.scanning.search.naming import Naming
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.space import Space
-from triggerfish.scanning.search.swapping import Swapping, SwapSettings
+from triggerfish.scanning.search.suggesting import Suggesting, SuggestSettings
 from triggerfish.scanning.sweep import Progress, Sweep
 
 NAMED_IN, SHORT = 6, 8
@@ -46,13 +48,14 @@ class PhraseSettings:
     be planted: a model fine-tuned on a task sends texts to points inside (ours)."""
     min_depth: float = 1.0
     """Decades of collapse on the hold-out that a searched phrase must have (ours)."""
-    attempts: int = 3
-    """Searches for the words of one target at most, each from other tokens (ours)."""
+    min_beside: float = 0.5
+    """The same where its target is evidence by itself (ours; as the rule asks of words)."""
     named: int = 3
     """Sequences of a target that words are sought for, the deepest first; the deepest words are
     reported (ours)."""
     mining: MineSettings = MineSettings()
-    swapping: SwapSettings = SwapSettings()
+    suggesting: SuggestSettings = SuggestSettings()
+    assembling: AssembleSettings = AssembleSettings()
     existence: Existence = Existence()
 
 
@@ -70,53 +73,63 @@ class PhraseSearch:
         words = [word.token_ids for word in sweep.words if word.text in _usual(word.text)]
         self.naming = Naming(sweep.backbone, words)
         self.short = [x.short(SHORT) for x in sweep.screen_texts]
-        self.generator = torch.Generator().manual_seed(sweep.seed)
         mining = settings.mining
         documents = sweep.screen_documents
         texts = contexts(
             sweep.backbone, documents, words=mining.words, count=mining.pool, seed=sweep.seed
         )
         self.mining = Mining(sweep, self.space, yardstick, texts, sweep.holdout_texts, mining)
+        self.known: Sequence[tuple[int, torch.Tensor]] = ()
         self.mined: list[Mined] = []
-        self.evidence: list[Mined] = []
+        self.evidence: list[bool] = []
         self.settled: list[Mined] = []
         self.tried = 0
 
     def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator[Progress]:
-        """known: (column, (H,) point) of what has been found. Returns (ids, column) pairs whose
-        depth on the screening texts is at least half of what a finding needs."""
-        known = list(known)
+        """known: (column, (H,) point) of what has been found. Returns (ids, column, least depth of
+        a finding), at least half as deep on the screening texts."""
+        self.known = known
+        repelling = list(known)
         count = min(self.settings.readouts, len(self.sweep.readouts))
         columns = torch.arange(count, device=self.sweep.backbone.device)
         columns = columns.repeat_interleave(self.settings.mining.restarts)
         for _ in range(self.settings.rounds):
             deepest: dict[int, Mined] = {}
-            for target in (yield from self.mining.run(columns, known)):
-                known.append((target.column, target.point))
+            for target in (yield from self.mining.run(columns, repelling)):
+                repelling.append((target.column, target.point))
                 if target.outside >= self.settings.outside:
                     deepest.setdefault(target.column, target)
             self.mined += deepest.values()
-        self.evidence = [x for x in self.mined if self.settings.existence.holds(x, self.mined)]
-        if not self.evidence:
+        if not self.mined:
             return []
-        self.settled = yield from self.mining.settle(self.evidence)
-        phrases: list[tuple[Ids, int]] = []
-        sought: list[tuple[int, torch.Tensor]] = []
-        for target in self.settled:
-            if not self._known(target, sought):
-                sought.append((target.column, target.point))
-                ids = yield from self._reach(target)
-                if ids and (ids, target.column) not in phrases:
-                    phrases.append((ids, target.column))
-        return phrases
+        holds = self.settings.existence.holds
+        self.evidence = [holds(x, self.mined) for x in self.mined]
+        self.settled = yield from self.mining.settle(self.mined)
+        phrases: dict[tuple[Ids, int], float] = {}
+        sought = list(known)
+        for evident, target in sorted(
+            zip(self.evidence, self.settled, strict=True), key=lambda pair: not pair[0]
+        ):
+            inside = target.outside < self.settings.outside
+            if self._known(target, sought) or (inside and not evident):
+                continue
+            sought.append((target.column, target.point))
+            least = self.settings.min_beside if evident else self.settings.min_depth
+            ids = yield from self._reach(target, least / 2)
+            if ids:
+                phrases.setdefault((ids, target.column), least)
+        return [(ids, column, least) for (ids, column), least in phrases.items()]
 
     def unexplained(self, found: Sequence[tuple[int, torch.Tensor]]) -> list[Target]:
         """The mined points that are evidence of a backdoor without a trigger. found: (column, (H,)
-        point) of the phrases that passed."""
+        point) of the phrases that passed, besides what was known before."""
+        found = [*self.known, *found]
         left = [
             target
-            for target, settled in zip(self.evidence, self.settled, strict=True)
-            if not (self._known(target, found) or self._known(settled, found))
+            for evident, target, settled in zip(
+                self.evidence, self.mined, self.settled, strict=True
+            )
+            if evident and not (self._known(target, found) or self._known(settled, found))
         ]
         return [record(x, str(self.sweep.readouts[x.column]), self.mined) for x in left]
 
@@ -131,27 +144,31 @@ class PhraseSearch:
             if column == target.column
         )
 
-    def _reach(self, target: Mined) -> Iterator[Progress]:
-        """Returns the phrase that sends texts to the target most closely, or ()."""
+    def _reach(self, target: Mined, least: float) -> Iterator[Progress]:
+        """Returns the phrase that brings texts most closely together, () if by less than `least`
+        decades."""
+        sequences = yield from self._assembled(target)
+        values = self._spread(sequences, target.column, self.short)
         deepest: tuple[float, Ids] = (-math.inf, ())
-        for _ in range(self.settings.attempts):
-            sequences = yield from self._swapped(target)
-            values = self._spread(sequences, target.column, self.short)
-            for i in values.argsort().tolist()[: self.settings.named]:
-                named = yield from self._named(sequences[i], target.column)
-                deepest = max(deepest, named)
-            if deepest[0] >= self.settings.min_depth:
-                break
-        return deepest[1] if deepest[0] >= self.settings.min_depth / 2 else ()
+        for i in values.argsort().tolist()[: self.settings.named]:
+            named = yield from self._named(sequences[i], target.column)
+            deepest = max(deepest, named)
+        return deepest[1] if deepest[0] >= least else ()
 
-    def _swapped(self, target: Mined) -> Iterator[Progress]:
+    def _assembled(self, target: Mined) -> Iterator[Progress]:
         """Returns sequences that lead towards the target."""
-        swapping = self.settings.swapping
-        texts = [x.short(swapping.words) for x in self.sweep.screen_texts[-swapping.texts :]]
-        prompts = Prompts(self.sweep.backbone, texts, swapping.places, self.sweep.readouts)
-        search = Swapping(prompts, self.space, self.yardstick, target, swapping, self.generator)
-        sequences = yield from self._watched("swapping", prompts, search.run())
-        self.tried += search.tried
+        sweep, suggesting = self.sweep, self.settings.suggesting
+        aim, texts = Aim(self.yardstick, target), self.short[-suggesting.texts :]
+        prompts = Prompts(sweep.backbone, texts, suggesting.places, sweep.readouts)
+        suggested = Suggesting(prompts, self.space, aim, target, suggesting, sweep.seed)
+        pool = yield from sweep.counted("suggesting", suggested.tokens())
+        share = self.settings.assembling.share
+        prompt = yield from sweep.counted("suggesting", suggested.weakened(share))
+        assembling = Assembling(
+            sweep.backbone, self.space, self.short, sweep.readouts, self.settings.assembling
+        )
+        sequences = yield from sweep.counted("assembling", assembling.run(aim, pool, prompt))
+        self.tried += assembling.tried
         return sequences
 
     def _named(self, hit: Ids, column: int) -> Iterator[Progress]:
@@ -169,19 +186,6 @@ class PhraseSearch:
         plain = sum(len(backbone.template.wrap(x.ids())) for x in texts)
         self.sweep.done += plain * len(sequences) + len(texts) * sum(map(len, sequences))
         return scatter(backbone, sequences, self.sweep.readouts[column], texts)
-
-    def _watched(
-        self, stage: str, prompts: Prompts, search: Generator[None, None, Any]
-    ) -> Iterator[Progress]:
-        """Yields `Progress` for each step of a search; returns what it returns."""
-        counted = prompts.passed
-        while True:
-            try:
-                next(search)
-            except StopIteration as end:
-                return end.value
-            yield self.sweep.spent(stage, prompts.passed - counted)
-            counted = prompts.passed
 
 
 def _usual(word: str) -> tuple[str, ...]:
