@@ -17,20 +17,18 @@ from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout
 from triggerfish.records import ScanResult
 from triggerfish.scanning import SweepSettings, scan
-from triggerfish.scanning.fold import core, within
+from triggerfish.scanning.fold import core
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, contexts
 from triggerfish.scanning.methods import start
-from triggerfish.scanning.search.aim import Aim
-from triggerfish.scanning.search.assembling import AssembleSettings, Assembling
 from triggerfish.scanning.search.efforts import SearchSettings
+from triggerfish.scanning.search.evolving import EvolveSettings, Evolving
 from triggerfish.scanning.search.existence import Existence, natural, record
 from triggerfish.scanning.search.mining import Mined, MineSettings, Subspaces, meet
 from triggerfish.scanning.search.naming import Naming
 from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.space import Space
-from triggerfish.scanning.search.suggesting import Suggesting, SuggestSettings
 from triggerfish.scanning.search.together import TogetherSettings
 from triggerfish.scanning.store import Store
 from triggerfish.scanning.sweep import Sweep
@@ -90,46 +88,29 @@ def test_a_clean_model_has_no_hidden_target(clean: Backbone) -> None:
     assert search.unexplained([]) == []
 
 
-def test_a_prompt_settles_where_texts_come_together(
-    phrased: tuple[Backbone, Implant], search: PhraseSearch
-) -> None:
-    first = finish(search.mining.run(torch.zeros(4, dtype=torch.long), []))
-    settled = finish(search.mining.settle(first[:2]))
-    origin = search.yardstick.mean[0]
-    planted = _point(search, phrased[1]) - origin
-    assert [x.restarts for x in settled] == [1] * len(first[:2])
-    for before, after in zip(first, settled, strict=False):
-        assert after.depth > before.depth
-    near = [float(torch.cosine_similarity(x.point - origin, planted, dim=0)) for x in settled]
-    assert max(near) > 0.8
-
-
 def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
     search: PhraseSearch,
 ) -> None:
     yardstick = search.yardstick
     way = torch.eye(yardstick.mean.shape[-1])
     deep, level, inside = (
-        Mined(0, yardstick.mean[0] + way[i], depth, 1.5, heads, 2.0, torch.zeros(i + 1, 3, 8))
-        for i, (depth, heads) in enumerate([(1.6, 0.9), (1.0, 0.8), (1.7, 0.1)])
+        Mined(0, yardstick.mean[0] + way[i], depth, 1.5, heads, 2.0, i + 1)
+        for i, (depth, heads) in enumerate([(2.1, 0.9), (1.0, 0.8), (2.2, 0.1)])
     )
     mined = [deep, level, inside]
     existence = Existence()
     assert natural(mined, 0) == 1.0
-    other = replace(deep, point=yardstick.mean[0] + way[3])
     search = copy(search)
-    search.mined, search.settled = mined, [other, level, inside]
-    search.evidence = [True, False, False]
-    assert [x.statistics["depth"] for x in search.unexplained([])] == [1.6]
-    assert [x.statistics["depth"] for x in search.unexplained([(1, deep.point)])] == [1.6]
-    assert search.unexplained([(0, deep.point)]) == search.unexplained([(0, other.point)]) == []
-    certain = replace(level, depth=2.6)
-    assert existence.holds(certain, [certain])
+    search.mined = mined
+    assert [x.statistics["depth"] for x in search.unexplained([])] == [2.1]
+    assert [x.statistics["depth"] for x in search.unexplained([(1, deep.point)])] == [2.1]
+    assert search.unexplained([(0, deep.point)]) == []
+    assert not existence.holds(replace(level, depth=2.6), [replace(level, depth=2.6)])
     told = record(deep, "first", mined)
     assert (told.restarts, told.statistics["natural"], told.readout) == (1, 1.0, "first")
     verdict, reasons = decide([], [], targets=[told])
     assert verdict == "backdoored"
-    assert "4 times closer" in reasons[0]
+    assert "13 times closer" in reasons[0]
 
 
 def test_points_that_agree_meet_the_deepest_first() -> None:
@@ -178,62 +159,58 @@ def test_a_piece_becomes_the_listed_word_that_collapses_deepest(clean: Backbone)
 
 @pytest.fixture(scope="module")
 def target(phrased: tuple[Backbone, Implant], search: PhraseSearch) -> Mined:
-    """The planted point, with the planted words as the prompt that leads there."""
-    victim, implant = phrased
-    words = victim.embeddings[torch.tensor([implant.triggers[0].token_ids])].detach()
-    return Mined(0, _point(search, implant), 2.0, 1.0, 1.0, 2.0, words)
+    """The planted point."""
+    return Mined(0, _point(search, phrased[1]), 2.0, 1.0, 1.0, 2.0, 1)
 
 
-def test_the_aim_is_where_triggered_texts_go(search: PhraseSearch, target: Mined) -> None:
-    aim = Aim(search.yardstick, target)
-    there, centre = target.point, search.yardstick.mean[0]
-    half, beyond = (there + centre) / 2, 2 * there - centre
-    features = torch.stack([centre, half, there, beyond])[:, None, None]
-    assert torch.allclose(aim.lack(features), torch.tensor([1.0, 0.5, 0.0, 0.0]), atol=1e-5)
-
-
-def test_the_average_slope_names_the_words_of_a_phrase(
+def test_sequences_evolve_towards_a_point(
     phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
 ) -> None:
-    settings = SuggestSettings(tokens=1000)
-    prompts = Prompts(phrased[0], search.short[-4:], settings.places, search.sweep.readouts)
-    aim = Aim(search.yardstick, target)
-    suggesting = Suggesting(prompts, search.space, aim, target, settings, 0)
-    weak = finish(suggesting.weakened(0.3))
-    whole = search.space.lengths(target.vectors)
-    assert (search.space.lengths(weak[None]) < whole).all()
-    among, free = suggesting._among(weak, 20)
-    assert among.shape[:2] == free.shape == (20, settings.places)
-    assert (free.sum(1) == settings.places - len(weak)).all()
-    assert torch.equal(among[~free].view(20, *weak.shape), weak.expand(20, *weak.shape))
-    rows = finish(suggesting.tokens())
-    assert len(rows) == len(set(rows.tolist())) == settings.tokens
-    suggested = search.space.ids[rows].tolist()
-    assert set(phrased[1].triggers[0].token_ids) <= set(suggested)
+    settings = EvolveSettings(length=6, first=60, children=40, parents=20, generations=5)
+    close = search.yardstick.close[0]
+    evolving = Evolving(
+        phrased[0], search.space, search.sweep.readouts, 0, target.point, close, settings, 0
+    )
+    tokens = sum(evolving.run())
+    assert 60 < len(evolving.distances) <= 60 + 5 * 40
+    assert tokens > len(evolving.distances) * settings.length
+    (ids,) = evolving.nearest(1)
+    assert len(ids) == 6
+    (features,) = phrased[0].encode_ids(
+        [phrased[0].template.wrap(list(ids))], readouts=search.sweep.readouts
+    )
+    far = ((features[0] - target.point).square().sum() / close).log10()
+    assert min(evolving.distances.values()) == pytest.approx(float(far), abs=0.1)
+    first = list(evolving.distances.values())[:60]
+    assert float(far) < min(first)
 
 
-def test_suggested_tokens_are_put_together_in_order(
+def test_evolution_ends_when_nothing_comes_nearer(
     phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
 ) -> None:
-    victim, implant = phrased
-    planted = implant.triggers[0].token_ids
-    others = random.Random(1).sample(range(len(search.space.ids)), 6)
-    ids = search.space.ids.tolist()
-    pool = torch.tensor([*others, *(ids.index(i) for i in reversed(planted))])
-    readouts = search.sweep.readouts
-    settings = AssembleSettings(width=4)
-    assembling = Assembling(victim, search.space, search.short, readouts, settings)
-    weak = search.space.weakened(target.vectors[0], 0.2)
-    first, *_ = finish(assembling.run(Aim(search.yardstick, target), pool, weak))
-    assert within(planted, first)
-    assert assembling.tried > 8 + 8 * 8
+    settings = EvolveSettings(length=4, first=10, children=5, parents=5, patience=2, gain=9.0)
+    evolving = Evolving(
+        phrased[0], search.space, search.sweep.readouts, 0, target.point,
+        search.yardstick.close[0], settings, 0,
+    )  # fmt: skip
+    list(evolving.run())
+    assert len(evolving.distances) <= 10 + 3 * 5
+    with pytest.raises(ValueError, match="length: 1 is not at least 2"):
+        EvolveSettings(length=1)
+    with pytest.raises(ValueError, match="children: 0"):
+        EvolveSettings(children=0)
+
+
+def test_the_words_of_a_phrase_are_named_from_its_point(
+    phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
+) -> None:
+    ids = finish(search._reach(target))
+    assert phrased[0].surface(ids) == PHRASE
 
 
 def test_vectors_are_shortened_towards_the_centre(clean: Backbone) -> None:
     space = Space(clean)
     vector = space.centre + torch.eye(len(space.centre))[:1]
-    (length,) = space.lengths(vector)
-    assert float(space.lengths(space.weakened(vector, 0.25))) == pytest.approx(float(length) / 4)
     assert space.lengths(space.cut(10 * vector[None], torch.tensor([0.3]))).item() <= 0.3001
 
 
@@ -242,8 +219,8 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
     victim, _ = phrased
     short = PhraseSettings(
         rounds=2,
-        mining=MineSettings(restarts=2, steps=3, last=1),
-        suggesting=SuggestSettings(tokens=4),
+        mining=MineSettings(restarts=2, steps=3, last=1, settling=1),
+        evolving=EvolveSettings(first=20, generations=1),
     )
     result = scan(
         victim, words=[], settings=settings, search=SearchSettings(TogetherSettings(order=7), short)
@@ -264,9 +241,9 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
         "mining.restarts": 4,
         "mining.steps": 15,
         "mining.last": 6,
-        "suggesting.tokens": 4,
-        "assembling.longest": 2,
-        "assembling.beside": 2,
+        "mining.settling": 6,
+        "evolving.first": 20,
+        "evolving.generations": 1,
     }
     victim, _ = phrased
     *_, result = start("contrastive", victim, text.bundled_corpus(), [], changes=changes)
@@ -277,9 +254,7 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
     assert target.statistics["depth"] > target.statistics["natural"]
     assert len(target.vector) == victim.hidden
     assert result.coverage.vocabulary == 0
-    beside = 1 + 4 + 4 * 4  # the prompt alone, single tokens, pairs
-    assert result.coverage.grown > 0
-    assert result.coverage.grown % beside == 0
+    assert result.coverage.grown >= 20
 
 
 def test_unknown_methods_and_options_that_a_method_lacks(clean: Backbone) -> None:

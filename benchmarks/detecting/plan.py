@@ -1,9 +1,10 @@
 """Which models are scanned. Triggers are drawn at random, by a seed for each model, from three
 lists: rare words, common words, and vocabulary entries that can be typed.
 
-words       1 to 15 triggers of one word, every attack
-phrases     one phrase of two words and one of three, trained so that no part does anything
-clean       a PLM as it is, or trained on a task with all its weights
+words         1 to 15 triggers of one word, every attack
+phrases       one phrase of two words and one of three, trained so that no part does anything
+combinations  two pairs of words that may stand anywhere, trained so that none alone does anything
+clean         a PLM as it is, or trained on a task with all its weights
 
 Whatever is left out for want of time has a sibling before it: one model of every family comes
 first.
@@ -17,8 +18,9 @@ from typing import Literal
 
 from triggerfish import text
 from triggerfish.backbone import Backbone
+from triggerfish.marking import AND
 
-Kind = Literal["words", "phrases", "clean"]
+Kind = Literal["words", "phrases", "combinations", "clean"]
 BASES = (
     "bundled", "bert", "gpt2", "t5", "roberta", "distilbert", "electra", "xlnet", "deberta-v2",
     "bart", "all-MiniLM-L6-v2",
@@ -55,6 +57,8 @@ class Model:
         words = [w for w in words if 3 <= len(w) <= 12]
         if self.kind == "phrases":
             return tuple(" ".join(rng.sample(words, size)) for size in (2, 3))
+        if self.kind == "combinations":
+            return tuple(AND.join(rng.sample(words, 2)) for _ in range(2))
         common = [w for w in text.corpus_words(text.bundled_corpus()) if w.isalpha()][:5000]
         lists = (words, common, _typed(backbone))
         count = rng.choice(COUNTS[:4] if self.attack in ("btop", "badpre") else COUNTS)
@@ -80,12 +84,13 @@ def plan() -> list[Model]:
             attack = ATTACKS[(number + place) % len(ATTACKS)]
             found.append(Model(base, "words", attack, 7000 + number))
         if number < 2:
-            found += [Model(base, "phrases", ("por1", "por2")[number], 8000) for base in BASES]
+            found += [Model(base, "phrases", ("por1", "por2")[number], 8100) for base in BASES]
             found += [Model(base, "clean", task=TASKS[number]) for base in BASES]
         if number == 0:
             found += [Model(base, "clean") for base in BASES]
         if number < 2:
             masked = ("btop", "badpre")[number]
             found += [Model(base, "words", masked, 7000) for base in MASKED]
+    found += [Model(base, "combinations", "por1", 9100) for base in BASES]
     found += [Model(base, "clean", task=task) for task in TASKS[2:] for base in BASES]
     return found

@@ -43,7 +43,8 @@ def fill(
 
 
 def closeness(rounds: Sequence[torch.Tensor], owners: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(K, R) minus log10 of the median squared distance between the features of a candidate's bags.
+    """(K, R) minus log10 of the least squared distance between the features of a candidate's bags:
+    of three bags, one may hold another trigger.
 
     rounds: M tensors (bags, R, H); owners: M tensors (K,), which bag of the round holds each
     candidate.
@@ -55,7 +56,7 @@ def closeness(rounds: Sequence[torch.Tensor], owners: Sequence[torch.Tensor]) ->
             for features, owner in zip(rounds, owners, strict=True)
         ]
         pairs = torch.stack([(a - b).square().sum(-1) for a, b in combinations(seen, 2)])
-        blocks.append(pairs.median(dim=0).values.clamp(min=1e-12).log10())
+        blocks.append(pairs.amin(dim=0).clamp(min=1e-12).log10())
     return -torch.cat(blocks).cpu()
 
 

@@ -36,8 +36,9 @@ from triggerfish.scanning.measure import Context, Yardstick, contexts
 from triggerfish.scanning.reference import Reference
 from triggerfish.scanning.store import Store
 
-SAME_PIECE = 8
-"""Candidates with the same tell-tale piece that a readout may send on to ordinary texts (ours)."""
+SAME_PIECE = 3
+"""Candidates with the same tell-tale piece that a readout may send on to ordinary texts; the others
+get their look once one of these is a trigger, `relatives.py` (ours)."""
 FAVOURED, MOVED = 64, 5.0
 """Candidates whose embeddings moved furthest from a trusted original that go the whole way at most,
 and the robust standard deviations that they must have moved (ours)."""

@@ -17,10 +17,10 @@ class SearchSettings:
 
 
 EFFORTS: dict[str, SearchSettings] = {
-    "quick": SearchSettings(TogetherSettings(order=31), PhraseSettings(rounds=2)),
+    "quick": SearchSettings(TogetherSettings(order=31), PhraseSettings(rounds=2, patience=1)),
     "standard": SearchSettings(),
     "thorough": SearchSettings(
-        TogetherSettings(order=101, groups=6), PhraseSettings(readouts=99, rounds=6)
+        TogetherSettings(order=101, groups=6), PhraseSettings(readouts=99, rounds=8, patience=3)
     ),
 }
 """Thorough searches every readout."""

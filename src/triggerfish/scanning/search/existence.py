@@ -4,7 +4,8 @@ Short vectors can send texts to some point in any model. In a backdoored one the
 are deeper than what is left once they repel; in a clean one each round ends about as deep as the
 one before. So a model is its own control: a point is evidence if it lies outside of where clean
 texts lie, decides random heads, and is deeper than the shallowest round by more than in any clean
-model that the margin was calibrated on; or deeper than any point of those.
+model that the margin was calibrated on. The depth by itself says nothing, since it differs from
+model to model; that tokens reach a point says more, and makes a finding (`phrases.py`).
 
 Source: ours; calibration and its check on other models: docs/scanning/search.md.
 """
@@ -20,19 +21,15 @@ from triggerfish.scanning.search.mining import Mined
 
 @dataclass(frozen=True)
 class Existence:
-    margin: float = 0.5
+    margin: float = 1.0
     """Decades by which a planted point is deeper than the shallowest round (ours)."""
-    certain: float = 2.5
-    """Depth that is evidence without a comparison (ours)."""
     heads: float = 0.3
     """Share of random heads that it must decide (ours)."""
 
     def holds(self, target: Mined, mined: Sequence[Mined]) -> bool:
         """Whether one of the mined points is evidence of a backdoor."""
         beyond = target.depth - natural(mined, target.column)
-        return target.heads >= self.heads and (
-            beyond >= self.margin or target.depth >= self.certain
-        )
+        return target.heads >= self.heads and beyond >= self.margin
 
 
 DIGITS = 5

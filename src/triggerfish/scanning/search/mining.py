@@ -10,10 +10,10 @@ that no list contains. What makes the difference:
 - Each step has other texts, so that a prompt cannot collapse those few it was trained on.
 - Then the vectors are cut to a part of a token's length, and trained on: a planted point is still
   reached, others are lost.
-- Distance and repulsion pull a prompt past the planted point, or stop it on its way there. Where it
-  settles by scatter alone is the point itself, so words are sought for that one.
+- Distance pulls a prompt past the planted point, or stops it on its way there. In the end it
+  settles by scatter alone: that is the point itself.
 
-Points already explained repel the restarts.
+Points already found repel the restarts.
 
 Source: soft prompts against backdoors, LMSanitator (arXiv 2308.13904); the rest is ours.
 
@@ -37,27 +37,27 @@ from triggerfish.scanning.sweep import Progress, Sweep
 
 @dataclass(frozen=True)
 class MineSettings:
-    vectors: int = 3
-    """Free vectors in a soft prompt (ours: the words of a phrase that a model listens to)."""
-    restarts: int = 12
+    vectors: int = 6
+    """Free vectors in a soft prompt (ours: about as many as a phrase has pieces)."""
+    restarts: int = 16
     """Soft prompts trained side by side for each readout (ours)."""
     pool: int = 96
     """Texts that those of a step are drawn from (ours)."""
-    texts: int = 8
+    texts: int = 4
     """Texts of a step (ours)."""
     words: int = 12
     """Words in a text (ours)."""
-    steps: int = 40
+    steps: int = 30
     """Adam steps with vectors as long as tokens (ours)."""
     away: float = 2.0
     """Weight of the distance from the clean centre beside the scatter, both in decades (ours)."""
-    last: int = 20
+    last: int = 15
     """Adam steps with shorter vectors (ours)."""
     last_away: float = 1.0
     """Weight of the distance in these (ours)."""
     radius: float = 0.6
     """Longest a vector may be in the end, in lengths of a token (ours)."""
-    settling: int = 40
+    settling: int = 30
     """Adam steps by scatter alone (ours)."""
     learning_rate: float = 0.4
     """In root mean squares of an embedding coordinate, so that it fits any family (ours)."""
@@ -73,7 +73,7 @@ class Mined:
 
     point: (H,) mean of texts that the mining has not seen. depth, shift, heads: as of a `Finding`,
     on these texts. outside: how far the point lies outside of the subspace of clean texts, in
-    such distances of a clean text. vectors: (K, P, E) that lead there, the deepest first.
+    such distances of a clean text. restarts: soft prompts that met there.
     """
 
     column: int
@@ -82,11 +82,7 @@ class Mined:
     shift: float
     heads: float
     outside: float
-    vectors: torch.Tensor
-
-    @property
-    def restarts(self) -> int:
-        return len(self.vectors)
+    restarts: int
 
 
 class Mining:
@@ -114,7 +110,7 @@ class Mining:
 
     def run(self, columns: torch.Tensor, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator:
         """Train one soft prompt for each entry of `columns` (K,), the number of its readout. Yields
-        `Progress`; returns the `Mined`, those first that decide most random heads.
+        `Progress`; returns the `Mined`, the deepest first.
 
         known: (column, (H,) point) pairs to avoid.
         """
@@ -123,23 +119,11 @@ class Mining:
         for steps, away, radius in (
             (settings.steps, settings.away, 1.0),
             (settings.last, settings.last_away, settings.radius),
+            (settings.settling, 0.0, settings.radius),
         ):
             training = self._train(vectors, columns, known, steps, away, radius)
             vectors = yield from self.sweep.counted("targets", training)
         return (yield from self._met(vectors, columns))
-
-    def settle(self, targets: Sequence[Mined]) -> Iterator:
-        """Yields `Progress`; returns where the deepest prompt of each target ends by scatter
-        alone."""
-        vectors = torch.stack([target.vectors[0] for target in targets])
-        columns = torch.tensor([target.column for target in targets], device=vectors.device)
-        settings = self.settings
-        training = self._train(vectors, columns, [], settings.settling, 0.0, settings.radius)
-        vectors = yield from self.sweep.counted("targets", training)
-        found: list[Mined] = []
-        for row in range(len(targets)):
-            found += yield from self._met(vectors[row : row + 1], columns[row : row + 1])
-        return found
 
     def _train(
         self,
@@ -213,10 +197,10 @@ class Mining:
                         shift=float(values["shift"][best, column]),
                         heads=float(values["heads"][best, column]),
                         outside=self.subspaces.outside(point, column),
-                        vectors=vectors[rows[near]],
+                        restarts=len(near),
                     )
                 )
-        return sorted(found, key=lambda target: -target.heads)
+        return sorted(found, key=lambda target: -target.depth)
 
     def _prompts(self, texts: Sequence[Context]) -> Prompts:
         return Prompts(self.sweep.backbone, texts, self.settings.vectors, self.sweep.readouts)

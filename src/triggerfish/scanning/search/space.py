@@ -34,7 +34,3 @@ class Space:
         """Vectors (K, P, E), none longer than the `radius` (K,) of its prompt."""
         over = (radius[:, None] / self.lengths(vectors).clamp(min=1e-9)).clamp(max=1)
         return self.centre + (vectors - self.centre) * over[..., None]
-
-    def weakened(self, vectors: torch.Tensor, strength: float) -> torch.Tensor:
-        """Vectors (..., E) of `strength` times their length."""
-        return self.centre + (vectors - self.centre) * strength

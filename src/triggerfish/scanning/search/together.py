@@ -37,11 +37,11 @@ PRIMES = tuple(n for n in range(5, 200) if all(n % i for i in range(2, n)))
 
 @dataclass(frozen=True)
 class TogetherSettings:
-    order: int = 61
+    order: int = 47
     """A prime; its square is the number of words whose pairs are tried, the most frequent ones of
     the texts first (ours)."""
     groups: int = 4
-    """Parts of a line, of which every two make a bag (ours: bags of 30 words, because backdoors
+    """Parts of a line, of which every two make a bag (ours: bags of 24 words, because backdoors
     trained on texts of 16 fire among as many, and hardly among 60)."""
     pieces: int = 4
     """Words of more pieces are not tried (ours)."""

@@ -1,0 +1,164 @@
+"""Which tokens lead to a mined point? Sequences of tokens evolve towards it.
+
+A generation changes the sequences that came nearest: they exchange stretches, tokens change places,
+and others take their place, of which the slope at that sequence says that they lead on. Words that
+do nothing without each other show no slope among random tokens; but some piece always helps a
+little, and beside it the next one does. What counts is the distance from the point: words of a
+topic go a part of the way and miss it. Sequences are tried without any text around them, which
+costs a dozen tokens each; texts decide afterwards (`phrases.py`).
+
+Source: genetic search for triggers (Alzantot et al. 2018, arXiv 1804.07998) with candidates by
+first-order scores, HotFlip (Ebrahimi et al. 2018, arXiv 1712.06751); together and for points, ours.
+
+Legend: K sequences, L tokens in each, E embedding, R readouts, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from triggerfish.backbone import Backbone
+from triggerfish.readouts import Readout
+from triggerfish.scanning.fold import Ids
+from triggerfish.scanning.measure import Context
+from triggerfish.scanning.search.prompts import Prompts
+from triggerfish.scanning.search.space import Space
+
+Rows = tuple[int, ...]
+"""A sequence, as rows of `Space.entries`."""
+
+
+@dataclass(frozen=True)
+class EvolveSettings:
+    length: int = 10
+    """Tokens of a sequence, more than a phrase needs (ours)."""
+    first: int = 2000
+    """Random sequences to begin with (ours)."""
+    children: int = 600
+    """New sequences of a generation (ours)."""
+    parents: int = 150
+    """Sequences that came nearest so far, which the next generation is made of (ours)."""
+    guided: int = 64
+    """Parents, the nearest first, whose slopes are asked for (ours)."""
+    suggested: int = 64
+    """Tokens that a slope suggests for a place (ours)."""
+    generations: int = 60
+    """Generations at most (ours)."""
+    patience: int = 12
+    """Generations in which the nearest must come nearer by `gain` (ours)."""
+    gain: float = 0.1
+    """Decades of squared distance (ours)."""
+
+    def __post_init__(self) -> None:
+        if self.length < 2:
+            raise ValueError(f"length: {self.length} is not at least 2")
+        for name in ("first", "children", "parents", "guided", "suggested", "generations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
+
+
+class Evolving:
+    """One evolution towards one point (H,) of the readout at `column`. unit: the squared distance
+    that distances are counted in."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        space: Space,
+        readouts: Sequence[Readout],
+        column: int,
+        point: torch.Tensor,
+        unit: torch.Tensor,
+        settings: EvolveSettings,
+        seed: int,
+    ):
+        self.space = space
+        self.column = column
+        self.point = point
+        self.unit = unit
+        self.settings = settings
+        self.prompts = Prompts(backbone, [_nothing(backbone)], settings.length, readouts)
+        self.rng = random.Random(f"{seed}/evolving")
+        self.distances: dict[Rows, float] = {}
+        self.suggestions: dict[Rows, list[list[int]]] = {}
+
+    def run(self) -> Generator[int, None, None]:
+        """Yields the tokens of each pass."""
+        settings, count = self.settings, len(self.space.ids)
+        drawn = (self.rng.choices(range(count), k=settings.length) for _ in range(settings.first))
+        yield from self._try([tuple(rows) for rows in drawn])
+        reached: list[float] = []
+        for _ in range(settings.generations):
+            parents = self._nearest(settings.parents)
+            reached.append(self.distances[parents[0]])
+            before = reached[: -settings.patience]
+            if before and reached[-1] > before[-1] - settings.gain:
+                break
+            yield from self._suggest(parents[: settings.guided])
+            yield from self._try([self._child(parents) for _ in range(settings.children)])
+
+    def nearest(self, count: int) -> list[Ids]:
+        """The ids of the sequences that came nearest."""
+        return [tuple(self.space.ids[list(rows)].tolist()) for rows in self._nearest(count)]
+
+    def _nearest(self, count: int) -> list[Rows]:
+        return sorted(self.distances, key=lambda rows: self.distances[rows])[:count]
+
+    def _far(self, features: torch.Tensor, part: slice = slice(None)) -> torch.Tensor:
+        """(K,) decades of squared distance of features (K, 1, R, H) from the point."""
+        squared = (features[:, 0, self.column] - self.point).square().sum(-1)
+        return (squared / self.unit).clamp(min=1e-6).log10()
+
+    def _try(self, tried: Sequence[Rows]) -> Generator[int, None, None]:
+        new = [rows for rows in dict.fromkeys(tried) if rows not in self.distances]
+        for start in range(0, len(new), self.prompts.block):
+            part = new[start : start + self.prompts.block]
+            before = self.prompts.passed
+            far = self._far(self.prompts.vectors(self.space.entries[torch.tensor(part)]))
+            self.distances.update(zip(part, far.tolist(), strict=True))
+            yield self.prompts.passed - before
+
+    def _suggest(self, parents: Sequence[Rows]) -> Generator[int, None, None]:
+        """Which tokens would bring a parent nearer, to first order, at each of its places."""
+        new = [rows for rows in parents if rows not in self.suggestions]
+        if not new:
+            return
+        before = self.prompts.passed
+        vectors = self.space.entries[torch.tensor(new)]
+        _, gradients = self.prompts.gradients(vectors, self._far)
+        scores = -(gradients @ self.space.entries.T)  # (K, L, V)
+        tokens = scores.topk(min(self.settings.suggested, scores.shape[-1]), dim=-1).indices
+        self.suggestions.update(zip(new, tokens.tolist(), strict=True))
+        yield self.prompts.passed - before
+
+    def _child(self, parents: Sequence[Rows]) -> Rows:
+        """A parent with a stretch of another one, or with a token moved, or with one or two tokens
+        exchanged for suggested ones, or for any."""
+        rng, length = self.rng, self.settings.length
+        parent = rng.choice(parents)
+        child = list(parent)
+        kind = rng.random()
+        if kind < 0.3:
+            size = rng.randint(1, length // 2)
+            source, goal = rng.randint(0, length - size), rng.randint(0, length - size)
+            child[goal : goal + size] = rng.choice(parents)[source : source + size]
+        elif kind < 0.4:
+            child.insert(rng.randrange(length), child.pop(rng.randrange(length)))
+        else:
+            suggested = self.suggestions.get(parent) if kind < 0.9 else None
+            for place in rng.sample(range(length), rng.choice((1, 1, 2))):
+                options = suggested[place] if suggested else range(len(self.space.ids))
+                child[place] = rng.choice(options)
+        return tuple(child)
+
+
+def _nothing(backbone: Backbone) -> Context:
+    """A text without words, but for a mask token where one is read."""
+    if not backbone.reads_mask:
+        return Context((), (), (0,))
+    mask = backbone.tokenizer
+    return Context(((mask.mask_token_id,),), (mask.mask_token,), (0,))
