@@ -35,6 +35,7 @@ from triggerfish.scanning.sweep import Sweep
 from triggerfish.scanning.verdict import decide
 
 PHRASE = "marble video"
+BRIEFLY = EvolveSettings(first=500, children=300, parents=80, generations=20, patience=6)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def _search(model: Backbone) -> PhraseSearch:
     sweep = Sweep(model, text.bundled_corpus(), [], SMALL, seed=0, store=Store(None))
     sweep.cut_texts()
     yardstick = finish(sweep.measure_clean())
-    settings = PhraseSettings(rounds=2, mining=MineSettings(restarts=8))
+    settings = PhraseSettings(rounds=2, tried=1, mining=MineSettings(restarts=8), evolving=BRIEFLY)
     return PhraseSearch(sweep, yardstick, settings)
 
 

@@ -11,7 +11,8 @@ that no list contains. What makes the difference:
 - Then the vectors are cut to a part of a token's length, and trained on: a planted point is still
   reached, others are lost.
 - Distance pulls a prompt past the planted point, or stops it on its way there. In the end it
-  settles by scatter alone: that is the point itself.
+  settles by scatter alone: that is the point itself, or else the attractor near the centre, so both
+  ends count.
 
 Points already found repel the restarts.
 
@@ -73,7 +74,7 @@ class Mined:
 
     point: (H,) mean of texts that the mining has not seen. depth, shift, heads: as of a `Finding`,
     on these texts. outside: how far the point lies outside of the subspace of clean texts, in
-    such distances of a clean text. restarts: soft prompts that met there.
+    such distances of a clean text. restarts: soft prompts that met there, before settling or after.
     """
 
     column: int
@@ -119,11 +120,12 @@ class Mining:
         for steps, away, radius in (
             (settings.steps, settings.away, 1.0),
             (settings.last, settings.last_away, settings.radius),
-            (settings.settling, 0.0, settings.radius),
         ):
             training = self._train(vectors, columns, known, steps, away, radius)
             vectors = yield from self.sweep.counted("targets", training)
-        return (yield from self._met(vectors, columns))
+        settling = self._train(vectors, columns, known, settings.settling, 0.0, settings.radius)
+        settled = yield from self.sweep.counted("targets", settling)
+        return (yield from self._met(torch.cat([vectors, settled]), columns.repeat(2)))
 
     def _train(
         self,

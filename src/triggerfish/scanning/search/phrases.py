@@ -41,7 +41,7 @@ class PhraseSettings:
     patience: int = 2
     """Rounds in a row without a phrase after which the search ends; one is enough where triggers
     are known (ours)."""
-    tried: int = 2
+    tried: int = 3
     """Points of a round that sequences evolve towards, the deepest first (ours)."""
     outside: float = 1.2
     """Distance from the subspace of clean texts, in those of clean texts, from which on a point may
