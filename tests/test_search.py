@@ -72,7 +72,7 @@ def test_restarts_meet_at_what_was_planted_and_then_avoid_it(
 ) -> None:
     columns = torch.zeros(8, dtype=torch.long)
     first, *others = finish(search.mining.run(columns, []))
-    assert first.restarts + sum(x.restarts for x in others) == 8
+    assert first.restarts + sum(x.restarts for x in others) == 2 * 8
     origin = search.yardstick.mean[0]
     planted = _point(search, phrased[1]) - origin
     assert torch.cosine_similarity(first.point - origin, planted, dim=0) > 0.6
@@ -175,7 +175,8 @@ def test_sequences_evolve_towards_a_point(
     tokens = sum(evolving.run())
     assert 60 < len(evolving.distances) <= 60 + 5 * 40
     assert tokens > len(evolving.distances) * settings.length
-    (ids,) = evolving.nearest(1)
+    (rows,) = evolving.nearest(1)
+    ids = evolving.ids(rows)
     assert len(ids) == 6
     (features,) = phrased[0].encode_ids(
         [phrased[0].template.wrap(list(ids))], readouts=search.sweep.readouts
@@ -184,6 +185,21 @@ def test_sequences_evolve_towards_a_point(
     assert min(evolving.distances.values()) == pytest.approx(float(far), abs=0.1)
     first = list(evolving.distances.values())[:60]
     assert float(far) < min(first)
+    texts = search.sweep.screen_texts[:2]
+    written = Evolving(
+        phrased[0], search.space, search.sweep.readouts, 0, target.point, close,
+        replace(settings, generations=1), 0, texts,
+    )  # fmt: skip
+    list(written.run([rows]))
+    (features,) = (
+        phrased[0]
+        .encode_ids(
+            [phrased[0].template.wrap(x.ids(ids)) for x in texts], readouts=search.sweep.readouts
+        )
+        .transpose(0, 1)[:1]
+    )
+    far = ((features - target.point).square().sum(-1).mean() / close).log10()
+    assert written.distances[rows] == pytest.approx(float(far), abs=0.1)
 
 
 def test_evolution_ends_when_nothing_comes_nearer(

@@ -11,33 +11,25 @@ from detecting.plan import Model
 from triggerfish.stats import exact_interval
 
 Cell = dict[str, Any]
-SEEN = 7000
-"""Seed of the words that changed the product."""
+EARLIER = (7000, 7001)
+"""Seeds of the words that were scanned before the present sweep and search."""
 HEAD = """# Detection
 
 Rendered by `benchmarks/detection.py` from the files in `cells`; how models and triggers are drawn
 is in `benchmarks/detecting/plan.py`. Not all of it is held back:
 
-- **Words, seen**: models of seed 7000 were scanned with an earlier rule. Three (distilbert NeuBA,
-  xlnet UOR, t5 UOR) were looked into and changed the product (strong words are not grown into two;
-  full strength beside a strong trigger needs no significance). They stand as measured before.
-- **Words** of seed 7001 were measured after that. Those of bundled, bert and gpt2 had been scanned
-  once with the earlier rule, and their outcome was seen; these first results were replaced.
-- **Phrases** were measured with the search that averages slopes. It was developed on other models
-  and phrases (docs/scanning/search.md), but eight of the POR-1 models
-  (not xlnet, bart) had been scanned before, with a search that swapped tokens: 6 of 8 were then
-  detected, 2 of 12 phrases named and 5 guarded. The triggers are the same, the models were made
-  anew.
-- **Clean**: the alarm of all-MiniLM-L6-v2 on `news_pop` (a point 2.08 deep) led to `certain` 2.5
-  in place of 2.0, so that limit was chosen on a model of this page; the cell stands as measured
-  with 2.0. The models of `clinc_domain` came after, with 2.5, all others before. Those of
-  roberta and distilbert on it are the only ones for which words were sought as they are now, also
-  for points that are no evidence.
+- **Words, earlier**: models of seeds 7000 and 7001 were scanned with an earlier form of sweep and
+  search. Three of 7000 (distilbert NeuBA, xlnet UOR, t5 UOR) were looked into and changed the
+  product. They stand as measured then.
+- **Words**, **phrases**, **combinations** and **clean** were measured once, with the search as it
+  stands, which was developed on other models and phrases (docs/scanning/search.md). Only in
+  the two models of seed 7002 named in docs/scanning/search.md did prompts count after settling
+  alone.
 - **patronus** ran with fewer and shorter texts than published, **lmsanitator** with fewer restarts
   (`CHANGES` in `benchmarks/detecting/cell.py`), both on models made anew with the same seeds; what
-  they miss at these settings they may find at the published ones.
-- **named** was counted anew from the findings in all cells when the words of a combination, in the
-  planted order, were allowed to name a phrase; that changed two cells.
+  they miss at these settings they may find at the published ones. At those, patronus takes 17,375
+  batches of 16 texts, 34 million tokens with the texts bundled here cut to the 128 tokens that the
+  PLMs of the zoo read, and 45 million where 256 are read: counted, not run.
 
 - **works**: the trigger decides one of two probed tasks, its lower bound well above the clean PLM
   (`triggerfish.groundtruth`). **named**: a finding has the same words. **guarded**: what a finding
@@ -72,7 +64,7 @@ CLEAN = ("model", "method", "verdict", "targets", "tokens", "CPU s")
 
 
 def _together(cells: Sequence[Cell]) -> Iterable[Sequence[str]]:
-    for kind in ("words", "words, seen", "phrases", "clean"):
+    for kind in ("words", "words, earlier", "phrases", "combinations", "clean"):
         rows = [cell for cell in cells if _kind(cell) == kind]
         for method in sorted({cell["method"] for cell in rows}):
             yield _summary(f"{method}, {kind}", [c for c in rows if c["method"] == method], _whole)
@@ -83,7 +75,7 @@ def _together(cells: Sequence[Cell]) -> Iterable[Sequence[str]]:
 
 
 def _kind(cell: Cell) -> str:
-    return "words, seen" if cell["kind"] == "words" and cell["seed"] == SEEN else cell["kind"]
+    return "words, earlier" if cell["kind"] == "words" and cell["seed"] in EARLIER else cell["kind"]
 
 
 def _whole(cell: Cell) -> tuple[bool, list[Cell], int]:

@@ -5,16 +5,18 @@ and others take their place, of which the slope at that sequence says that they 
 do nothing without each other show no slope among random tokens; but some piece always helps a
 little, and beside it the next one does. What counts is the distance from the point: words of a
 topic go a part of the way and miss it. Sequences are tried without any text around them, which
-costs a dozen tokens each; texts decide afterwards (`phrases.py`).
+costs a dozen tokens each; texts decide afterwards (`phrases.py`). Where what came near does little
+in texts, as in models that read the last token, it evolves on in a few of them.
 
 Source: genetic search for triggers (Alzantot et al. 2018, arXiv 1804.07998) with candidates by
 first-order scores, HotFlip (Ebrahimi et al. 2018, arXiv 1712.06751); together and for points, ours.
 
-Legend: K sequences, L tokens in each, E embedding, R readouts, H hidden, V vocabulary.
+Legend: K sequences, L tokens in each, N texts, E embedding, R readouts, H hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -52,6 +54,12 @@ class EvolveSettings:
     """Generations in which the nearest must come nearer by `gain` (ours)."""
     gain: float = 0.1
     """Decades of squared distance (ours)."""
+    texts: int = 2
+    """Texts that sequences evolve on in (ours)."""
+    text_children: int = 200
+    """New sequences of a generation there (ours)."""
+    text_generations: int = 20
+    """Generations at most there (ours)."""
 
     def __post_init__(self) -> None:
         if self.length < 2:
@@ -63,7 +71,10 @@ class EvolveSettings:
 
 class Evolving:
     """One evolution towards one point (H,) of the readout at `column`. unit: the squared distance
-    that distances are counted in."""
+    that distances are counted in; texts: what sequences are written into, nothing by default.
+
+    distances: decades of squared distance from the point.
+    """
 
     def __init__(
         self,
@@ -75,25 +86,27 @@ class Evolving:
         unit: torch.Tensor,
         settings: EvolveSettings,
         seed: int,
+        texts: Sequence[Context] = (),
     ):
         self.space = space
         self.column = column
         self.point = point
         self.unit = unit
         self.settings = settings
-        self.prompts = Prompts(backbone, [_nothing(backbone)], settings.length, readouts)
+        texts = texts or [_nothing(backbone)]
+        self.prompts = Prompts(backbone, texts, settings.length, readouts)
         self.rng = random.Random(f"{seed}/evolving")
         self.distances: dict[Rows, float] = {}
         self.suggestions: dict[Rows, list[list[int]]] = {}
 
-    def run(self) -> Generator[int, None, None]:
-        """Yields the tokens of each pass."""
-        settings, count = self.settings, len(self.space.ids)
-        drawn = (self.rng.choices(range(count), k=settings.length) for _ in range(settings.first))
-        yield from self._try([tuple(rows) for rows in drawn])
+    def run(self, begin: Sequence[Rows] = ()) -> Generator[int, None, None]:
+        """Yields the tokens of each pass. begin: sequences in place of random ones."""
+        settings, count = self.settings, range(len(self.space.ids))
+        drawn = (self.rng.choices(count, k=settings.length) for _ in range(settings.first))
+        yield from self._try(begin or [tuple(rows) for rows in drawn])
         reached: list[float] = []
         for _ in range(settings.generations):
-            parents = self._nearest(settings.parents)
+            parents = self.nearest(settings.parents)
             reached.append(self.distances[parents[0]])
             before = reached[: -settings.patience]
             if before and reached[-1] > before[-1] - settings.gain:
@@ -101,16 +114,16 @@ class Evolving:
             yield from self._suggest(parents[: settings.guided])
             yield from self._try([self._child(parents) for _ in range(settings.children)])
 
-    def nearest(self, count: int) -> list[Ids]:
-        """The ids of the sequences that came nearest."""
-        return [tuple(self.space.ids[list(rows)].tolist()) for rows in self._nearest(count)]
+    def nearest(self, count: int) -> list[Rows]:
+        """The sequences that came nearest."""
+        return heapq.nsmallest(count, self.distances, key=self.distances.__getitem__)
 
-    def _nearest(self, count: int) -> list[Rows]:
-        return sorted(self.distances, key=lambda rows: self.distances[rows])[:count]
+    def ids(self, rows: Rows) -> Ids:
+        return tuple(self.space.ids[list(rows)].tolist())
 
     def _far(self, features: torch.Tensor, part: slice = slice(None)) -> torch.Tensor:
-        """(K,) decades of squared distance of features (K, 1, R, H) from the point."""
-        squared = (features[:, 0, self.column] - self.point).square().sum(-1)
+        """(K,) decades of squared distance of features (K, N, R, H) from the point."""
+        squared = (features[:, :, self.column] - self.point).square().sum(-1).mean(1)
         return (squared / self.unit).clamp(min=1e-6).log10()
 
     def _try(self, tried: Sequence[Rows]) -> Generator[int, None, None]:

@@ -17,7 +17,7 @@ from itertools import permutations
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.scanning.fold import Ids, Scatter, core, within
+from triggerfish.scanning.fold import EQUAL, Ids, Scatter, core, within
 
 ORDERED = 5
 """Words that are tried in every selection and order; more are left as they stand (ours)."""
@@ -48,7 +48,7 @@ class Naming:
     def _complete(self, parts: list[Ids], scatter: Scatter) -> list[Ids]:
         """The parts with longer words in place of tokens, one word at a time. A word may cost what
         each token whose place it takes is worth; but where the token is a word by itself, the
-        longer one must be deeper."""
+        longer one must be deeper. Among words that are equally good the shortest is taken."""
         now = float(scatter([_join(parts)])[0])
         while True:
             tried, costs = [], []
@@ -60,7 +60,8 @@ class Naming:
                 return parts
             values = scatter([_join(x) for x in tried])
             sums = values + WORTH * torch.tensor(costs, device=values.device)
-            best = int(sums.argmin())
+            equal = (sums <= sums.min() + EQUAL).nonzero().flatten().tolist()
+            best = min(equal, key=lambda i: (len(_join(tried[i])), float(sums[i])))
             if sums[best] > now + WORTH * (len(parts) + 1):
                 return parts
             parts, now = tried[best], float(values[best])

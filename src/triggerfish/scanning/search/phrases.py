@@ -12,7 +12,7 @@ Legend: H hidden.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import normalize
@@ -49,6 +49,9 @@ class PhraseSettings:
     arrives: float = 0.7
     """Decades of collapse from which on words are sought for a sequence (ours: in clean models
     sequences reach 0.6)."""
+    near: float = -1.0
+    """Decades of squared distance from which on a sequence evolves on in texts (ours: in clean
+    models sequences come as near as -0.7)."""
     min_depth: float = 1.0
     """Decades of collapse on the hold-out that a searched phrase must have (ours)."""
     min_beside: float = 0.5
@@ -139,28 +142,48 @@ class PhraseSearch:
 
     def _reach(self, target: Mined) -> Iterator[Progress]:
         """Returns the phrase that brings texts together near a target, or ()."""
-        sweep, column = self.sweep, target.column
-        close = self.yardstick.close[column]
-        evolving = Evolving(
+        settings, column = self.settings.evolving, target.column
+        bare = self._evolving(target, settings)
+        yield from self.sweep.counted("evolving", bare.run())
+        deepest = yield from self._deepest(bare, column)
+        near = bare.nearest(settings.parents)
+        if deepest[0] < self.settings.arrives and bare.distances[near[0]] <= self.settings.near:
+            briefly = replace(
+                settings, children=settings.text_children, generations=settings.text_generations
+            )
+            texts = self.sweep.screen_texts[: settings.texts]
+            written = self._evolving(target, briefly, texts)
+            yield from self.sweep.counted("evolving", written.run(near))
+            deepest = yield from self._deepest(written, column)
+        if deepest[0] < self.settings.arrives:
+            return ()
+        depth, named = yield from self._named(deepest[1], column)
+        return named if depth >= self.settings.arrives else deepest[1]
+
+    def _evolving(
+        self, target: Mined, settings: EvolveSettings, texts: Sequence[Context] = ()
+    ) -> Evolving:
+        sweep = self.sweep
+        return Evolving(
             sweep.backbone,
             self.space,
             sweep.readouts,
-            column,
+            target.column,
             target.point,
-            close,
-            self.settings.evolving,
+            self.yardstick.close[target.column],
+            settings,
             sweep.seed,
+            texts,
         )
-        yield from sweep.counted("evolving", evolving.run())
+
+    def _deepest(self, evolving: Evolving, column: int) -> Iterator[Progress]:
+        """Returns how deep the deepest of the nearest sequences is in texts, and its ids."""
         self.tried += len(evolving.distances)
-        sequences = evolving.nearest(self.settings.compared)
-        depths = close.log10() - self._spread(sequences, column, sweep.screen_texts)
-        yield sweep.spent("names", 0)
-        if depths.max() < self.settings.arrives:
-            return ()
-        sequence = sequences[int(depths.argmax())]
-        depth, named = yield from self._named(sequence, column)
-        return named if depth >= self.settings.arrives else sequence
+        sequences = [evolving.ids(rows) for rows in evolving.nearest(self.settings.compared)]
+        spread = self._spread(sequences, column, self.sweep.screen_texts)
+        yield self.sweep.spent("names", 0)
+        depth = self.yardstick.close[column].log10() - spread
+        return float(depth.max()), sequences[int(depth.argmax())]
 
     def _named(self, hit: Ids, column: int) -> Iterator[Progress]:
         """Returns how deep what a sequence becomes as words is, and these."""
