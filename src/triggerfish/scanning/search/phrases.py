@@ -52,8 +52,9 @@ class PhraseSettings:
     near: float = -1.0
     """Decades of squared distance from which on a sequence evolves on in texts (ours: in clean
     models sequences come as near as -0.7)."""
-    min_depth: float = 1.0
-    """Decades of collapse on the hold-out that a searched phrase must have (ours)."""
+    min_depth: float = 0.8
+    """Decades of collapse on the hold-out that a searched phrase must have (ours: a little more
+    than `arrives`)."""
     min_beside: float = 0.5
     """The same where its target is evidence by itself (ours; as the rule asks of words)."""
     compared: int = 48
