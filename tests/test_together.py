@@ -69,7 +69,7 @@ def test_a_pair_that_does_something_together_stands_out() -> None:
     ("changes", "message"),
     [
         ({"order": 9}, "order: 9 is not a prime from 5 to 199"),
-        ({"groups": 1}, "groups: 1 is outside 2..61"),
+        ({"groups": 1}, "groups: 1 is outside 2..47"),
     ],
 )
 def test_settings_that_cannot_work(changes: dict[str, int], message: str) -> None:

@@ -36,7 +36,7 @@ from triggerfish.scanning.measure import Context, Yardstick, contexts
 from triggerfish.scanning.reference import Reference
 from triggerfish.scanning.store import Store
 
-SAME_PIECE = 3
+SAME_PIECE = 5
 """Candidates with the same tell-tale piece that a readout may send on to ordinary texts; the others
 get their look once one of these is a trigger, `relatives.py` (ours)."""
 FAVOURED, MOVED = 64, 5.0
