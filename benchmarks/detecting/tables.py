@@ -21,7 +21,7 @@ is in `benchmarks/detecting/plan.py`. Not all of it is held back:
 - **Words, earlier**: models of seeds 7000 and 7001 were scanned with an earlier form of sweep and
   search. Three of 7000 (distilbert NeuBA, xlnet UOR, t5 UOR) were looked into and changed the
   product. They stand as measured then.
-- **Phrases** of bert and gpt2 were scanned twice: at first, with prompts that counted after settling
+- **Phrases** of bert and gpt2 were scanned twice: first, with prompts that counted after settling
   alone, bert gave the same finding and gpt2 was clean; the search was changed, and these cells were
   replaced. That gpt2 counts as detected is therefore not held back.
 - **Words** (7002), other **phrases** and **clean** were measured once, with the search
