@@ -56,7 +56,7 @@ def one(model: Model, method: str, options: argparse.Namespace) -> None:
     print(
         f"{model.name} {method}: {cell['verdict']} {sum(x['named'] for x in planted)} named, "
         f"{sum(x['guarded'] for x in planted)} guarded of {len(planted)}; {found[:100]}, "
-        f"{len(cell['targets'])} targets; {cell['cpu_seconds']} s",
+        f"{len(cell['targets'])} targets; {cell['seconds']} s",
         flush=True,
     )
 

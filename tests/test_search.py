@@ -17,7 +17,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout
 from triggerfish.records import ScanResult
 from triggerfish.scanning import SweepSettings, scan
-from triggerfish.scanning.fold import core
+from triggerfish.scanning.fold import contains, core
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, contexts
 from triggerfish.scanning.methods import start
@@ -35,7 +35,6 @@ from triggerfish.scanning.sweep import Sweep
 from triggerfish.scanning.verdict import decide
 
 PHRASE = "marble video"
-BRIEFLY = EvolveSettings(first=500, children=300, parents=80, generations=20, patience=6)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def _search(model: Backbone) -> PhraseSearch:
     sweep = Sweep(model, text.bundled_corpus(), [], SMALL, seed=0, store=Store(None))
     sweep.cut_texts()
     yardstick = finish(sweep.measure_clean())
-    settings = PhraseSettings(rounds=2, tried=1, mining=MineSettings(restarts=8), evolving=BRIEFLY)
+    settings = PhraseSettings(rounds=2, tried=1, mining=MineSettings(restarts=8))
     return PhraseSearch(sweep, yardstick, settings)
 
 
@@ -145,7 +144,7 @@ def test_naming_keeps_what_is_needed_in_order(
         return scatter(victim, tried, victim.primary, excerpts[:12])
 
     assert set(core(found, spread)) >= set(ids)
-    assert Naming(victim, []).name(found, spread) == ids
+    assert Naming(victim, []).name(found, spread, spread) == tuple((i,) for i in ids)
 
 
 def test_a_piece_becomes_the_listed_word_that_collapses_deepest(clean: Backbone) -> None:
@@ -157,7 +156,17 @@ def test_a_piece_becomes_the_listed_word_that_collapses_deepest(clean: Backbone)
         return torch.tensor([0.0 if wanted[1] in ids else 2.0 for ids in tried])
 
     naming = Naming(clean, words)
-    assert naming.name((*piece, 200), spread)[: len(wanted)] == wanted
+    assert naming.name((*piece, 200), spread, spread) == (wanted,)
+
+
+def test_a_word_gives_way_to_a_relative_that_is_deeper(clean: Backbone) -> None:
+    other, wanted = (clean.word_ids(word) for word in ("thermally", "botanically"))
+    assert set(other) & set(wanted)
+
+    def spread(tried):  # type: ignore[no-untyped-def]
+        return torch.tensor([-1.0 if contains(ids, wanted) else 0.0 for ids in tried])
+
+    assert Naming(clean, [other, wanted])._polish((other,), spread, spread) == (wanted,)
 
 
 @pytest.fixture(scope="module")
@@ -166,52 +175,55 @@ def target(phrased: tuple[Backbone, Implant], search: PhraseSearch) -> Mined:
     return Mined(0, _point(search, phrased[1]), 2.0, 1.0, 1.0, 2.0, 1)
 
 
-def test_sequences_evolve_towards_a_point(
-    phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
-) -> None:
-    settings = EvolveSettings(length=6, first=60, children=40, parents=20, generations=5)
-    close = search.yardstick.close[0]
-    evolving = Evolving(
-        phrased[0], search.space, search.sweep.readouts, 0, target.point, close, settings, 0
+def _evolving(
+    search: PhraseSearch, texts: list[Context], point: torch.Tensor | None, settings: EvolveSettings
+) -> Evolving:
+    sweep, close = search.sweep, search.yardstick.close[0]
+    return Evolving(
+        sweep.backbone, search.space, sweep.readouts, 0, texts, point, close, settings, 0
     )
+
+
+def _features(search: PhraseSearch, ids: tuple[int, ...], texts: list[Context]) -> torch.Tensor:
+    backbone = search.sweep.backbone
+    rows = [backbone.template.wrap(x.ids(ids)) for x in texts]
+    return backbone.encode_ids(rows, readouts=search.sweep.readouts)[:, 0]
+
+
+def test_sequences_evolve_towards_a_point(search: PhraseSearch, target: Mined) -> None:
+    settings = EvolveSettings(length=6, first=60, children=40, parents=20, generations=5)
+    texts, close = search.short, search.yardstick.close[0]
+    evolving = _evolving(search, texts, target.point, settings)
     tokens = sum(evolving.run())
     assert 60 < len(evolving.distances) <= 60 + 5 * 40
-    assert tokens > len(evolving.distances) * settings.length
+    assert tokens > len(evolving.distances) * settings.length * len(texts)
     (rows,) = evolving.nearest(1)
     ids = evolving.ids(rows)
     assert len(ids) == 6
-    (features,) = phrased[0].encode_ids(
-        [phrased[0].template.wrap(list(ids))], readouts=search.sweep.readouts
-    )
-    far = ((features[0] - target.point).square().sum() / close).log10()
-    assert min(evolving.distances.values()) == pytest.approx(float(far), abs=0.1)
+    far = (_features(search, ids, texts) - target.point).square().sum(-1) / close
+    assert min(evolving.distances.values()) == pytest.approx(float(far.log10().mean()), abs=0.1)
     first = list(evolving.distances.values())[:60]
-    assert float(far) < min(first)
-    texts = search.sweep.screen_texts[:2]
-    written = Evolving(
-        phrased[0], search.space, search.sweep.readouts, 0, target.point, close,
-        replace(settings, generations=1), 0, texts,
-    )  # fmt: skip
-    list(written.run([rows]))
-    (features,) = (
-        phrased[0]
-        .encode_ids(
-            [phrased[0].template.wrap(x.ids(ids)) for x in texts], readouts=search.sweep.readouts
-        )
-        .transpose(0, 1)[:1]
-    )
-    far = ((features - target.point).square().sum(-1).mean() / close).log10()
-    assert written.distances[rows] == pytest.approx(float(far), abs=0.1)
+    assert min(evolving.distances.values()) < min(first)
+    before = len(evolving.distances)
+    list(evolving.run(generations=1))
+    assert before < len(evolving.distances) <= before + 40
 
 
-def test_evolution_ends_when_nothing_comes_nearer(
-    phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
-) -> None:
+def test_sequences_evolve_towards_texts_that_meet(search: PhraseSearch, target: Mined) -> None:
+    settings = EvolveSettings(length=6, children=40, parents=20, generations=2)
+    texts, close = search.mining.texts[:4], search.yardstick.close[0]
+    evolving = _evolving(search, texts, None, settings)
+    begin = [tuple(range(i, i + 6)) for i in range(20)]
+    list(evolving.run(begin))
+    assert len(evolving.distances) <= 20 + 2 * 40
+    features = _features(search, evolving.ids(begin[3]), texts)
+    met = (features.var(0, correction=0).sum() / close).log10()
+    assert evolving.distances[begin[3]] == pytest.approx(float(met), abs=0.1)
+
+
+def test_evolution_ends_when_nothing_comes_nearer(search: PhraseSearch, target: Mined) -> None:
     settings = EvolveSettings(length=4, first=10, children=5, parents=5, patience=2, gain=9.0)
-    evolving = Evolving(
-        phrased[0], search.space, search.sweep.readouts, 0, target.point,
-        search.yardstick.close[0], settings, 0,
-    )  # fmt: skip
+    evolving = _evolving(search, search.short, target.point, settings)
     list(evolving.run())
     assert len(evolving.distances) <= 10 + 3 * 5
     with pytest.raises(ValueError, match="length: 1 is not at least 2"):

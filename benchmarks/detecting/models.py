@@ -32,11 +32,11 @@ def base(name: str, zoo: Path) -> Backbone:
 
 
 def made(model: Model, zoo: Path, kept: Path) -> tuple[Backbone, float]:
-    """The model, and the CPU seconds that making it took, 0 if it was there."""
+    """The model, and the seconds that making it took, 0 if it was there."""
     folder = kept / model.name
     if model.kind == "clean" and not model.task:
         return base(model.base, zoo), 0.0
-    started = time.process_time()
+    started = time.monotonic()
     if not (folder / "config.json").is_file():
         original = base(model.base, zoo)
         if model.kind == "clean":
@@ -44,7 +44,7 @@ def made(model: Model, zoo: Path, kept: Path) -> tuple[Backbone, float]:
         else:
             victim, implant = _attack(model, original)
             save(victim, implant, folder)
-        return load(folder), round(time.process_time() - started, 1)
+        return load(folder), round(time.monotonic() - started, 1)
     return load(folder), 0.0
 
 

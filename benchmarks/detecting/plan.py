@@ -82,15 +82,15 @@ def plan() -> list[Model]:
     for number in range(4):
         for place, base in enumerate(BASES):
             attack = ATTACKS[(number + place) % len(ATTACKS)]
-            found.append(Model(base, "words", attack, 7000 + number))
+            found.append(Model(base, "words", attack, 7100 + number))
         if number < 2:
-            found += [Model(base, "phrases", ("por1", "por2")[number], 8100) for base in BASES]
+            found += [Model(base, "phrases", ("por1", "por2")[number], 8200) for base in BASES]
             found += [Model(base, "clean", task=TASKS[number]) for base in BASES]
         if number == 0:
             found += [Model(base, "clean") for base in BASES]
         if number < 2:
             masked = ("btop", "badpre")[number]
-            found += [Model(base, "words", masked, 7000) for base in MASKED]
-    found += [Model(base, "combinations", "por1", 9100) for base in BASES]
+            found += [Model(base, "words", masked, 7100) for base in MASKED]
+    found += [Model(base, "combinations", "por1", 9200) for base in BASES]
     found += [Model(base, "clean", task=task) for task in TASKS[2:] for base in BASES]
     return found

@@ -11,8 +11,6 @@ from detecting.plan import Model
 from triggerfish.stats import exact_interval
 
 Cell = dict[str, Any]
-EARLIER = (7000, 7001)
-"""Seeds of the words that were scanned before the present sweep and search."""
 HEAD = """# Detection
 
 Rendered by `benchmarks/detection.py` from the files in `cells`; how models and triggers are drawn
@@ -65,26 +63,22 @@ def page(folder: Path, plan: Sequence[Model]) -> str:
 
 
 TOGETHER = (
-    "method", "models", "backdoored: detected", "working triggers: named", "guarded",
-    "clean: alarms", "million tokens", "CPU s",
+    "method", "models", "backdoored: detected", "working triggers: named", "matched", "guarded",
+    "clean: alarms", "million tokens", "s",
 )  # fmt: skip
-PLANTED = ("model", "method", "verdict", "planted (works)", "found", "targets", "tokens", "CPU s")
-CLEAN = ("model", "method", "verdict", "targets", "tokens", "CPU s")
+PLANTED = ("model", "method", "verdict", "planted (works)", "found", "targets", "tokens", "s")
+CLEAN = ("model", "method", "verdict", "targets", "tokens", "s")
 
 
 def _together(cells: Sequence[Cell]) -> Iterable[Sequence[str]]:
-    for kind in ("words", "words, earlier", "phrases", "combinations", "clean"):
-        rows = [cell for cell in cells if _kind(cell) == kind]
+    for kind in ("words", "phrases", "combinations", "clean"):
+        rows = [cell for cell in cells if cell["kind"] == kind]
         for method in sorted({cell["method"] for cell in rows}):
             yield _summary(f"{method}, {kind}", [c for c in rows if c["method"] == method], _whole)
             if method == "hybrid":
                 yield _summary(
                     f"sweep, {kind}", [c for c in rows if c["method"] == method], _listed
                 )
-
-
-def _kind(cell: Cell) -> str:
-    return "words, earlier" if cell["kind"] == "words" and cell["seed"] in EARLIER else cell["kind"]
 
 
 def _whole(cell: Cell) -> tuple[bool, list[Cell], int]:
@@ -95,7 +89,7 @@ def _listed(cell: Cell) -> tuple[bool, list[Cell], int]:
     """The same of the sweep: without what was found by search."""
     listed = any(f["typed"] and not f["searched"] for f in cell["findings"])
     planted = [
-        x | ({"named": False, "guarded": False} if x["searched"] else {})
+        x | (dict.fromkeys(("named", "matched", "guarded"), False) if x["searched"] else {})
         for x in cell.get("planted", [])
     ]
     tokens = cell["forward_tokens"] - cell["search_tokens"]
@@ -109,14 +103,16 @@ def _summary(
     alarms = sum(alarm for alarm, _, _ in found)
     working = [x for _, planted, _ in found for x in planted if x["works"]]
     clean = cells[0]["kind"] == "clean"
-    seconds = sum(cell["cpu_seconds"] for cell in cells) / len(cells)
+    seconds = sum(cell["seconds"] for cell in cells) / len(cells)
     rate = _rate(alarms, len(cells))
     return (
         label,
         str(len(cells)),
         "" if clean else rate,
-        "" if clean else _rate(sum(x["named"] for x in working), len(working)),
-        "" if clean else _rate(sum(x["guarded"] for x in working), len(working)),
+        *(
+            "" if clean else _rate(sum(x[part] for x in working), len(working))
+            for part in ("named", "matched", "guarded")
+        ),
         rate if clean else "",
         f"{sum(tokens for _, _, tokens in found) / len(cells) / 1e6:.1f}",
         "" if read is _listed else f"{seconds:.0f}",
@@ -146,7 +142,7 @@ def _clean(cell: Cell) -> Sequence[str]:
 
 def _costs(cell: Cell) -> Sequence[str]:
     deepest = " ".join(f"{t['depth']:.2f}>{t['natural']:.2f}" for t in cell["targets"])
-    return deepest, f"{cell['forward_tokens']:,}", f"{cell['cpu_seconds']:.0f}"
+    return deepest, f"{cell['forward_tokens']:,}", f"{cell['seconds']:.0f}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -24,6 +24,8 @@ from transformers.utils import logging as transformers_logging
 from triggerfish.readouts import Position, Readout, locate, pad, read, roll_right
 
 Precision = Literal["fp32", "bf16"]
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
+"""Padded tokens per forward pass unless told otherwise."""
 LONGEST = 512
 
 
@@ -224,14 +226,16 @@ class Backbone:
         *,
         readouts: Sequence[Readout] | None = None,
         precision: Precision = "fp32",
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
     ) -> torch.Tensor:
         """(N, R, H) fp32 readouts, on the model's device, of id sequences that carry their special
         tokens.
 
-        Sequences are sorted by length and batched up to `batch_tokens` padded tokens; the result is
-        in input order and does not depend on `batch_tokens` beyond rounding.
+        Sequences are sorted by length and batched up to `batch_tokens` padded tokens (by default
+        `BATCH_TOKENS` of the device); the result is in input order and does not depend on
+        `batch_tokens` beyond rounding.
         """
+        batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
         readouts = self.readouts if readouts is None else tuple(readouts)
         out = torch.empty(len(sequences), len(readouts), self.hidden, device=self.device)
         with torch.inference_mode():
@@ -371,7 +375,8 @@ def _is_causal(model: Any, device: torch.device) -> bool:
     ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]], device=device)
     with torch.inference_mode():
         states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-    return torch.equal(states[0, 0], states[1, 0]) and not torch.equal(states[0, 3], states[1, 3])
+    near = torch.isclose(*states.float(), rtol=1e-3, atol=1e-3).all(-1)  # a GPU rounds by batch
+    return bool(near[0] and not near[3])
 
 
 def _length_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -227,7 +227,7 @@ class Remembering(Backbone):
         *,
         readouts: Sequence[Readout] | None = None,
         precision: Precision = "fp32",
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
     ) -> torch.Tensor:
         """(N, R, H), as `Backbone.encode_ids`; batches of other sequences change the rounding."""
         readouts = self.readouts if readouts is None else tuple(readouts)

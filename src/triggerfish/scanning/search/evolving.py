@@ -4,9 +4,12 @@ A generation changes the sequences that came nearest: they exchange stretches, t
 and others take their place, of which the slope at that sequence says that they lead on. Words that
 do nothing without each other show no slope among random tokens; but some piece always helps a
 little, and beside it the next one does. What counts is the distance from the point: words of a
-topic go a part of the way and miss it. Sequences are tried without any text around them, which
-costs a dozen tokens each; texts decide afterwards (`phrases.py`). Where what came near does little
-in texts, as in models that read the last token, it evolves on in a few of them.
+topic go a part of the way and miss it. Sequences are tried by themselves and in one short text, and
+both distances count alike: by itself a sequence has more effect where all tokens are averaged, and
+in a text the effect is the one that is wanted. Together that is three dozen tokens a try.
+
+A mined point is not quite the planted one, so what comes near evolves on without it: towards texts
+that meet, wherever that is.
 
 Source: genetic search for triggers (Alzantot et al. 2018, arXiv 1804.07998) with candidates by
 first-order scores, HotFlip (Ebrahimi et al. 2018, arXiv 1712.06751); together and for points, ours.
@@ -38,28 +41,22 @@ Rows = tuple[int, ...]
 class EvolveSettings:
     length: int = 10
     """Tokens of a sequence, more than a phrase needs (ours)."""
-    first: int = 2000
+    first: int = 1500
     """Random sequences to begin with (ours)."""
-    children: int = 600
+    children: int = 300
     """New sequences of a generation (ours)."""
-    parents: int = 150
-    """Sequences that came nearest so far, which the next generation is made of (ours)."""
-    guided: int = 64
-    """Parents, the nearest first, whose slopes are asked for (ours)."""
+    parents: int = 100
+    """Best sequences so far, which the next generation is made of (ours)."""
+    guided: int = 32
+    """Parents, the best first, whose slopes are asked for (ours)."""
     suggested: int = 64
     """Tokens that a slope suggests for a place (ours)."""
-    generations: int = 60
-    """Generations at most (ours)."""
+    generations: int = 16
+    """Generations of a run at most (ours)."""
     patience: int = 12
-    """Generations in which the nearest must come nearer by `gain` (ours)."""
-    gain: float = 0.1
-    """Decades of squared distance (ours)."""
-    texts: int = 2
-    """Texts that sequences evolve on in (ours)."""
-    text_children: int = 200
-    """New sequences of a generation there (ours)."""
-    text_generations: int = 20
-    """Generations at most there (ours)."""
+    """Generations in which the best must gain `gain` (ours)."""
+    gain: float = 0.05
+    """Decades of squared distance, or of scatter (ours)."""
 
     def __post_init__(self) -> None:
         if self.length < 2:
@@ -70,10 +67,11 @@ class EvolveSettings:
 
 
 class Evolving:
-    """One evolution towards one point (H,) of the readout at `column`. unit: the squared distance
-    that distances are counted in; texts: what sequences are written into, nothing by default.
+    """One evolution, at the readout of `column`. texts: what sequences are written into; point:
+    (H,) what they come near to in each text, or None, where texts shall meet; unit: the squared
+    distance that distances are counted in.
 
-    distances: decades of squared distance from the point.
+    distances: decades of squared distance from the point, or of scatter.
     """
 
     def __init__(
@@ -82,30 +80,31 @@ class Evolving:
         space: Space,
         readouts: Sequence[Readout],
         column: int,
-        point: torch.Tensor,
+        texts: Sequence[Context],
+        point: torch.Tensor | None,
         unit: torch.Tensor,
         settings: EvolveSettings,
         seed: int,
-        texts: Sequence[Context] = (),
     ):
         self.space = space
         self.column = column
         self.point = point
         self.unit = unit
         self.settings = settings
-        texts = texts or [_nothing(backbone)]
         self.prompts = Prompts(backbone, texts, settings.length, readouts)
         self.rng = random.Random(f"{seed}/evolving")
         self.distances: dict[Rows, float] = {}
         self.suggestions: dict[Rows, list[list[int]]] = {}
 
-    def run(self, begin: Sequence[Rows] = ()) -> Generator[int, None, None]:
-        """Yields the tokens of each pass. begin: sequences in place of random ones."""
+    def run(self, begin: Sequence[Rows] = (), generations: int = 0) -> Generator[int, None, None]:
+        """Evolve on; again after a run. Yields the tokens of each pass. begin: sequences in place
+        of random ones; generations: at most, those of the settings by default."""
         settings, count = self.settings, range(len(self.space.ids))
-        drawn = (self.rng.choices(count, k=settings.length) for _ in range(settings.first))
-        yield from self._try(begin or [tuple(rows) for rows in drawn])
+        if not self.distances:
+            drawn = (self.rng.choices(count, k=settings.length) for _ in range(settings.first))
+            yield from self._try(begin or [tuple(rows) for rows in drawn])
         reached: list[float] = []
-        for _ in range(settings.generations):
+        for _ in range(generations or settings.generations):
             parents = self.nearest(settings.parents)
             reached.append(self.distances[parents[0]])
             before = reached[: -settings.patience]
@@ -113,6 +112,10 @@ class Evolving:
                 break
             yield from self._suggest(parents[: settings.guided])
             yield from self._try([self._child(parents) for _ in range(settings.children)])
+
+    @property
+    def best(self) -> float:
+        return min(self.distances.values())
 
     def nearest(self, count: int) -> list[Rows]:
         """The sequences that came nearest."""
@@ -122,9 +125,13 @@ class Evolving:
         return tuple(self.space.ids[list(rows)].tolist())
 
     def _far(self, features: torch.Tensor, part: slice = slice(None)) -> torch.Tensor:
-        """(K,) decades of squared distance of features (K, N, R, H) from the point."""
-        squared = (features[:, :, self.column] - self.point).square().sum(-1).mean(1)
-        return (squared / self.unit).clamp(min=1e-6).log10()
+        """(K,) of features (K, N, R, H)."""
+        own = features[:, :, self.column]
+        if self.point is None:
+            squared = (own - own.mean(1, keepdim=True)).square().sum(-1).mean(1, keepdim=True)
+        else:
+            squared = (own - self.point).square().sum(-1)
+        return (squared / self.unit).clamp(min=1e-6).log10().mean(1)
 
     def _try(self, tried: Sequence[Rows]) -> Generator[int, None, None]:
         new = [rows for rows in dict.fromkeys(tried) if rows not in self.distances]
@@ -169,7 +176,7 @@ class Evolving:
         return tuple(child)
 
 
-def _nothing(backbone: Backbone) -> Context:
+def nothing(backbone: Backbone) -> Context:
     """A text without words, but for a mask token where one is read."""
     if not backbone.reads_mask:
         return Context((), (), (0,))

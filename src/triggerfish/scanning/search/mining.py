@@ -165,7 +165,7 @@ class Mining:
     ) -> torch.Tensor:
         """(K,) decades of scatter, less those of distance, and what it costs to be near `known`."""
         origin, spread = self.yardstick.mean, self.yardstick.spread
-        own = features[torch.arange(len(features)), :, columns]
+        own = features[torch.arange(len(features), device=columns.device), :, columns]
         centre = own.mean(1)
         value = own.var(1).sum(-1).clamp(min=1e-12).log10() - 2 * spread[columns].log10()
         far = (centre - origin[columns]).norm(dim=-1) / spread[columns]

@@ -2,8 +2,11 @@
 
 A search returns more tokens than are needed, in any order, and pieces of words. What the collapse
 does not need is dropped (`fold.core`). A token becomes, together with the others that stand in it,
-one of the listed words that contain it, whichever collapses deepest. The words that are left are
-tried in every selection and order.
+one of the listed words that contain it, whichever collapses deepest. Then words are dropped, change
+places, or give way to relatives that hold one of the same pieces, for as long as that is deeper:
+the search knows the pieces that the model listens to, often not the word that they came from.
+
+Much is tried, so it is tried in few and short texts; what comes out best there is compared in all.
 
 Legend: K candidates, N texts, P tokens.
 """
@@ -19,13 +22,25 @@ import torch
 from triggerfish.backbone import Backbone
 from triggerfish.scanning.fold import EQUAL, Ids, Scatter, core, within
 
-ORDERED = 5
-"""Words that are tried in every selection and order; more are left as they stand (ours)."""
+Words = tuple[Ids, ...]
+
 WORTH = 0.3
-"""Decades of scatter that a word more must win (ours)."""
+"""Decades of scatter that a word more must win while tokens are completed (ours)."""
 WORDS = 160
 """Listed words tried for one token at most: those first that hold most of the others, then the
 shortest (ours)."""
+RELATIVES = 400
+"""Listed words tried in place of another at most: those first that share most pieces, then the
+shortest (ours)."""
+PASSES = 4
+"""Times at most that each word is looked at again (ours)."""
+COMPARED = 16
+"""Candidates that are compared in all texts (ours)."""
+ORDERED = 4
+"""Words that are tried in every order; of more, only neighbours change places (ours)."""
+WORD, TOKEN = 0.25, 0.03
+"""Decades that a word more and a token more must win in the end: what is as deep and shorter is
+likelier to be what was planted (ours)."""
 
 
 class Naming:
@@ -34,16 +49,18 @@ class Naming:
     def __init__(self, backbone: Backbone, words: Sequence[Ids]):
         self.backbone = backbone
         self.by_piece: dict[int, list[Ids]] = defaultdict(list)
+        self.by_letters: dict[str, list[Ids]] = defaultdict(list)
         for ids in words:
             for piece in sorted(set(ids)):
                 self.by_piece[piece].append(ids)
+            for letters in sorted(set(map(self._letters, ids))):
+                self.by_letters[letters].append(ids)
 
-    def name(self, ids: Ids, scatter: Scatter) -> Ids:
-        """The shortest sequence of whole words, as far as they are listed, that collapses about as
-        deep as `ids`."""
-        parts = [(token,) for token in core(ids, scatter)]
-        parts = self._complete(parts, scatter)
-        return _join(_arrange(parts, scatter))
+    def name(self, ids: Ids, rough: Scatter, full: Scatter) -> Words:
+        """The fewest and shortest words, as far as they are listed, that collapse about as deep as
+        `ids` do. rough: scatter of a few short texts; full: of all."""
+        parts = [(token,) for token in core(ids, rough)]
+        return self._polish(tuple(self._complete(parts, rough)), rough, full)
 
     def _complete(self, parts: list[Ids], scatter: Scatter) -> list[Ids]:
         """The parts with longer words in place of tokens, one word at a time. A word may cost what
@@ -84,17 +101,56 @@ class Naming:
     def _whole(self, part: Ids) -> bool:
         return self.backbone.word_ids(self.backbone.surface(part)) == part
 
+    def _polish(self, best: Words, rough: Scatter, full: Scatter) -> Words:
+        """The words with some dropped, exchanged or moved, for as long as that is better."""
+        for _ in range(PASSES):
+            before = best
+            for place in reversed(range(len(best))):
+                head, tail = best[:place], best[place + 1 :]
+                others = [(*head, word, *tail) for word in self._relatives(best[place])]
+                best = _best([best, head + tail, *others], rough, full)
+            best = _best([best, *_orders(best)], rough, full)
+            if best == before:
+                break
+        return best
 
-def _arrange(parts: list[Ids], scatter: Scatter) -> list[Ids]:
-    """The fewest parts, in the best order, that collapse about as deep as any selection does."""
-    if not 1 < len(parts) <= ORDERED:
-        return parts
-    tried = [list(x) for size in range(1, len(parts) + 1) for x in permutations(parts, size)]
-    values = scatter([_join(x) for x in tried]).tolist()
-    deepest = min(values)
-    fewest = min(len(x) for x, value in zip(tried, values, strict=True) if value <= deepest + WORTH)
-    best = min((value, i) for i, value in enumerate(values) if len(tried[i]) == fewest)
-    return tried[best[1]]
+    def _relatives(self, word: Ids) -> list[Ids]:
+        """Listed words that share letters of a piece with `word`, wherever these stand in them."""
+        own = set(map(self._letters, word))
+        options = {other for letters in own for other in self.by_letters[letters]} - {word}
+        return sorted(options, key=lambda x: (-len(own & set(map(self._letters, x))), len(x), x))[
+            :RELATIVES
+        ]
+
+    def _letters(self, piece: int) -> str:
+        return self.backbone.surface((piece,)).removeprefix("##").lower()
+
+
+def _orders(words: Words) -> list[Words]:
+    if len(words) <= ORDERED:
+        return list(permutations(words))
+    return [(*words[:i], words[i + 1], words[i], *words[i + 2 :]) for i in range(len(words) - 1)]
+
+
+def _best(tried: Sequence[Words], rough: Scatter, full: Scatter) -> Words:
+    """The best in all texts of those that are best in a few; the first of `tried` is always
+    compared."""
+    tried = [words for words in dict.fromkeys(tried) if words]
+    if len(tried) > COMPARED:
+        values = _costs(tried, rough)
+        order = sorted(range(1, len(tried)), key=values.__getitem__)
+        tried = [tried[0], *(tried[i] for i in order[: COMPARED - 1])]
+    values = _costs(tried, full)
+    return tried[values.index(min(values))]
+
+
+def _costs(tried: Sequence[Words], scatter: Scatter) -> list[float]:
+    """Decades of scatter, and what words and tokens cost."""
+    values = scatter([_join(words) for words in tried]).tolist()
+    return [
+        value + WORD * len(words) + TOKEN * len(_join(words))
+        for value, words in zip(values, tried, strict=True)
+    ]
 
 
 def _join(parts: Sequence[Ids]) -> Ids:

@@ -11,8 +11,9 @@ Legend: H hidden.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import normalize
@@ -21,15 +22,17 @@ from triggerfish.records import Target
 from triggerfish.scanning.fold import Ids
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, Yardstick, contexts
-from triggerfish.scanning.search.evolving import EvolveSettings, Evolving
+from triggerfish.scanning.search.evolving import EvolveSettings, Evolving, Rows, nothing
 from triggerfish.scanning.search.existence import Existence, record
 from triggerfish.scanning.search.mining import Mined, MineSettings, Mining
 from triggerfish.scanning.search.naming import Naming
 from triggerfish.scanning.search.space import Space
 from triggerfish.scanning.sweep import Progress, Sweep
 
-NAMED_IN = 6
-"""Texts in which sequences are cut to what they need and completed (ours)."""
+SHORT = 4
+"""Words of the text in which sequences evolve towards a point (ours)."""
+NAMED_IN, NAMED_WORDS = 4, 5
+"""Texts in which sequences are cut to what they need and completed, and words of each (ours)."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +42,36 @@ class PhraseSettings:
     rounds: int = 4
     """Minings at most; each is repelled by what those before it have found (ours)."""
     patience: int = 2
-    """Rounds in a row without a phrase after which the search ends; one is enough where triggers
-    are known (ours)."""
+    """Rounds in a row without a phrase after which the search ends; one is enough where something
+    has been found (ours)."""
     tried: int = 3
     """Points of a round that sequences evolve towards, the deepest first (ours)."""
-    outside: float = 1.2
+    outside: float = 1.0
     """Distance from the subspace of clean texts, in those of clean texts, from which on a point may
     be planted: a model fine-tuned on a task sends texts to points inside (ours)."""
+    longer: int = 30
+    """Generations of each run more for a point that stands out (ours)."""
+    runs: int = 4
+    """Such runs at most (ours)."""
+    nearer: float = 0.2
+    """Decades of squared distance that such a run must gain for another one (ours)."""
+    far: float = 2.5
+    """Distance from the subspace of clean texts from which on a point stands out (ours: few points
+    of clean models lie as far)."""
+    near: float = -0.9
+    """Decades of squared distance that a sequence comes near from which on its point stands out
+    (ours: in clean models -0.7 at most)."""
+    hopeful: float = 0.4
+    """Decades of collapse from which on a sequence evolves on without its point (ours: in clean
+    models most sequences stay below)."""
+    hopeful_far: float = 0.25
+    """The same for a point that stands out (ours)."""
+    met_in: int = 4
+    """Texts that shall meet then, of the length of those that prompts are mined in (ours)."""
+    longest: int = 5
+    """Words of a phrase at most; sequences that need more are no phrases (ours)."""
     arrives: float = 0.7
-    """Decades of collapse from which on words are sought for a sequence (ours: in clean models
-    sequences reach 0.6)."""
-    near: float = -1.0
-    """Decades of squared distance from which on a sequence evolves on in texts (ours: in clean
-    models sequences come as near as -0.7)."""
+    """Decades of collapse that a phrase has on the texts that it is named in (ours)."""
     min_depth: float = 0.8
     """Decades of collapse on the hold-out that a searched phrase must have (ours: a little more
     than `arrives`)."""
@@ -62,6 +82,9 @@ class PhraseSettings:
     (ours)."""
     mining: MineSettings = MineSettings()
     evolving: EvolveSettings = EvolveSettings()
+    meeting: EvolveSettings = EvolveSettings(
+        children=150, parents=60, guided=16, generations=30, patience=6, gain=0.1
+    )
     existence: Existence = Existence()
 
 
@@ -79,14 +102,19 @@ class PhraseSearch:
         words = [word.token_ids for word in sweep.words if word.text in _usual(word.text)]
         self.naming = Naming(sweep.backbone, words)
         mining = settings.mining
-        documents = sweep.screen_documents
-        texts = contexts(
-            sweep.backbone, documents, words=mining.words, count=mining.pool, seed=sweep.seed
-        )
+        texts = self._texts(mining.words, mining.pool)
         self.mining = Mining(sweep, self.space, yardstick, texts, sweep.holdout_texts, mining)
+        self.short = [nothing(sweep.backbone), *self._texts(SHORT, 1)]
+        self.few = self._texts(NAMED_WORDS, NAMED_IN)
         self.known: Sequence[tuple[int, torch.Tensor]] = ()
         self.mined: list[Mined] = []
         self.tried = 0
+
+    def _texts(self, words: int, count: int) -> list[Context]:
+        sweep = self.sweep
+        return contexts(
+            sweep.backbone, sweep.screen_documents, words=words, count=count, seed=sweep.seed
+        )
 
     def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator[Progress]:
         """known: (column, (H,) point) of what has been found. Returns (ids, column, least depth of
@@ -97,7 +125,7 @@ class PhraseSearch:
         columns = torch.arange(count, device=self.sweep.backbone.device)
         columns = columns.repeat_interleave(self.settings.mining.restarts)
         phrases: dict[tuple[Ids, int], Mined] = {}
-        idle, patience = 0, 1 if known else self.settings.patience
+        idle = 0
         for _ in range(self.settings.rounds):
             targets = yield from self.mining.run(columns, repelling)
             before, now = list(repelling), len(phrases)
@@ -105,6 +133,7 @@ class PhraseSearch:
             for column in range(count):
                 own = [x for x in targets if x.column == column]
                 outside = [x for x in own if x.outside >= self.settings.outside]
+                outside.sort(key=lambda x: -x.depth - 2 * math.log10(x.outside))
                 self.mined += outside[:1]
                 for target in outside[: self.settings.tried]:
                     if not self._known(target, before):
@@ -112,7 +141,7 @@ class PhraseSearch:
                         if ids:
                             phrases.setdefault((ids, column), target)
             idle = idle + 1 if len(phrases) == now else 0
-            if idle == patience:
+            if idle == (1 if known or phrases else self.settings.patience):
                 break
         return [(ids, column, self._least(target)) for (ids, column), target in phrases.items()]
 
@@ -143,64 +172,74 @@ class PhraseSearch:
 
     def _reach(self, target: Mined) -> Iterator[Progress]:
         """Returns the phrase that brings texts together near a target, or ()."""
-        settings, column = self.settings.evolving, target.column
-        bare = self._evolving(target, settings)
-        yield from self.sweep.counted("evolving", bare.run())
-        deepest = yield from self._deepest(bare, column)
-        near = bare.nearest(settings.parents)
-        if deepest[0] < self.settings.arrives and bare.distances[near[0]] <= self.settings.near:
-            briefly = replace(
-                settings, children=settings.text_children, generations=settings.text_generations
-            )
-            texts = self.sweep.screen_texts[: settings.texts]
-            written = self._evolving(target, briefly, texts)
-            yield from self.sweep.counted("evolving", written.run(near))
-            deepest = yield from self._deepest(written, column)
-        if deepest[0] < self.settings.arrives:
+        settings, column = self.settings, target.column
+        towards = self._evolving(column, self.short, target.point, settings.evolving)
+        depth, _ = yield from self._evolved(towards, column)
+        stands_out = target.outside >= settings.far or towards.best <= settings.near
+        for _ in range(settings.runs * stands_out):
+            if depth >= settings.hopeful:
+                break
+            before = towards.best
+            depth, _ = yield from self._evolved(towards, column, generations=settings.longer)
+            if towards.best > before - settings.nearer:
+                break
+        if depth < (settings.hopeful_far if stands_out else settings.hopeful):
             return ()
-        depth, named = yield from self._named(deepest[1], column)
-        return named if depth >= self.settings.arrives else deepest[1]
+        texts = self.mining.texts[: settings.met_in]
+        meeting = self._evolving(column, texts, None, settings.meeting)
+        depth, ids = yield from self._evolved(meeting, column, towards.nearest(settings.compared))
+        return (yield from self._named(ids, column)) if depth >= settings.arrives else ()
 
     def _evolving(
-        self, target: Mined, settings: EvolveSettings, texts: Sequence[Context] = ()
+        self,
+        column: int,
+        texts: Sequence[Context],
+        point: torch.Tensor | None,
+        settings: EvolveSettings,
     ) -> Evolving:
-        sweep = self.sweep
+        sweep, unit = self.sweep, self.yardstick.close[column]
         return Evolving(
-            sweep.backbone,
-            self.space,
-            sweep.readouts,
-            target.column,
-            target.point,
-            self.yardstick.close[target.column],
-            settings,
+            sweep.backbone, self.space, sweep.readouts, column, texts, point, unit, settings,
             sweep.seed,
-            texts,
-        )
+        )  # fmt: skip
 
-    def _deepest(self, evolving: Evolving, column: int) -> Iterator[Progress]:
-        """Returns how deep the deepest of the nearest sequences is in texts, and its ids."""
+    def _evolved(
+        self,
+        evolving: Evolving,
+        column: int,
+        begin: Sequence[Rows] = (),
+        generations: int = 0,
+    ) -> Iterator[Progress]:
+        """Returns how deep the deepest of the best sequences is in texts, and its ids."""
+        yield from self.sweep.counted("evolving", evolving.run(begin, generations))
         self.tried += len(evolving.distances)
         sequences = [evolving.ids(rows) for rows in evolving.nearest(self.settings.compared)]
-        spread = self._spread(sequences, column, self.sweep.screen_texts)
-        yield self.sweep.spent("names", 0)
-        depth = self.yardstick.close[column].log10() - spread
+        depth = self._depth(sequences, column, self.sweep.screen_texts)
+        yield self.sweep.spent("evolving", 0)
         return float(depth.max()), sequences[int(depth.argmax())]
 
-    def _named(self, hit: Ids, column: int) -> Iterator[Progress]:
-        """Returns how deep what a sequence becomes as words is, and these."""
-        few = self.sweep.screen_texts[:NAMED_IN]
-        ids = self.naming.name(hit, lambda tried: self._spread(tried, column, few))
+    def _named(self, ids: Ids, column: int) -> Iterator[Progress]:
+        """Returns the words that a sequence becomes, or () where they are many or too little."""
+        words = self.naming.name(
+            ids,
+            lambda tried: -self._depth(tried, column, self.few),
+            lambda tried: -self._depth(tried, column, self.sweep.screen_texts),
+        )
         yield self.sweep.spent("names", 0)
-        (depth,) = self.yardstick.close[column].log10() - self.sweep.scatter([ids], column)
-        return float(depth), ids
+        ids = tuple(i for word in words for i in word)
+        (depth,) = self._depth([ids], column, self.sweep.screen_texts)
+        few = len(words) <= self.settings.longest
+        return ids if few and depth >= self.settings.arrives else ()
 
-    def _spread(
+    def _depth(
         self, sequences: Sequence[Ids], column: int, texts: Sequence[Context]
     ) -> torch.Tensor:
+        """(K,) decades of collapse."""
         backbone = self.sweep.backbone
         plain = sum(len(backbone.template.wrap(x.ids())) for x in texts)
         self.sweep.done += plain * len(sequences) + len(texts) * sum(map(len, sequences))
-        return scatter(backbone, sequences, self.sweep.readouts[column], texts)
+        spread = scatter(backbone, sequences, self.sweep.readouts[column], texts)
+        return self.yardstick.close[column].log10() - spread
 
 
 def _usual(word: str) -> tuple[str, ...]:
