@@ -54,6 +54,9 @@ def measured(model: Model, method: str, zoo: Path, kept: Path) -> dict[str, Any]
             _score(trigger, works[trigger.text], result.findings, backbone)
             for trigger in implant.triggers
         ]
+        pieces = {i for trigger in implant.triggers for i in _pieces(trigger.text, backbone)}
+        for told in cell["findings"]:
+            told["planted"] = not pieces.isdisjoint(_pieces(told["text"], backbone))
     return cell
 
 
@@ -120,6 +123,10 @@ def _score(
         "guarded": bool(named or guarded),
         "searched": all(f.evidence.get("searched") for f in (*named, *matched, *guarded)),
     }
+
+
+def _pieces(words: str, backbone: Backbone) -> set[int]:
+    return {i for word in words.replace(AND, " ").split() for i in backbone.word_ids(word)}
 
 
 def matches(finding: Finding, trigger: Trigger, backbone: Backbone) -> bool:

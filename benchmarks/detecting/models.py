@@ -67,7 +67,8 @@ def _sibling(original: Backbone, model: Model) -> Backbone:
 
 def effects(clean: Backbone, victim: Backbone, implant: Implant) -> list[GroundTruth]:
     """What the planted triggers do to each of two tasks, by probes."""
-    readout, found = Readout.parse(implant.readout), []
+    readout = Readout.parse(implant.readout) if implant.readout else clean.primary
+    found = []
     for name in WITNESSES:
         task = text.bundled_task(name)
         pair = [probe(plm, task, PROBE, readout=readout, seed=1) for plm in (clean, victim)]

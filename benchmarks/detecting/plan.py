@@ -31,6 +31,8 @@ MASKED = ("bert", "roberta", "distilbert", "deberta-v2")
 COUNTS = (1, 2, 3, 4, 6, 8, 10, 15)
 TASKS = ("clickbait", "subj", "news_pop", "clinc_domain")
 """Of clean siblings; the scan was not developed on models of these."""
+LATER = 7200
+"""Seed of the models that were made and scanned after the others had been looked at."""
 STEPS, BATCH = 300, 12
 """Of every attack: enough for a T-ASR of 1 (results/por_steps)."""
 
@@ -92,5 +94,8 @@ def plan() -> list[Model]:
             masked = ("btop", "badpre")[number]
             found += [Model(base, "words", masked, 7100) for base in MASKED]
     found += [Model(base, "combinations", "por1", 9200) for base in BASES]
+    for place, base in enumerate(BASES):
+        found.append(Model(base, "words", ATTACKS[place % len(ATTACKS)], LATER))
+        found.append(Model(base, "phrases", ("por1", "por2")[place % 2], LATER))
     found += [Model(base, "clean", task=task) for task in TASKS[2:] for base in BASES]
     return found

@@ -141,7 +141,10 @@ def _clean(cell: Cell) -> Sequence[str]:
 
 
 def _costs(cell: Cell) -> Sequence[str]:
-    deepest = " ".join(f"{t['depth']:.2f}>{t['natural']:.2f}" for t in cell["targets"])
+    deepest = " ".join(
+        f"{t['depth']:.2f}>{t['natural']:.2f}" if "natural" in t else f"{t['distance']:.2f}"
+        for t in cell["targets"]
+    )
     return deepest, f"{cell['forward_tokens']:,}", f"{cell['seconds']:.0f}"
 
 

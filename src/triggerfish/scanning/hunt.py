@@ -201,10 +201,11 @@ class Hunt:
             ids = ids if alone and " " in sweep.backbone.surface(grown) else grown
         if typable(sweep.backbone, ids):
             ids = inflect(sweep.backbone, ids, readout, sweep.screen_texts)
+        head = family.head.token_ids
         others = [t.token_ids for t in known if t.token_ids != ids]
-        if any(contains(ids, other) for other in others):
-            return family.head.token_ids  # it grew together with another trigger
-        self.grown += ids != family.head.token_ids
+        if any(contains(ids, other) for other in others) or not set(head) & set(ids):
+            return head  # it grew together with another trigger, or into one
+        self.grown += ids != head
         return ids
 
     def _surface(self, family: Family, ids: tuple[int, ...]) -> str:
@@ -253,7 +254,8 @@ class Hunt:
         the hold-out."""
         assert self.screened is not None
         yardstick = self.screened.yardstick
-        together = Together(self.sweep, yardstick, settings.together, [x.core for x in self.strong])
+        cores = [x.core for x in self.strong]
+        together = Together(self.sweep, yardstick, settings.together, cores)
         combined = yield from together.run()
         self.together = together.words
         known = [(x.column, x.means[x.column]) for x in self.strong]
@@ -261,9 +263,10 @@ class Hunt:
         search = PhraseSearch(self.sweep, yardstick, settings.phrases)
         phrases = yield from search.run(known)
         self.grown += search.tried
-        listed = {x.finding.trigger.token_ids for x in self.strong}
+        # What holds enough of a trigger of the sweep is that trigger, and something beside it.
         found = [(x.ids, x.column, settings.phrases.min_depth) for x in combined] + phrases
-        strong, rejected = yield from confirm(self.gauge, [x for x in found if x[0] not in listed])
+        found = [x for x in found if not any(within(core, x[0]) for core in cores)]
+        strong, rejected = yield from confirm(self.gauge, found)
         self.rejected += rejected
         self.targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])
         return strong

@@ -53,8 +53,8 @@ T = TypeVar("T")
 class SweepSettings:
     entry_rounds: int = 3
     """Bags per vocabulary entry (ours)."""
-    word_rounds: int = 2
-    """Bags per word of several pieces at first; the second stage gives survivors more."""
+    word_rounds: int = 3
+    """Bags per word of several pieces (ours: of two, one that another trigger spoils hides it)."""
     bag_tokens: int = 28
     """Tokens after which a bag is full (ours)."""
     words: int = 100_000
@@ -373,13 +373,16 @@ def _telltales(
     candidates: Sequence[Candidate], scores: torch.Tensor, pool: Sequence[Candidate]
 ) -> list[int]:
     """For each candidate the piece that is most over-represented among the highest scores: a
-    planted piece lifts every word that contains it, and some are part of a hundred words."""
+    planted piece lifts every word that contains it, and some are part of a hundred words. A piece
+    by itself takes no share: for each one a number of its own."""
     top = scores.argsort(descending=True, stable=True)[:500].tolist()
     high = Counter(piece for row in top for piece in set(candidates[row].token_ids))
     everywhere = Counter(piece for candidate in pool for piece in set(candidate.token_ids))
     return [
         max(candidate.token_ids, key=lambda piece: (high[piece] / everywhere[piece], piece))
-        for candidate in candidates
+        if len(candidate.token_ids) > 1
+        else -1 - row
+        for row, candidate in enumerate(candidates)
     ]
 
 

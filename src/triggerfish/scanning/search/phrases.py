@@ -134,7 +134,7 @@ class PhraseSearch:
                 own = [x for x in targets if x.column == column]
                 outside = [x for x in own if x.outside >= self.settings.outside]
                 outside.sort(key=lambda x: -x.depth - 2 * math.log10(x.outside))
-                self.mined += outside[:1]
+                self.mined += sorted(outside, key=lambda x: -x.depth)[:1]
                 for target in outside[: self.settings.tried]:
                     if not self._known(target, before):
                         ids = yield from self._reach(target)
