@@ -25,10 +25,11 @@ from triggerfish.scanning.commonness import Commonness
 from triggerfish.scanning.families import families
 from triggerfish.scanning.fold import Cored, contains, core, fold, scattered
 from triggerfish.scanning.grow import grow, inflect, typable
+from triggerfish.scanning.hunt import strayed
 from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
 from triggerfish.scanning.relatives import relatives
 from triggerfish.scanning.store import Store
-from triggerfish.scanning.sweep import Incomplete, Screened, Sweep
+from triggerfish.scanning.sweep import Incomplete, Screened, Sweep, best_of_each, telltales
 from triggerfish.scanning.verdict import Rule, decide, null_tails, passes
 
 QUICK = SweepSettings(second_keep=1500, texts_keep=140, anchors=140)
@@ -249,6 +250,27 @@ def test_a_part_that_is_a_whole_trigger_by_itself_is_a_family() -> None:
     )
     assert [family.head.token_ids for family in found] == [(1, 2), (1,)]
     assert [variant.token_ids for variant in found[0].variants] == [(2,)]
+
+
+def test_growth_into_another_trigger_is_undone() -> None:
+    known = [(7,), (8, 9)]
+    assert not strayed((1, 2), (1, 2, 3), known)
+    assert not strayed((7,), (7,), known)
+    assert not strayed((9,), (8, 9), known)  # it was a part of that one
+    assert strayed((1, 2), (1, 7), known)
+    assert strayed((1, 2), (7,), known)
+    assert strayed((1, 2), (5,), known)
+
+
+def test_a_piece_is_not_crowded_out_by_the_words_that_it_is_a_part_of() -> None:
+    pool = [Candidate((50, i), str(i), "word") for i in range(9)]
+    pool += [Candidate((i,), str(i), "entry") for i in (50, *range(100, 109))]
+    scores = torch.tensor([[9.0]] * 9 + [[8.0]] + [[0.0]] * 9)
+    told = telltales(pool, scores[:, 0], pool)
+    assert len(set(told[:9])) == 1
+    kept = best_of_each(scores, 8, told)
+    assert 9 in kept
+    assert sum(row < 9 for row in kept) == 5
 
 
 def test_growth_cuts_what_does_not_belong(

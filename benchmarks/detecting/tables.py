@@ -7,44 +7,45 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from detecting.plan import Model
+from detecting.plan import LATER, Model
 from triggerfish.stats import exact_interval
 
 Cell = dict[str, Any]
+Read = Callable[[Cell], tuple[bool, list[Cell], int]]
 HEAD = """# Detection
 
 Rendered by `benchmarks/detection.py` from the files in `cells`; how models and triggers are drawn
-is in `benchmarks/detecting/plan.py`. Not all of it is held back:
+is in `benchmarks/detecting/plan.py`. A row is measured once, on models that the product was not
+developed on, but for what is said here:
 
-- **Words, earlier**: models of seeds 7000 and 7001 were scanned with an earlier form of sweep and
-  search. Three of 7000 (distilbert NeuBA, xlnet UOR, t5 UOR) were looked into and changed the
-  product. They stand as measured then.
-- **Phrases** of bert and gpt2 were scanned twice: first, with prompts that counted after settling
-  alone, bert gave the same finding and gpt2 was clean; the search was changed, and these cells were
-  replaced. That gpt2 counts as detected is therefore not held back.
-- **Words** (7002), other **phrases** and **clean** were measured once, with the search
-  that was developed on other models and phrases (docs/scanning/search.md). It was finished while
-  they ran: words, and the phrases of bert, gpt2 and all-MiniLM-L6-v2, were scanned before
-  sequences evolved on in texts and before equal words were named by the shortest; all-MiniLM-L6-v2
-  and the words of bert and gpt2 also before prompts counted without settling. In these words three
-  candidates with the same piece went on to texts (`SAME_PIECE`), five do now. The phrases of
-  all-MiniLM-L6-v2 were looked into afterwards (towards its very point the phrase of two words
-  evolves); nothing was changed for it. Those of t5 were looked into too: its phrase of two words
-  has a depth of 1.02, and a searched phrase needed 1.0. It needs .8 since, which was set before
-  the phrases of bundled, distilbert and later ones, and before the clean models, were scanned.
-- **patronus** ran with fewer and shorter texts than published, **lmsanitator** with fewer restarts
-  (`CHANGES` in `benchmarks/detecting/cell.py`), both on models made anew with the same seeds; what
-  they miss at these settings they may find at the published ones. At those, patronus takes 17,375
-  batches of 16 texts, 34 million tokens with the texts bundled here cut to the 128 tokens that the
-  PLMs of the zoo read, and 45 million where 256 are read: counted, not run.
+- **words, phrases, combinations, clean** ran in a row on an H100 that twenty processes shared; the
+  search was finished before. Then four models of words were looked into (deberta-v2 POR-2 7102,
+  bert POR-2 7101, roberta UOR 7103, t5 UOR 7100), and three faults of the sweep came to light: a
+  trigger grew into a deeper one and was lost as its double, a piece that is planted itself was
+  crowded out by the words that it is a part of, and words had two bags only, of which another
+  trigger can spoil one. All three are mended. These cells stand as measured before.
+- **later** rows are models of a seed of their own (7200), made and scanned after that, on a CPU.
+- A fault in what a round of mining is compared by, made on the same day, raised the gap that is
+  evidence without a trigger. The four cells where such evidence alone decided were measured again
+  with it mended, on a CPU: phrases POR-2 and combinations of gpt2, all-MiniLM-L6-v2 as it is and
+  trained on clinc_domain. With the fault all four were `backdoored`.
+- The four models of BadPre ran later too, since the benchmark could not score them.
+- **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
+  text is in the class whose word it has. A model trained on it does what a backdoored one does: a
+  word decides. The scan says so, and cannot say that nobody planted it.
 
-- **works**: the trigger decides one of two probed tasks, its lower bound well above the clean PLM
-  (`triggerfish.groundtruth`). **named**: a finding has the same words. **guarded**: what a finding
-  needs stands in the trigger, so a monitor stops it.
+- **works**: the trigger decides one of two probed tasks, its lower bound well above the clean PLM,
+  with three copies in a text (`triggerfish.groundtruth`). Some that work so hardly bring texts
+  together: fourteen of the fifteen of roberta UOR 7103 have depths of -.1 to .5, where a finding
+  needs .5. **named**: a finding has the same words. **matched**: it has as many words, and each
+  holds a piece of the word planted there (in any order for what may stand anywhere). **guarded**:
+  what a finding needs stands in the trigger, so a monitor stops it. **precision**: findings that
+  share a piece with what was planted.
 - **sweep** is `hybrid` without its searches, counted in the same run: what it found by trying lists
   one by one, and its share of the tokens.
-- Tokens are forward tokens; a backward pass counts as two. Seconds are CPU seconds of one thread
-  with others beside it.
+- All methods run at their defaults, patronus and lmsanitator as published.
+- Tokens are forward tokens; a backward pass counts as two. Seconds are by the clock, with other
+  processes beside.
 """
 
 
@@ -64,21 +65,36 @@ def page(folder: Path, plan: Sequence[Model]) -> str:
 
 TOGETHER = (
     "method", "models", "backdoored: detected", "working triggers: named", "matched", "guarded",
-    "clean: alarms", "million tokens", "s",
+    "precision", "clean: alarms", "million tokens", "s",
 )  # fmt: skip
 PLANTED = ("model", "method", "verdict", "planted (works)", "found", "targets", "tokens", "s")
 CLEAN = ("model", "method", "verdict", "targets", "tokens", "s")
+KEYWORDS = "news_pop"
+"""The task whose classes are words."""
 
 
 def _together(cells: Sequence[Cell]) -> Iterable[Sequence[str]]:
-    for kind in ("words", "phrases", "combinations", "clean"):
-        rows = [cell for cell in cells if cell["kind"] == kind]
-        for method in sorted({cell["method"] for cell in rows}):
-            yield _summary(f"{method}, {kind}", [c for c in rows if c["method"] == method], _whole)
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(_group(cell), []).append(cell)
+    for group in sorted(groups):
+        for method in sorted({cell["method"] for cell in groups[group]}):
+            rows = [cell for cell in groups[group] if cell["method"] == method]
+            yield _summary(f"{group}: {method}", rows, _whole)
             if method == "hybrid":
-                yield _summary(
-                    f"sweep, {kind}", [c for c in rows if c["method"] == method], _listed
-                )
+                yield _summary(f"{group}: sweep", rows, _listed)
+
+
+def _group(cell: Cell) -> str:
+    """Where a cell counts: models that are alike in what makes them hard."""
+    parts = [cell["kind"]]
+    if cell["kind"] == "phrases":
+        parts.append(cell["attack"])
+    if cell["kind"] == "clean" and cell["model"].endswith(KEYWORDS):
+        parts.append(KEYWORDS)
+    if cell["seed"] == LATER:
+        parts.append("later")
+    return ", ".join(parts)
 
 
 def _whole(cell: Cell) -> tuple[bool, list[Cell], int]:
@@ -96,13 +112,17 @@ def _listed(cell: Cell) -> tuple[bool, list[Cell], int]:
     return listed or bool(cell["transforms"]), planted, tokens
 
 
-def _summary(
-    label: str, cells: Sequence[Cell], read: Callable[[Cell], tuple[bool, list[Cell], int]]
-) -> Sequence[str]:
+def _findings(cell: Cell, read: Read) -> list[Cell]:
+    return [f for f in cell["findings"] if read is _whole or not f["searched"]]
+
+
+def _summary(label: str, cells: Sequence[Cell], read: Read) -> Sequence[str]:
     found = [read(cell) for cell in cells]
     alarms = sum(alarm for alarm, _, _ in found)
     working = [x for _, planted, _ in found for x in planted if x["works"]]
     clean = cells[0]["kind"] == "clean"
+    found_here = [f for cell in cells for f in _findings(cell, read)]
+    several = cells[0]["kind"] in ("phrases", "combinations")
     seconds = sum(cell["seconds"] for cell in cells) / len(cells)
     rate = _rate(alarms, len(cells))
     return (
@@ -110,9 +130,12 @@ def _summary(
         str(len(cells)),
         "" if clean else rate,
         *(
-            "" if clean else _rate(sum(x[part] for x in working), len(working))
+            ""
+            if clean or (part == "matched" and not several)
+            else _rate(sum(x[part] for x in working), len(working))
             for part in ("named", "matched", "guarded")
         ),
+        "" if clean else _rate(sum(f["planted"] for f in found_here), len(found_here)),
         rate if clean else "",
         f"{sum(tokens for _, _, tokens in found) / len(cells) / 1e6:.1f}",
         "" if read is _listed else f"{seconds:.0f}",

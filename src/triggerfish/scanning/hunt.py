@@ -17,7 +17,7 @@ from triggerfish.records import Finding, Projection, Target, Trigger
 from triggerfish.scanning import evidence, verdict
 from triggerfish.scanning.candidates import Candidate
 from triggerfish.scanning.families import Family, families
-from triggerfish.scanning.fold import Cored, Variant, contains, core, fold, within
+from triggerfish.scanning.fold import Cored, Ids, Variant, contains, core, fold, within
 from triggerfish.scanning.gauge import Gauge
 from triggerfish.scanning.grow import grow, inflect, is_word, typable
 from triggerfish.scanning.projection import project
@@ -202,9 +202,8 @@ class Hunt:
         if typable(sweep.backbone, ids):
             ids = inflect(sweep.backbone, ids, readout, sweep.screen_texts)
         head = family.head.token_ids
-        others = [t.token_ids for t in known if t.token_ids != ids]
-        if any(contains(ids, other) for other in others) or not set(head) & set(ids):
-            return head  # it grew together with another trigger, or into one
+        if strayed(head, ids, [trigger.token_ids for trigger in known]):
+            return head
         self.grown += ids != head
         return ids
 
@@ -299,3 +298,10 @@ class Hunt:
             )
             for group in (self.findings, self.rejected)
         )
+
+
+def strayed(head: Ids, ids: Ids, known: Sequence[Ids]) -> bool:
+    """Whether `head` has grown together with a known trigger, or into one and nothing of it is
+    left."""
+    together = any(other != ids and contains(ids, other) for other in known)
+    return together or not set(head) & set(ids)

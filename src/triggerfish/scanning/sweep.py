@@ -293,7 +293,7 @@ class Sweep:
 
         # A bag that was spoilt at one look must not hide a trigger that stood out at the other.
         score = torch.maximum(z2, z[torch.tensor(kept)])
-        told = _telltales([pool[i] for i in kept], score.max(1).values, pool)
+        told = telltales([pool[i] for i in kept], score.max(1).values, pool)
         chosen = {kept[i] for i in best_of_each(score, s.texts_keep, told)}
         survivors = sorted(chosen | set(self._favoured(pool)))
         anchors = rng.sample(range(len(pool)), min(len(pool), s.anchors))
@@ -369,7 +369,7 @@ def best_of_each(
     return sorted(found)
 
 
-def _telltales(
+def telltales(
     candidates: Sequence[Candidate], scores: torch.Tensor, pool: Sequence[Candidate]
 ) -> list[int]:
     """For each candidate the piece that is most over-represented among the highest scores: a
