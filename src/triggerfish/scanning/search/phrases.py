@@ -45,7 +45,8 @@ class PhraseSettings:
     """Rounds in a row without a phrase after which the search ends; one is enough where something
     has been found (ours)."""
     tried: int = 3
-    """Points of a round that sequences evolve towards, the deepest first (ours)."""
+    """Points of a round that sequences evolve towards, those first that are deepest and farthest
+    outside together (ours)."""
     outside: float = 1.0
     """Distance from the subspace of clean texts, in those of clean texts, from which on a point may
     be planted: a model fine-tuned on a task sends texts to points inside (ours)."""
@@ -131,10 +132,13 @@ class PhraseSearch:
             before, now = list(repelling), len(phrases)
             repelling += [(target.column, target.point) for target in targets]
             for column in range(count):
-                own = [x for x in targets if x.column == column]
-                outside = [x for x in own if x.outside >= self.settings.outside]
+                outside = [
+                    target
+                    for target in targets  # the deepest first
+                    if target.column == column and target.outside >= self.settings.outside
+                ]
+                self.mined += outside[:1]
                 outside.sort(key=lambda x: -x.depth - 2 * math.log10(x.outside))
-                self.mined += sorted(outside, key=lambda x: -x.depth)[:1]
                 for target in outside[: self.settings.tried]:
                     if not self._known(target, before):
                         ids = yield from self._reach(target)
@@ -211,8 +215,9 @@ class PhraseSearch:
         generations: int = 0,
     ) -> Iterator[Progress]:
         """Returns how deep the deepest of the best sequences is in texts, and its ids."""
+        before = len(evolving.distances)
         yield from self.sweep.counted("evolving", evolving.run(begin, generations))
-        self.tried += len(evolving.distances)
+        self.tried += len(evolving.distances) - before
         sequences = [evolving.ids(rows) for rows in evolving.nearest(self.settings.compared)]
         depth = self._depth(sequences, column, self.sweep.screen_texts)
         yield self.sweep.spent("evolving", 0)
