@@ -26,10 +26,11 @@ developed on, but for what is said here:
   trigger can spoil one. All three are mended. These cells stand as measured before.
 - **later** rows are models of a seed of their own (7200), made and scanned after that, on a CPU.
 - A fault in what a round of mining is compared by, made on the same day, raised the gap that is
-  evidence without a trigger. The four cells where such evidence alone decided were measured again
-  with it mended, on a CPU: phrases POR-2 and combinations of gpt2, all-MiniLM-L6-v2 as it is and
-  trained on clinc_domain. With the fault all four were `backdoored`.
-- The four models of BadPre ran later too, since the benchmark could not score them.
+  evidence without a trigger. It is mended. Of the four cells where such evidence alone decided, all
+  `backdoored`, three were measured again on a CPU: phrases POR-2 and combinations of gpt2, and
+  all-MiniLM-L6-v2 as it is, now `clean`, `backdoored` and `clean`. The fourth, a clean
+  all-MiniLM-L6-v2 trained on clinc_domain, was not, and is left out.
+- Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a
   word decides. The scan says so, and cannot say that nobody planted it.
@@ -43,7 +44,9 @@ developed on, but for what is said here:
   share a piece with what was planted.
 - **sweep** is `hybrid` without its searches, counted in the same run: what it found by trying lists
   one by one, and its share of the tokens.
-- All methods run at their defaults, patronus and lmsanitator as published.
+- All methods run at their defaults, patronus and lmsanitator as published. Beside hybrid they ran
+  on the eleven models of seed 7100 (lmsanitator on nine), on which hybrid detects 11 and guards 49
+  of 66 triggers.
 - Tokens are forward tokens; a backward pass counts as two. Seconds are by the clock, with other
   processes beside.
 """
