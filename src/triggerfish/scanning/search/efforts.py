@@ -20,7 +20,7 @@ EFFORTS: dict[str, SearchSettings] = {
     "quick": SearchSettings(TogetherSettings(order=31), PhraseSettings(rounds=2, patience=1)),
     "standard": SearchSettings(),
     "thorough": SearchSettings(
-        TogetherSettings(order=101, groups=6), PhraseSettings(readouts=3, rounds=6, patience=3)
+        TogetherSettings(order=101, groups=6), PhraseSettings(readouts=3, rounds=6)
     ),
 }
 """Quick and standard search the primary readout, thorough two more."""
