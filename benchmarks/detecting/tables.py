@@ -29,7 +29,7 @@ developed on, but for what is said here:
   evidence without a trigger. It is mended. Of the four cells where such evidence alone decided, all
   `backdoored`, three were measured again on a CPU: phrases POR-2 and combinations of gpt2, and
   all-MiniLM-L6-v2 as it is, now `clean`, `backdoored` and `clean`. The fourth, a clean
-  all-MiniLM-L6-v2 trained on clinc_domain, was not, and is left out.
+  all-MiniLM-L6-v2 trained on clinc_domain, was not, and stands as it was, an alarm.
 - Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a

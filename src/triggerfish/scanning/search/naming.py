@@ -123,6 +123,7 @@ class Naming:
         ]
 
     def _letters(self, piece: int) -> str:
+        """A piece as it is typed; decoding leaves WordPiece its mark at the start of a string."""
         return self.backbone.surface((piece,)).removeprefix("##").lower()
 
 
