@@ -21,6 +21,7 @@ from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.scanning import Progress, SweepSettings, events, scan
 from triggerfish.scanning.bags import closeness, standardise
 from triggerfish.scanning.candidates import Candidate, entries, several_pieces
+from triggerfish.scanning.choosing import best_of_each, telltales
 from triggerfish.scanning.commonness import Commonness
 from triggerfish.scanning.families import families
 from triggerfish.scanning.fold import Cored, contains, core, fold, scattered
@@ -29,7 +30,7 @@ from triggerfish.scanning.hunt import strayed
 from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
 from triggerfish.scanning.relatives import relatives
 from triggerfish.scanning.store import Store
-from triggerfish.scanning.sweep import Incomplete, Screened, Sweep, best_of_each, telltales
+from triggerfish.scanning.sweep import Incomplete, Screened, Sweep
 from triggerfish.scanning.verdict import Rule, decide, null_tails, passes
 
 QUICK = SweepSettings(second_keep=1500, texts_keep=140, anchors=140)

@@ -15,8 +15,9 @@ from dataclasses import replace
 
 import torch
 
+from triggerfish.scanning.choosing import best_of_each
 from triggerfish.scanning.measure import pair_distances
-from triggerfish.scanning.sweep import Progress, Screened, Sweep, best_of_each
+from triggerfish.scanning.sweep import Progress, Screened, Sweep
 
 MOST = 3000
 """Words looked at: those with the fewest other pieces, and the highest first look (ours)."""
