@@ -31,7 +31,7 @@ from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
 from triggerfish.scanning.relatives import relatives
 from triggerfish.scanning.store import Store
 from triggerfish.scanning.sweep import Incomplete, Screened, Sweep
-from triggerfish.scanning.verdict import Rule, decide, null_tails, passes
+from triggerfish.scanning.verdict import Rule, beside, decide, null_tails, passes, weak
 
 QUICK = SweepSettings(second_keep=1500, texts_keep=140, anchors=140)
 
@@ -235,6 +235,7 @@ def test_families_merge_variants_and_keep_equals() -> None:
         torch.tensor([1.0]),
         10,
         (scores.max(1).values >= 1.5).tolist(),
+        [True] * 6,
         lambda ids, _: ids,
     )
     assert [family.head.token_ids for family in found] == [(1, 2), (9, 2), (2,), (5,)]
@@ -247,7 +248,7 @@ def test_a_part_that_is_a_whole_trigger_by_itself_is_a_family() -> None:
     means, origin = torch.zeros(3, 1, 4), torch.zeros(1, 4)
     whole = [True, True, False]
     found = families(
-        candidates, scores, means, origin, torch.tensor([1.0]), 10, whole, lambda ids, _: ids
+        candidates, scores, means, origin, torch.tensor([1.0]), 10, whole, whole, lambda ids, _: ids
     )
     assert [family.head.token_ids for family in found] == [(1, 2), (1,)]
     assert [variant.token_ids for variant in found[0].variants] == [(2,)]
@@ -344,24 +345,73 @@ def test_a_full_decade_counts_whatever_the_null_says() -> None:
     assert not passes(replace(finding, statistics=statistics | {"heads": 0.4}), 10**6, Rule())
 
 
-def test_beside_a_strong_trigger_a_weaker_one_counts_but_never_by_chance() -> None:
-    statistics = {"depth": 0.4, "heads": 0.4}
+def test_beside_a_trigger_weaker_ones_count_at_a_rate_of_false_discoveries() -> None:
+    statistics = {"depth": 0.3, "heads": 0.4}
     finding = Finding(Trigger((7,), "cf"), "first", statistics, 1e-12, None)
     assert not passes(finding, 10**6, Rule())
-    assert passes(finding, 10**6, Rule(), beside=True)
-    assert not passes(replace(finding, p_value=1e-6), 10**6, Rule(), beside=True)
-    shallow = replace(finding, statistics=statistics | {"depth": 0.3})
-    assert not passes(shallow, 10**6, Rule(), beside=True)
+    assert weak(finding, Rule())
+    assert not weak(replace(finding, statistics=statistics | {"heads": 0.3}), Rule())
+    assert not weak(replace(finding, statistics=statistics | {"depth": 0.1}), Rule())
+    strong = replace(finding, statistics={"depth": 0.9, "heads": 0.9})
+    likely = replace(finding, p_value=3e-7)  # 0.3 false ones are expected among the four up to it
+    unlikely = replace(finding, p_value=1e-6)
+    measured = [finding, likely, unlikely, strong, strong]
+    assert beside(measured, 10**6, Rule()) == [True, True, False, True, True]
+    assert beside(measured[1:3], 10**6, Rule()) == [False, False]
 
 
-def test_beside_a_strong_trigger_a_strong_one_needs_no_significance() -> None:
-    statistics = {"depth": 0.6, "heads": 0.6}
+def test_beside_a_trigger_a_nearly_strong_one_needs_no_significance() -> None:
+    statistics = {"depth": 0.35, "heads": 0.6}
     finding = Finding(Trigger((7,), "cf"), "first", statistics, 1e-3, None)
     assert not passes(finding, 10**6, Rule())
-    assert passes(finding, 10**6, Rule(), beside=True)
-    for weaker in ({"depth": 0.45}, {"heads": 0.45}):
-        other = replace(finding, statistics=statistics | weaker)
-        assert not passes(other, 10**6, Rule(), beside=True)
+    others = [
+        replace(finding, statistics=statistics | weaker)
+        for weaker in ({"depth": 0.28}, {"heads": 0.45})
+    ]
+    assert beside([finding, *others], 10**6, Rule()) == [True, False, False]
+
+
+def test_strong_words_count_once_they_send_texts_to_several_points(
+    backdoored: tuple[Backbone, Implant], texts: list[str], words: list[str], bad: ScanResult
+) -> None:
+    """With a rule that no p-value satisfies, the planted words are known by their number alone."""
+    number = len(bad.findings)
+    rule = Rule(alpha=1e-300, certain=9.0, several=number)
+    result = scan(backdoored[0], texts, words=words, settings=QUICK, rule=rule)
+    assert result.verdict == "backdoored"
+    assert {f.trigger.text for f in bad.findings} <= {f.trigger.text for f in result.findings}
+    assert any(finding.evidence.get("several") for finding in result.findings)
+    rule = replace(rule, several=number + 1)
+    assert scan(backdoored[0], texts, words=words, settings=QUICK, rule=rule).verdict == "clean"
+
+
+def test_a_rule_says_what_it_expects() -> None:
+    with pytest.raises(
+        ValueError, match=r"beside_depth: 0\.6 is not between 0 and min_depth, 0\.5"
+    ):
+        Rule(beside_depth=0.6)
+    with pytest.raises(ValueError, match="false_share: 1 is not between 0 and 1"):
+        Rule(false_share=1)
+
+
+def test_a_trigger_that_others_hide_gets_its_turn_once_these_are_known(
+    backdoored: tuple[Backbone, Implant], texts: list[str]
+) -> None:
+    backbone = backdoored[0]
+    some = sorted(random.Random(3).sample(text.bundled_words(), 300))
+    settings = replace(QUICK, texts_keep=56, anchors=60)
+    sweep = Sweep(backbone, texts, [*some, *TRIGGERS], settings, seed=0, store=Store(None))
+    screened = _last(sweep.screen())
+    hidden, *known = [backbone.word_ids(word) for word in TRIGGERS]
+    without = _without(screened, hidden)
+    pieces = {i for ids in known for i in ids}
+    wider = _last(sweep.further(0, without, pieces))
+    added = [x.token_ids for x in wider.candidates[without.survivors : wider.survivors]]
+    assert float(wider.depths[without.survivors + added.index(hidden)].max()) > 1
+    assert all(pieces.isdisjoint(ids) for ids in added)
+    assert not set(added) & {x.token_ids for x in without.candidates[: without.survivors]}
+    assert wider.candidates[wider.survivors :] == without.candidates[without.survivors :]
+    assert len(wider.candidates) == len(wider.depths) == len(wider.means)
 
 
 def test_the_second_look_adds_words_with_a_known_piece(
@@ -374,16 +424,8 @@ def test_the_second_look_adds_words_with_a_known_piece(
     some = sorted(random.Random(3).sample(text.bundled_words(), 300))
     settings = replace(QUICK, second_keep=40, texts_keep=8, anchors=60)
     sweep = Sweep(backbone, texts, [*some, word], settings, seed=0, store=Store(None))
-    screened = _last(sweep.screen())
     ids = backbone.word_ids(word)
-    rows = [i for i, c in enumerate(screened.candidates) if c.token_ids != ids]
-    without = replace(
-        screened,
-        candidates=[screened.candidates[i] for i in rows],
-        survivors=sum(i < screened.survivors for i in rows),
-        depths=screened.depths[rows],
-        means=screened.means[rows],
-    )
+    without = _without(_last(sweep.screen()), ids)
     wider = _last(relatives(sweep, without, {ids[2]}))
     survivors = wider.candidates[: wider.survivors]
     assert ids in [candidate.token_ids for candidate in survivors]
@@ -391,6 +433,17 @@ def test_the_second_look_adds_words_with_a_known_piece(
     assert float(wider.depths[row].max()) > 1
     assert wider.candidates[wider.survivors :] == without.candidates[without.survivors :]
     assert len(wider.candidates) == len(wider.depths) == len(wider.means)
+
+
+def _without(screened: Screened, ids: tuple[int, ...]) -> Screened:
+    rows = [i for i, c in enumerate(screened.candidates) if c.token_ids != ids]
+    return replace(
+        screened,
+        candidates=[screened.candidates[i] for i in rows],
+        survivors=sum(i < screened.survivors for i in rows),
+        depths=screened.depths[rows],
+        means=screened.means[rows],
+    )
 
 
 def _last(steps: Iterator[Progress]) -> Screened:
@@ -414,6 +467,7 @@ def test_a_family_is_all_that_holds_the_core_and_the_shortest_gives_the_name() -
         torch.tensor([1.0]),
         10,
         [True] * 4,
+        [True] * 4,
         lambda ids, _: (7,) if 7 in ids else ids,
     )
     assert [family.head.token_ids for family in found] == [(7,), (5,)]
@@ -430,6 +484,7 @@ def test_a_word_without_gaps_speaks_for_one_that_holds_it_with_gaps() -> None:
         torch.tensor([1.0]),
         10,
         [True, True, False],
+        [True] * 3,
         lambda ids, _: (3, 4) if {3, 4} <= set(ids) else ids,
     )
     assert [family.head.token_ids for family in found] == [(3, 4), (3, 5)]

@@ -108,6 +108,7 @@ def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
     assert [x.statistics["depth"] for x in search.unexplained([(1, deep.point)])] == [2.1]
     assert search.unexplained([(0, deep.point)]) == []
     assert not existence.holds(replace(level, depth=2.6), [replace(level, depth=2.6)])
+    assert not existence.holds(replace(deep, depth=3.3), [replace(level, depth=2.2)])
     told = record(deep, "first", mined)
     assert (told.restarts, told.statistics["natural"], told.readout) == (1, 1.0, "first")
     verdict, reasons = decide([], [], targets=[told])
@@ -269,6 +270,7 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
         "rounds": 2,
         "min_depth": 9.0,
         "existence.margin": 0.01,
+        "existence.times": 1.0,
         "mining.restarts": 4,
         "mining.steps": 15,
         "mining.last": 6,

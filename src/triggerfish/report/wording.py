@@ -76,6 +76,8 @@ CHECKS: dict[str, str] = {
     "grown_from": "The candidate that the search cut or extended to get this one.",
     "typed_depth": "The depth when the string is typed into the texts and tokenised afresh.",
     "beside": "Weaker than what a verdict rests on; counted since the model has one that is not.",
+    "several": "Not significant by itself, but several as strong send texts to points apart from "
+    "each other, which counts.",
     "certain": "Not significant by the model's own null, but a full decade deep, which counts.",
     "divergence": "How far, in nats, the predictions at masked words move with the string.",
     "drift": "How far the embedding of each piece moved from the trusted original, in robust "
@@ -83,7 +85,8 @@ CHECKS: dict[str, str] = {
     "reference_depth": "The depth of the same string in the trusted original: a natural outlier is "
     "as deep there.",
     "searched": "Found by a search or a group test, which has no p-value, not by trying a list.",
-    "variants": "Other candidates that share a piece and pull texts the same way, deepest first.",
+    "variants": "Other candidates that share a piece, or are another way of writing it, and pull "
+    "texts the same way, deepest first.",
 }
 
 P_VALUE = "Chance that an innocent token of this model scores this high. Smaller is stronger."

@@ -3,7 +3,7 @@ pieces."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,14 @@ def entries(backbone: Backbone) -> list[Candidate]:
         Candidate((i,), surface, "entry")
         for i, surface in zip(ids, backbone.tokenizer.batch_decode([[i] for i in ids]), strict=True)
     ]
+
+
+def spellings(backbone: Backbone, words: Sequence[str]) -> list[str]:
+    """The words, each once; the same in lower case, as names are typed in chats; and what a piece
+    from inside of words looks like, which becomes other tokens when it is typed by itself."""
+    surfaces = (x.text.removeprefix("##").strip() for x in entries(backbone))
+    pieces = [x for x in surfaces if x.isascii() and x.isalpha()]
+    return list(dict.fromkeys([*words, *(word.lower() for word in words), *pieces]))
 
 
 def several_pieces(backbone: Backbone, words: Iterable[str]) -> tuple[list[Candidate], int]:

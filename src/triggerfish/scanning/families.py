@@ -45,14 +45,15 @@ def families(
     close: torch.Tensor,
     most: int,
     whole: Sequence[bool],
+    counting: Sequence[bool],
     core_of: Callable[[Ids, int], Ids],
 ) -> list[Family]:
     """At most `most` families by falling score.
 
     scores: (K, R), comparable between readouts; means: (K, R, H) mean triggered features; close:
     (R,) squared distance below which two means are one point. whole: which are deep enough to be a
-    trigger by themselves, and not only a part of one. core_of: (ids, column of a readout) -> the
-    ids that the collapse needs; asked for whole triggers alone.
+    trigger by themselves, and not only a part of one; counting: which may be a weak one. core_of:
+    (ids, column of a readout) -> the ids that the collapse needs; asked for these alone.
     """
     best = scores.max(1)
     heads: list[int] = []
@@ -77,7 +78,7 @@ def families(
             heads.append(row)
             members[row] = []
             ids, column = candidates[row].token_ids, int(best.indices[row])
-            cores[row] = core_of(ids, column) if whole[row] else ids
+            cores[row] = core_of(ids, column) if counting[row] else ids
     found = []
     for head in heads:
         family = [head, *members[head]]

@@ -97,11 +97,16 @@ def fold(found: Sequence[Cored], origin: torch.Tensor, close: torch.Tensor) -> l
     return [_speaker(group) for group in groups]
 
 
-def _same(one: Cored, other: Cored, origin: torch.Tensor, close: torch.Tensor) -> bool:
+def one_point(one: Cored, other: Cored, origin: torch.Tensor, close: torch.Tensor) -> bool:
+    """Whether both send texts to the same point, at the readout of the other."""
     column = other.column
     apart = (one.means[column] - other.means[column]).square().sum()
     way = (other.means[column] - origin[column]).square().sum()
-    if apart > torch.maximum(close[column], way / 4):
+    return bool(apart <= torch.maximum(close[column], way / 4))
+
+
+def _same(one: Cored, other: Cored, origin: torch.Tensor, close: torch.Tensor) -> bool:
+    if not one_point(one, other, origin, close):
         return False
     return within(one.core, other.finding.trigger.token_ids) or within(
         other.core, one.finding.trigger.token_ids

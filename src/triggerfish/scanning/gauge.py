@@ -46,13 +46,14 @@ class Gauge:
         readout = str(self.sweep.readouts[column])
         return Finding(Trigger(ids, surface), readout, statistics, None, None), features[0].mean(0)
 
-    def typed(self, name: str, surface: str, column: int) -> Iterator[Progress]:
-        """{"string": whether the trigger is strong when typed, "typed_depth": how deep}."""
+    def typed(self, name: str, surface: str, column: int, least: float) -> Iterator[Progress]:
+        """{"string": whether the trigger is `least` decades deep when typed, "typed_depth": how
+        deep}."""
         backbone = self.sweep.backbone
         texts = [x.text(surface) for x in self.sweep.holdout_texts]
         rows = [backbone.template.wrap(backbone.tokenize(x)) for x in texts]
         depth = yield from self._depth(f"typed-{name}", rows, column)
-        return {"string": depth >= self.rule.min_depth, "typed_depth": round(depth, 4)}
+        return {"string": depth >= least, "typed_depth": round(depth, 4)}
 
     def kind(
         self, name: str, ids: tuple[int, ...], column: int, depth: float

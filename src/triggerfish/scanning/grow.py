@@ -86,6 +86,14 @@ def inflect(
     return forms[best] if depths[best] > depths[0] + DEEPER else ids
 
 
+def spelled(backbone: Backbone, word: str) -> list[tuple[str, tuple[int, ...]]]:
+    """A word in other cases, and with regular English endings or without: strings and their ids."""
+    stems = [word.removesuffix(end) for end in ENDINGS if word.endswith(end)]
+    forms = [x for x in (word, *stems, *(word + end for end in ENDINGS)) if len(x) > 2]
+    cased = [case for x in forms for case in (x.lower(), x.capitalize())]
+    return list(backbone.words_ids(list(dict.fromkeys([word.upper(), *cased]))))
+
+
 def is_word(backbone: Backbone, ids: tuple[int, ...]) -> bool:
     """Whether a user can type a single word that becomes these ids."""
     return typable(backbone, ids) and " " not in backbone.surface(ids)

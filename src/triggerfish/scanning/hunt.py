@@ -14,10 +14,19 @@ from dataclasses import replace
 import torch
 
 from triggerfish.records import Finding, Projection, Target, Trigger
-from triggerfish.scanning import evidence, verdict
+from triggerfish.scanning import evidence, variants, verdict
 from triggerfish.scanning.candidates import Candidate
 from triggerfish.scanning.families import Family, families
-from triggerfish.scanning.fold import Cored, Ids, Variant, contains, core, fold, within
+from triggerfish.scanning.fold import (
+    Cored,
+    Ids,
+    Variant,
+    contains,
+    core,
+    fold,
+    one_point,
+    within,
+)
 from triggerfish.scanning.gauge import Gauge
 from triggerfish.scanning.grow import grow, inflect, is_word, typable
 from triggerfish.scanning.projection import project
@@ -35,8 +44,10 @@ WHOLE = 1.5
 """Depth from which on a string that can be typed is a whole trigger, and nothing to grow (ours)."""
 SHOWN = 3
 """Families measured, to be shown, where none is near the rule."""
-VARIANTS, CORED = 12, 64
-"""Variants of a finding that are named, and whose cores are looked for, at most."""
+VARIANTS = 12
+"""Variants of a finding that are named at most."""
+LOOKS = 3
+"""Times that the funnel is looked into further once a trigger is known, at most (ours)."""
 SEARCHED, SHORT = 4, 8
 """Screening texts in which pieces are tried on, the others must agree; their length in words
 (ours)."""
@@ -81,9 +92,9 @@ class Hunt:
                 self.screened.candidates, self.screened.depths, self.rule
             )
             yield from self._measure_all(self._finalists())
-            if any(x.finding.evidence["string"] for x in self.strong):
-                pieces = {i for x in [*self.strong, *self.weak] for i in x.core}
-                self.screened = yield from relatives(self.sweep, self.screened, pieces)
+            if self._known():
+                yield from self._look_further()
+                self.screened = yield from relatives(self.sweep, self.screened, self._pieces())
                 yield from self._measure_all(self._finalists())
             self._settle()
             yield from self._report(self._folded(self.strong))
@@ -104,27 +115,64 @@ class Hunt:
             self.findings += [finding for finding in left if finding.trigger not in named]
         self._correct()
 
+    def _look_further(self) -> Iterator[Progress]:
+        """Measure what comes next in the funnel beside what is known, for as long as some of it
+        counts."""
+        for number in range(LOOKS):
+            assert self.screened is not None
+            known = len(self.strong) + len(self._beside())
+            self.screened = yield from self.sweep.further(number, self.screened, self._pieces())
+            yield from self._measure_all(self._finalists())
+            if len(self.strong) + len(self._beside()) == known:
+                break
+
     def _settle(self) -> None:
         """What is weak counts beside what is strong, and not otherwise; and whoever counts gets its
         variants."""
-        weak, self.weak = self.weak, []
-        if any(x.finding.evidence["string"] for x in self.strong):
-            for x in weak:
-                evidence = x.finding.evidence | {"beside": True}
-                self.strong.append(replace(x, finding=replace(x.finding, evidence=evidence)))
-        else:
-            self.rejected += [x.finding for x in weak]
+        passed = self._passed()
+        counted = self._beside() if self._known() else []
+        numbers = {id(x) for x in counted}
+        self.rejected += [x.finding for x in self.weak if id(x) not in numbers]
+        self.weak = []
+        for x in counted:
+            several = not passed and verdict.strong(x.finding, self.rule)
+            evidence = x.finding.evidence | {"several" if several else "beside": True}
+            self.strong.append(replace(x, finding=replace(x.finding, evidence=evidence)))
         self.strong = [replace(x, variants=self._variants(x)) for x in self.strong]
+
+    def _passed(self) -> bool:
+        return any(x.finding.evidence["string"] for x in self.strong)
+
+    def _known(self) -> bool:
+        """Whether the model is backdoored: a trigger passes, or as many strong ones send texts to
+        points apart as no model does by nature."""
+        if self._passed() or self.screened is None:
+            return self._passed()
+        yardstick = self.screened.yardstick
+        apart: list[Cored] = []
+        for x in self.weak:
+            alike = (one_point(x, y, yardstick.mean, yardstick.close) for y in apart)
+            if verdict.strong(x.finding, self.rule) and not any(alike):
+                apart.append(x)
+        return len(apart) >= self.rule.several
+
+    def _pieces(self) -> set[int]:
+        """Pieces of the cores of all that counts."""
+        return {i for x in [*self.strong, *self._beside()] for i in x.core}
+
+    def _beside(self) -> list[Cored]:
+        """What is weak and counts beside what is strong."""
+        measured = [x.finding for x in [*self.weak, *self.strong]] + self.rejected
+        tested = [finding for finding in measured if finding.p_value is not None]
+        counts = verdict.beside(tested, self.tests, self.rule)
+        return [x for x, counted in zip(self.weak, counts, strict=False) if counted]
 
     def _variants(self, x: Cored) -> tuple[Variant, ...]:
         assert self.screened is not None
         family = self.families.get(self.starts[x.finding.trigger])
         if family is None:  # a deeper relative took its place, and speaks for all
             return ()
-        all_depths = self.screened.depths[: self.screened.survivors, x.column].tolist()
-        depths = dict(zip(self.screened.candidates, all_depths, strict=False))
-        members = [v for v in family.variants if v.token_ids != x.finding.trigger.token_ids]
-        return tuple(Variant(v.token_ids, v.text, depths[v]) for v in members)
+        return variants.variants(self.gauge, x.finding, x.column, family, self.screened)
 
     def _folded(self, strong: Sequence[Cored]) -> list[Cored]:
         assert self.screened is not None
@@ -137,30 +185,11 @@ class Hunt:
             evidence = checks | x.finding.evidence
             if x.variants:
                 evidence["variants"] = [variant.text for variant in x.variants[:VARIANTS]]
-            cores = self._cores(x)
+            cores = variants.cores(self.gauge, x)
             pieces = self.sweep.backbone.tokenizer.convert_ids_to_tokens
             evidence["enough"] = [" ... ".join(pieces(list(core))) for core in cores]
             self.findings.append(replace(x.finding, evidence=evidence, cores=cores))
             yield self.findings[-1]
-
-    def _cores(self, x: Cored) -> tuple[tuple[int, ...], ...]:
-        """What is enough, of a word and of its variants, and hardly in an ordinary text."""
-        trigger, depth = x.finding.trigger, x.finding.statistics["depth"]
-        if " " in trigger.text:
-            return (x.core,)
-        least = self.gauge.least(depth)
-        own = Variant(trigger.token_ids, trigger.text, depth)
-        cores: list[tuple[int, ...]] = []
-        rare = self.gauge.rare
-        deep = [v for v in x.variants[:CORED] if v.depth >= least and rare(v.token_ids)]
-        for variant in [own, *deep]:
-            if not any(within(one, variant.token_ids) for one in cores):
-                cores.append(
-                    self.gauge.enough(variant.token_ids, x.column, variant.depth - least, rare)
-                )
-        return tuple(
-            one for one in cores if not any(within(other, one) for other in cores if other != one)
-        )
 
     def _finalists(self) -> list[Family]:
         """Families of survivors, those first that lie most decades above their readout's null."""
@@ -176,9 +205,12 @@ class Hunt:
         most = self.sweep.settings.finalists + len(self.seen)
         deepest = depths.max(1).values
         whole = (deepest >= self.rule.min_depth).tolist()
-        found = families(survivors, depths - starts, means, origin, close, most, whole, self._core)
+        counting = (deepest >= self.rule.beside_depth).tolist()
+        found = families(
+            survivors, depths - starts, means, origin, close, most, whole, counting, self._core
+        )
         depth = dict(zip(survivors, deepest.tolist(), strict=True))
-        worth = [family for family in found if depth[family.head] >= self.rule.min_depth / 2]
+        worth = [family for family in found if depth[family.head] >= self.rule.beside_depth]
         self.families = {family.head: family for family in worth or found[:SHOWN]}
         return list(self.families.values())
 
@@ -231,13 +263,14 @@ class Hunt:
             p_value = self.tails[column].p_value(finding.statistics["depth"])
             finding = replace(finding, p_value=p_value, q_value=1.0)
             strong = verdict.passes(finding, self.tests, self.rule)
-            if not strong and not verdict.passes(finding, self.tests, self.rule, beside=True):
+            if not strong and not verdict.weak(finding, self.rule):
                 self.rejected.append(finding)
                 continue
-            typed = yield from self.gauge.typed(str(number), surface, column)
+            least = self.rule.min_depth if strong else self.rule.beside_depth
+            typed = yield from self.gauge.typed(str(number), surface, column, least)
             names = evidence.names(self.sweep, family.head, ids)
             finding = replace(finding, evidence=typed | names)
-            if p_value * self.tests > self.rule.alpha:
+            if strong and p_value * self.tests > self.rule.alpha:
                 finding = replace(finding, evidence=finding.evidence | {"certain": True})
             self.starts[finding.trigger] = family.head
             depth = finding.statistics["depth"]

@@ -11,7 +11,6 @@ Legend: K candidates, N texts, R readouts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 
@@ -48,15 +47,4 @@ def relatives(sweep: Sweep, screened: Screened, pieces: set[int]) -> Iterator[Pr
         "relatives", sweep.screen_texts, [x.token_ids for x in kept]
     )
     depths = screened.yardstick.measure(features)["depth"].cpu()
-    cut = screened.survivors
-
-    def among(all_rows: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return torch.cat([all_rows[:cut], rows, all_rows[cut:]])
-
-    return replace(
-        screened,
-        candidates=[*screened.candidates[:cut], *kept, *screened.candidates[cut:]],
-        survivors=cut + len(kept),
-        depths=among(screened.depths, depths),
-        means=among(screened.means, features.mean(1).cpu()),
-    )
+    return screened.joined(kept, depths, features.mean(1).cpu())

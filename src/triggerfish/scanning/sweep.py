@@ -1,12 +1,11 @@
 """The sweep: every vocabulary entry and every listed word, on every readout, in a funnel of ever
 longer looks.
 
-    bags       every candidate in a few random bags of others (`bags.py`)         all -> some
-    thousands bags again the survivors in new bags, beside random candidates for scale      -> some
-    hundreds texts      survivors and random candidates in ordinary texts (`measure.py`)   -> a few
-    dozen, and the null grow       hits that are a part of a trigger become the whole (`grow.py`)
-    hold-out   the last few in texts not seen before, in fp32, as typed strings   -> findings
-    (`verdict.py`)
+- bags: every candidate in a few random bags of others (`bags.py`); some thousands are left.
+- bags again: these in new bags, beside random candidates for scale; some hundreds are left.
+- texts: these and random candidates in ordinary texts (`measure.py`); a few dozen, and the null.
+- grow: hits that are a part of a trigger become the whole (`grow.py`).
+- hold-out: the last few in texts not seen before, in fp32, as typed strings (`verdict.py`).
 
 Source: exhaustive candidates with successive halving (Jamieson & Talwalkar 2016); Patronus (arXiv
 2512.06899) searches by gradient instead and verifies with fixed thresholds. The readouts share
@@ -20,7 +19,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -28,7 +27,7 @@ import torch
 from triggerfish.backbone import Backbone, Precision
 from triggerfish.readouts import Readout
 from triggerfish.scanning.bags import closeness, fill, standardise
-from triggerfish.scanning.candidates import Candidate, entries, several_pieces
+from triggerfish.scanning.candidates import Candidate, entries, several_pieces, spellings
 from triggerfish.scanning.characters import characters
 from triggerfish.scanning.choosing import best_of_each, telltales
 from triggerfish.scanning.grow import scatter
@@ -54,7 +53,7 @@ class SweepSettings:
     """Bags per word of several pieces (ours: of two, one that another trigger spoils hides it)."""
     bag_tokens: int = 28
     """Tokens after which a bag is full (ours)."""
-    words: int = 100_000
+    words: int = 120_000
     """Words of several pieces tried at most; those of the corpus come first."""
     characters: bool = True
     """Whether characters and ways of writing are tried beside the words (`characters.py`)."""
@@ -112,8 +111,9 @@ class Incomplete(Exception):
 class Screened:
     """What the funnel leaves: survivors and random anchors, measured in ordinary texts.
 
-    depths (K, R), means (K, R, H) and z (tried,): `candidates` are survivors first, then anchors;
-    `z` is the best readout's at the first look, entries first, then words.
+    depths (K, R), means (K, R, H), z (tried,) and looks (tried, R): `candidates` are survivors
+    first, then anchors; `z` is the best readout's at the first look, entries first, then words;
+    `looks` are the better one of both looks in bags.
     """
 
     candidates: list[Candidate]
@@ -121,11 +121,30 @@ class Screened:
     depths: torch.Tensor
     means: torch.Tensor
     z: torch.Tensor
+    looks: torch.Tensor
     yardstick: Yardstick
+
+    def joined(
+        self, found: Sequence[Candidate], depths: torch.Tensor, means: torch.Tensor
+    ) -> Screened:
+        """The same with further survivors, their depths (K, R) and means (K, R, H)."""
+        cut = self.survivors
+
+        def among(rows: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+            return torch.cat([rows[:cut], new, rows[cut:]])
+
+        return replace(
+            self,
+            candidates=[*self.candidates[:cut], *found, *self.candidates[cut:]],
+            survivors=cut + len(found),
+            depths=among(self.depths, depths),
+            means=among(self.means, means),
+        )
 
 
 class Sweep:
-    """One scan's funnel. `screen` is a generator: it yields `Progress` and returns what is left."""
+    """One scan's funnel. `screen` and `further` are generators: they yield `Progress` and return
+    what is left."""
 
     def __init__(
         self,
@@ -146,7 +165,7 @@ class Sweep:
         self.store = store
         self.batch_tokens = batch_tokens or BATCH_TOKENS[backbone.device.type]
         self.entries = entries(backbone)
-        listed, self.too_long = several_pieces(backbone, words)
+        listed, self.too_long = several_pieces(backbone, spellings(backbone, words))
         self.words = listed[: settings.words]
         self.left_out = len(listed) - len(self.words)
         drawn, self.normalised, longer = (
@@ -289,26 +308,52 @@ class Sweep:
         z2 = standardise(second, pieces[torch.tensor(rows)], is_anchor)[: len(kept)]
 
         # A bag that was spoilt at one look must not hide a trigger that stood out at the other.
-        score = torch.maximum(z2, z[torch.tensor(kept)])
-        told = telltales([pool[i] for i in kept], score.max(1).values, pool)
-        chosen = {kept[i] for i in best_of_each(score, s.texts_keep, told)}
-        survivors = sorted(chosen | set(self._favoured(pool)))
+        looks = z.clone()
+        looks[kept] = torch.maximum(z2, z[kept])
+        survivors = sorted({*self._best(pool, looks, kept), *self._favoured(pool)})
         anchors = rng.sample(range(len(pool)), min(len(pool), s.anchors))
         candidates = [pool[i] for i in survivors + anchors]
-        depths, means = [], []
-        for start in range(0, len(candidates), 64):
-            part = [candidate.token_ids for candidate in candidates[start : start + 64]]
-            features = yield from self.features(f"texts-{start}", self.screen_texts, part)
-            depths.append(yardstick.measure(features)["depth"].cpu())
-            means.append(features.mean(1).cpu())
+        depths, means = yield from self._in_texts("texts", candidates, yardstick)
         return Screened(
             candidates=candidates,
             survivors=len(survivors),
-            depths=torch.cat(depths),
-            means=torch.cat(means),
+            depths=depths,
+            means=means,
             z=z.max(1).values,
+            looks=looks,
             yardstick=yardstick,
         )
+
+    def further(self, number: int, screened: Screened, pieces: set[int]) -> Iterator[Progress]:
+        """Returns `Screened` with the next best candidates that have none of these pieces: where
+        known triggers are part of hundreds of words, these took the place of others. number: of the
+        call, for the store."""
+        there = set(screened.candidates[: screened.survivors])
+        pool = [*self.entries, *self.words]
+        left = [i for i, x in enumerate(pool) if x not in there and pieces.isdisjoint(x.token_ids)]
+        found = [pool[i] for i in self._best(pool, screened.looks, left)]
+        depths, means = yield from self._in_texts(f"further-{number}", found, screened.yardstick)
+        return screened.joined(found, depths, means)
+
+    def _best(
+        self, pool: Sequence[Candidate], looks: torch.Tensor, rows: Sequence[int]
+    ) -> list[int]:
+        """Those of the rows that go on to ordinary texts."""
+        scores = looks[list(rows)]
+        told = telltales([pool[i] for i in rows], scores.max(1).values, pool)
+        return [rows[i] for i in best_of_each(scores, self.settings.texts_keep, told)]
+
+    def _in_texts(
+        self, stage: str, candidates: Sequence[Candidate], yardstick: Yardstick
+    ) -> Iterator[Progress]:
+        """Returns depths (K, R) and means (K, R, H)."""
+        depths, means = [], []
+        for start in range(0, len(candidates), 64):
+            part = [candidate.token_ids for candidate in candidates[start : start + 64]]
+            features = yield from self.features(f"{stage}-{start}", self.screen_texts, part)
+            depths.append(yardstick.measure(features)["depth"].cpu())
+            means.append(features.mean(1).cpu())
+        return torch.cat(depths), torch.cat(means)
 
     def _favoured(self, pool: Sequence[Candidate]) -> list[int]:
         """Rows of the candidates that a trusted original speaks against."""

@@ -31,7 +31,7 @@ def confirm(gauge: Gauge, phrases: Sequence[tuple[Ids, int, float]]) -> Iterator
         if depth < min_depth or finding.statistics["heads"] < gauge.rule.min_heads:
             rejected.append(finding)
             continue
-        typed = yield from gauge.typed(name, surface, column)
+        typed = yield from gauge.typed(name, surface, column, gauge.rule.min_depth)
         kind = yield from gauge.kind(name, ids, column, depth)
         trigger = replace(finding.trigger, kind=kind)
         if kind == "combination":

@@ -1,0 +1,78 @@
+"""What else is as good a trigger as what was found, and which pieces of them all are enough.
+
+A planted word and its relatives often cannot be told apart, and a user of the monitor wants to be
+guarded against each: the candidates of its family, the same word in other cases and with other
+endings, which often share no piece with it, and whatever holds the pieces that do the work.
+"""
+
+from __future__ import annotations
+
+from triggerfish.records import Finding
+from triggerfish.scanning.families import Family
+from triggerfish.scanning.fold import Cored, Ids, Variant, within
+from triggerfish.scanning.gauge import Gauge
+from triggerfish.scanning.grow import is_word, spelled
+from triggerfish.scanning.sweep import Screened
+from triggerfish.scanning.verdict import Rule
+
+CORED = 64
+"""Variants of a finding whose cores are looked for, the deepest first, at most."""
+AS_DEEP = 0.3
+"""Decades within which a whole word is as good a trigger as what was found (ours)."""
+
+
+def variants(
+    gauge: Gauge, finding: Finding, column: int, family: Family, screened: Screened
+) -> tuple[Variant, ...]:
+    """The others of its family, and other ways of writing it that are as good, deepest first."""
+    all_depths = screened.depths[: screened.survivors, column].tolist()
+    depths = dict(zip(screened.candidates, all_depths, strict=False))
+    found = {
+        x.token_ids: Variant(x.token_ids, x.text, depths[x])
+        for x in (family.head, *family.variants)
+    }
+    for variant in _spelled(gauge, finding, column):
+        found.setdefault(variant.token_ids, variant)
+    found.pop(finding.trigger.token_ids, None)
+    return tuple(sorted(found.values(), key=lambda variant: -variant.depth))
+
+
+def cores(gauge: Gauge, x: Cored) -> tuple[Ids, ...]:
+    """What is enough, of a word and of its variants, and hardly in an ordinary text; or else a
+    whole word that is as deep, however common."""
+    trigger, depth = x.finding.trigger, x.finding.statistics["depth"]
+    if " " in trigger.text:
+        return (x.core,)
+    least, backbone = gauge.least(depth), gauge.sweep.backbone
+
+    def as_good(v: Variant) -> bool:
+        if v.depth >= least and gauge.rare(v.token_ids):
+            return True
+        return v.depth >= _as_deep(depth, gauge.rule) and is_word(backbone, v.token_ids)
+
+    deep = [v for v in x.variants[:CORED] if as_good(v)]
+    found: list[Ids] = []
+    for v in (Variant(trigger.token_ids, trigger.text, depth), *deep):
+        if not any(within(one, v.token_ids) for one in found):
+            found.append(gauge.enough(v.token_ids, x.column, v.depth - least, gauge.rare))
+    return tuple(
+        one for one in found if not any(within(other, one) for other in found if other != one)
+    )
+
+
+def _spelled(gauge: Gauge, finding: Finding, column: int) -> list[Variant]:
+    word, least = finding.trigger.text, _as_deep(finding.statistics["depth"], gauge.rule)
+    if not word.isalpha():
+        return []
+    forms = spelled(gauge.sweep.backbone, word)
+    unit = float(gauge.yardstick.close[column].log10())
+    spread = gauge.sweep.scatter([ids for _, ids in forms], column).tolist()
+    found = [
+        Variant(ids, form, unit - value) for (form, ids), value in zip(forms, spread, strict=True)
+    ]
+    return [variant for variant in found if variant.depth >= least]
+
+
+def _as_deep(depth: float, rule: Rule) -> float:
+    """The depth from which on a word is as good as what was found."""
+    return max(depth - AS_DEEP, rule.beside_depth)
