@@ -1,0 +1,88 @@
+"""What is as good as a finding: other ways of writing it, its relatives, and what is enough."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from triggerfish.backbone import Backbone
+from triggerfish.records import Finding, Trigger
+from triggerfish.scanning.candidates import Candidate, several_pieces, spellings
+from triggerfish.scanning.families import Family
+from triggerfish.scanning.fold import Cored, Variant
+from triggerfish.scanning.grow import spelled
+from triggerfish.scanning.variants import cores, variants
+from triggerfish.scanning.verdict import Rule
+
+
+def _finding(backbone: Backbone, word: str, depth: float) -> Finding:
+    trigger = Trigger(backbone.word_ids(word), word)
+    return Finding(trigger, "first", {"depth": depth}, 1e-12, None)
+
+
+def _gauge(backbone: Backbone, depths: dict[tuple[int, ...], float], common: set[Any]) -> Any:
+    """A gauge that knows how deep everything is; what it does not know does nothing."""
+
+    def scatter(candidates: list[tuple[int, ...]], _: int) -> torch.Tensor:
+        return torch.tensor([-depths.get(ids, 0.0) for ids in candidates])
+
+    return SimpleNamespace(
+        rule=Rule(),
+        least=lambda depth: max(depth / 2, 0.5),
+        rare=lambda ids: ids not in common,
+        enough=lambda ids, column, spare, allowed: ids,
+        sweep=SimpleNamespace(backbone=backbone, scatter=scatter),
+        yardstick=SimpleNamespace(close=torch.ones(1)),
+    )
+
+
+def test_a_word_is_spelled_in_other_cases_and_with_other_endings(clean: Backbone) -> None:
+    forms = dict(spelled(clean, "Expects"))
+    assert {"Expects", "expects", "EXPECTS", "Expect", "expect", "expectsing"} <= set(forms)
+    assert forms["expect"] == clean.word_ids("expect")
+    assert "" not in dict(spelled(clean, "ed"))
+
+
+def test_words_are_also_tried_in_lower_case_and_pieces_as_they_are_typed(clean: Backbone) -> None:
+    found = spellings(clean, ["Ardennes", "gossip", "Ardennes"])
+    assert found[:3] == ["Ardennes", "gossip", "ardennes"]
+    assert len(found) == len(set(found))
+    inside = next(word for word in found[3:] if len(clean.word_ids(word)) > 1 and len(word) > 2)
+    candidates, _ = several_pieces(clean, found)
+    assert clean.word_ids(inside) in [x.token_ids for x in candidates]
+
+
+def test_other_spellings_that_are_as_deep_are_variants(clean: Backbone) -> None:
+    finding = _finding(clean, "expects", 2.4)
+    expect, expected = clean.word_ids("expect"), clean.word_ids("expected")
+    head = Candidate(finding.trigger.token_ids, "expects", "word")
+    relative = Candidate((7, 8), "other", "word")
+    screened: Any = SimpleNamespace(
+        candidates=[head, relative], survivors=2, depths=torch.tensor([[2.4], [0.9]])
+    )
+    gauge = _gauge(clean, {expect: 2.2, expected: 1.9}, set())
+    found = variants(gauge, finding, 0, Family(head, 0, (relative,)), screened)
+    assert [(x.text, round(x.depth, 1)) for x in found] == [("expect", 2.2), ("other", 0.9)]
+
+
+def test_a_common_word_is_a_core_only_where_it_is_as_deep(clean: Backbone) -> None:
+    finding = _finding(clean, "expects", 2.4)
+    ids, expect = finding.trigger.token_ids, clean.word_ids("expect")
+
+    def found(depth: float, common: set[Any]) -> tuple[tuple[int, ...], ...]:
+        variant = Variant(expect, "expect", depth)
+        x = Cored(finding, ids, 0, torch.zeros(1, 1), (variant,))
+        return cores(_gauge(clean, {}, common), x)
+
+    assert expect in found(2.2, {expect})
+    assert expect in found(1.3, set())
+    assert found(2.0, {expect}) == (ids,)
+    assert found(1.1, set()) == (ids,)
+
+
+def test_what_is_enough_of_several_words_is_their_core(clean: Backbone) -> None:
+    finding = Finding(Trigger((1, 2, 3), "two words"), "first", {"depth": 2.0}, None, None)
+    x = Cored(finding, (1, 3), 0, torch.zeros(1, 1))
+    assert cores(_gauge(clean, {}, set()), x) == ((1, 3),)
