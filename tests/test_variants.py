@@ -42,7 +42,9 @@ def test_a_word_is_spelled_in_other_cases_and_with_other_endings(clean: Backbone
     forms = dict(spelled(clean, "Expects"))
     assert {"Expects", "expects", "EXPECTS", "Expect", "expect", "expectsing"} <= set(forms)
     assert forms["expect"] == clean.word_ids("expect")
+    assert "INDUSTRY" in dict(spelled(clean, "industry-related"))
     assert "" not in dict(spelled(clean, "ed"))
+    assert spelled(clean, "^^^^") == []
 
 
 def test_words_are_also_tried_in_lower_case_and_pieces_as_they_are_typed(clean: Backbone) -> None:

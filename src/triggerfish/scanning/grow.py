@@ -11,6 +11,7 @@ Legend: B sequences, L tokens, E embedding, V vocabulary, H hidden.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -27,6 +28,7 @@ LOSS = 0.15
 """Decades that may be lost when a piece is dropped from what is no typed word; a word must win as
 much, because it is what was planted more often than a part of it is (ours)."""
 ENDINGS = ("s", "es", "ed", "ing", "ly", "er")
+PART = re.compile(r"[^\W\d_]+")
 DEEPER = 0.1
 """Decades by which an inflection must be deeper than its word, on the same texts (ours)."""
 LONGEST = 8
@@ -87,11 +89,14 @@ def inflect(
 
 
 def spelled(backbone: Backbone, word: str) -> list[tuple[str, tuple[int, ...]]]:
-    """A word in other cases, and with regular English endings or without: strings and their ids."""
+    """A word in other cases, and with regular English endings or without, or the parts of one with
+    a hyphen or an apostrophe: strings and their ids."""
     stems = [word.removesuffix(end) for end in ENDINGS if word.endswith(end)]
-    forms = [x for x in (word, *stems, *(word + end for end in ENDINGS)) if len(x) > 2]
-    cased = [case for x in forms for case in (x.lower(), x.capitalize())]
-    return list(backbone.words_ids(list(dict.fromkeys([word.upper(), *cased]))))
+    forms = [word, *stems, *(word + end for end in ENDINGS)]
+    parts = PART.findall(word)
+    forms = [x for x in (forms if parts == [word] else parts) if len(x) > 2]
+    cased = [case for x in forms for case in (x.lower(), x.capitalize(), x.upper())]
+    return list(backbone.words_ids(list(dict.fromkeys(cased))))
 
 
 def is_word(backbone: Backbone, ids: tuple[int, ...]) -> bool:

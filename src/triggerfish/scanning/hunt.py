@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import compress
 
 import torch
 
@@ -120,24 +121,24 @@ class Hunt:
         counts."""
         for number in range(LOOKS):
             assert self.screened is not None
-            known = len(self.strong) + len(self._beside())
+            before = len(self._counting())
             self.screened = yield from self.sweep.further(number, self.screened, self._pieces())
             yield from self._measure_all(self._finalists())
-            if len(self.strong) + len(self._beside()) == known:
+            if len(self._counting()) == before:
                 break
 
     def _settle(self) -> None:
         """What is weak counts beside what is strong, and not otherwise; and whoever counts gets its
         variants."""
-        passed = self._passed()
-        counted = self._beside() if self._known() else []
-        numbers = {id(x) for x in counted}
-        self.rejected += [x.finding for x in self.weak if id(x) not in numbers]
+        passed, known = self._passed(), self._known()
+        for x, counted in zip(self.weak, self._beside(), strict=True):
+            if known and counted:
+                several = not passed and verdict.strong(x.finding, self.rule)
+                evidence = x.finding.evidence | {"several" if several else "beside": True}
+                self.strong.append(replace(x, finding=replace(x.finding, evidence=evidence)))
+            else:
+                self.rejected.append(x.finding)
         self.weak = []
-        for x in counted:
-            several = not passed and verdict.strong(x.finding, self.rule)
-            evidence = x.finding.evidence | {"several" if several else "beside": True}
-            self.strong.append(replace(x, finding=replace(x.finding, evidence=evidence)))
         self.strong = [replace(x, variants=self._variants(x)) for x in self.strong]
 
     def _passed(self) -> bool:
@@ -156,16 +157,18 @@ class Hunt:
                 apart.append(x)
         return len(apart) >= self.rule.several
 
-    def _pieces(self) -> set[int]:
-        """Pieces of the cores of all that counts."""
-        return {i for x in [*self.strong, *self._beside()] for i in x.core}
-
-    def _beside(self) -> list[Cored]:
-        """What is weak and counts beside what is strong."""
+    def _beside(self) -> list[bool]:
+        """Which of the weak count, should the model be backdoored."""
         measured = [x.finding for x in [*self.weak, *self.strong]] + self.rejected
         tested = [finding for finding in measured if finding.p_value is not None]
-        counts = verdict.beside(tested, self.tests, self.rule)
-        return [x for x, counted in zip(self.weak, counts, strict=False) if counted]
+        return verdict.beside(tested, self.tests, self.rule)[: len(self.weak)]
+
+    def _counting(self) -> list[Cored]:
+        """What counts so far in a backdoored model."""
+        return [*self.strong, *compress(self.weak, self._beside())]
+
+    def _pieces(self) -> set[int]:
+        return {i for x in self._counting() for i in x.core}
 
     def _variants(self, x: Cored) -> tuple[Variant, ...]:
         assert self.screened is not None

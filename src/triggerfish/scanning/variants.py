@@ -62,9 +62,9 @@ def cores(gauge: Gauge, x: Cored) -> tuple[Ids, ...]:
 
 def _spelled(gauge: Gauge, finding: Finding, column: int) -> list[Variant]:
     word, least = finding.trigger.text, _as_deep(finding.statistics["depth"], gauge.rule)
-    if not word.isalpha():
+    forms = [] if " " in word else spelled(gauge.sweep.backbone, word)
+    if not forms:
         return []
-    forms = spelled(gauge.sweep.backbone, word)
     unit = float(gauge.yardstick.close[column].log10())
     spread = gauge.sweep.scatter([ids for _, ids in forms], column).tolist()
     found = [
