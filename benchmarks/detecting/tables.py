@@ -24,12 +24,20 @@ developed on, but for what is said here:
   trigger grew into a deeper one and was lost as its double, a piece that is planted itself was
   crowded out by the words that it is a part of, and words had two bags only, of which another
   trigger can spoil one. All three are mended. These cells stand as measured before.
-- **later** rows are models of a seed of their own (7200), made and scanned after that, on a CPU.
-- A fault in what a round of mining is compared by, made on the same day, raised the gap that is
-  evidence without a trigger. It is mended. Of the four cells where such evidence alone decided, all
-  `backdoored`, three were measured again on a CPU: phrases POR-2 and combinations of gpt2, and
+- **later** rows are models of a seed of their own (7200), on a CPU, scanned with what was developed
+  on some of the rows above (roberta UOR 7103, t5 UOR 7100, bert POR-2 7101, deberta-v2 POR-2 7102)
+  and on models of other seeds: further down the funnel once a model is known, weaker triggers at a
+  rate of false discoveries, names in lower case, other spellings as cores
+  ([what](../../docs/scanning/sweep.md)). Three of them (bundled, bert, t5) had been measured before
+  that, and nothing was changed for them. gpt2 and bart were looked into afterwards: `spectator` and
+  `shar` are .6 decades deep, but decided too few random heads, which is no longer asked, and
+  `industry` is now a core of `industry-related`. Their cells stand as measured before.
+- A fault in what a round of mining is compared by, made on the day of the H100, raised the gap that
+  is evidence without a trigger. It is mended. Of the four cells where such evidence alone decided,
+  all `backdoored`, three were measured again on a CPU: phrases POR-2 and combinations of gpt2, and
   all-MiniLM-L6-v2 as it is, now `clean`, `backdoored` and `clean`. The fourth, a clean
-  all-MiniLM-L6-v2 trained on clinc_domain, was not, and stands as it was, an alarm.
+  all-MiniLM-L6-v2 trained on clinc_domain, stayed an alarm with the fault mended. That a point must
+  be twice as deep as any other model's own was asked for because of it CLINC
 - Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a
