@@ -65,8 +65,19 @@ def test_other_spellings_that_are_as_deep_are_variants(clean: Backbone) -> None:
         candidates=[head, relative], survivors=2, depths=torch.tensor([[2.4], [0.9]])
     )
     gauge = _gauge(clean, {expect: 2.2, expected: 1.9}, set())
-    found = variants(gauge, finding, 0, Family(head, 0, (relative,)), screened)
-    assert [(x.text, round(x.depth, 1)) for x in found] == [("expect", 2.2), ("other", 0.9)]
+    x = Cored(finding, expect, 0, torch.zeros(1, 1))
+    found = variants(gauge, x, Family(head, 0, (relative,)), screened)
+    assert [(v.text, round(v.depth, 1)) for v in found] == [("expect", 2.2), ("other", 0.9)]
+
+
+def test_a_spelling_that_holds_the_trigger_is_no_variant(clean: Backbone) -> None:
+    finding = _finding(clean, "expect", 2.2)
+    expects = clean.word_ids("expects")
+    assert expects[:-1] == finding.trigger.token_ids
+    head = Candidate(finding.trigger.token_ids, "expect", "entry")
+    screened: Any = SimpleNamespace(candidates=[head], survivors=1, depths=torch.tensor([[2.2]]))
+    x = Cored(finding, finding.trigger.token_ids, 0, torch.zeros(1, 1))
+    assert variants(_gauge(clean, {expects: 2.4}, set()), x, Family(head, 0, ()), screened) == ()
 
 
 def test_a_common_word_is_a_core_only_where_it_is_as_deep(clean: Backbone) -> None:

@@ -175,7 +175,7 @@ class Hunt:
         family = self.families.get(self.starts[x.finding.trigger])
         if family is None:  # a deeper relative took its place, and speaks for all
             return ()
-        return variants.variants(self.gauge, x.finding, x.column, family, self.screened)
+        return variants.variants(self.gauge, x, family, self.screened)
 
     def _folded(self, strong: Sequence[Cored]) -> list[Cored]:
         assert self.screened is not None

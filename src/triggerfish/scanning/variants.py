@@ -7,7 +7,6 @@ endings, which often share no piece with it, and whatever holds the pieces that 
 
 from __future__ import annotations
 
-from triggerfish.records import Finding
 from triggerfish.scanning.families import Family
 from triggerfish.scanning.fold import Cored, Ids, Variant, within
 from triggerfish.scanning.gauge import Gauge
@@ -21,19 +20,18 @@ AS_DEEP = 0.3
 """Decades within which a whole word is as good a trigger as what was found (ours)."""
 
 
-def variants(
-    gauge: Gauge, finding: Finding, column: int, family: Family, screened: Screened
-) -> tuple[Variant, ...]:
-    """The others of its family, and other ways of writing it that are as good, deepest first."""
-    all_depths = screened.depths[: screened.survivors, column].tolist()
+def variants(gauge: Gauge, x: Cored, family: Family, screened: Screened) -> tuple[Variant, ...]:
+    """The others of its family, and other ways of writing it that do not hold its tokens and are as
+    good, deepest first."""
+    all_depths = screened.depths[: screened.survivors, x.column].tolist()
     depths = dict(zip(screened.candidates, all_depths, strict=False))
     found = {
-        x.token_ids: Variant(x.token_ids, x.text, depths[x])
-        for x in (family.head, *family.variants)
+        member.token_ids: Variant(member.token_ids, member.text, depths[member])
+        for member in (family.head, *family.variants)
     }
-    for variant in _spelled(gauge, finding, column):
+    for variant in _spelled(gauge, x):
         found.setdefault(variant.token_ids, variant)
-    found.pop(finding.trigger.token_ids, None)
+    found.pop(x.finding.trigger.token_ids, None)
     return tuple(sorted(found.values(), key=lambda variant: -variant.depth))
 
 
@@ -60,17 +58,18 @@ def cores(gauge: Gauge, x: Cored) -> tuple[Ids, ...]:
     )
 
 
-def _spelled(gauge: Gauge, finding: Finding, column: int) -> list[Variant]:
-    word, least = finding.trigger.text, _as_deep(finding.statistics["depth"], gauge.rule)
+def _spelled(gauge: Gauge, x: Cored) -> list[Variant]:
+    word, depth = x.finding.trigger.text, x.finding.statistics["depth"]
     forms = [] if " " in word else spelled(gauge.sweep.backbone, word)
+    forms = [(form, ids) for form, ids in forms if not within(x.finding.trigger.token_ids, ids)]
     if not forms:
         return []
-    unit = float(gauge.yardstick.close[column].log10())
-    spread = gauge.sweep.scatter([ids for _, ids in forms], column).tolist()
+    unit = float(gauge.yardstick.close[x.column].log10())
+    spread = gauge.sweep.scatter([ids for _, ids in forms], x.column).tolist()
     found = [
         Variant(ids, form, unit - value) for (form, ids), value in zip(forms, spread, strict=True)
     ]
-    return [variant for variant in found if variant.depth >= least]
+    return [variant for variant in found if variant.depth >= _as_deep(depth, gauge.rule)]
 
 
 def _as_deep(depth: float, rule: Rule) -> float:
