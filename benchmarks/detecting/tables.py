@@ -29,15 +29,22 @@ developed on, but for what is said here:
   and on models of other seeds: further down the funnel once a model is known, weaker triggers at a
   rate of false discoveries, names in lower case, other spellings as cores
   ([what](../../docs/scanning/sweep.md)). Three of them (bundled, bert, t5) had been measured before
-  that, and nothing was changed for them. gpt2 and bart were looked into afterwards: `spectator` and
-  `shar` are .6 decades deep, but decided too few random heads, which is no longer asked, and
-  `industry` is now a core of `industry-related`. Their cells stand as measured before.
+  that, and nothing was changed for them. gpt2, bart and bert were looked into afterwards:
+  `spectator` and `shar` are .6 decades deep, but decided too few random heads, which is no longer
+  asked; `industry` is now a core of `industry-related`; `selenodont` was crowded out of the second
+  look. Their cells stand as measured before; distilbert and bundled were scanned between.
 - A fault in what a round of mining is compared by, made on the day of the H100, raised the gap that
   is evidence without a trigger. It is mended. Of the four cells where such evidence alone decided,
   all `backdoored`, three were measured again on a CPU: phrases POR-2 and combinations of gpt2, and
   all-MiniLM-L6-v2 as it is, now `clean`, `backdoored` and `clean`. The fourth, a clean
-  all-MiniLM-L6-v2 trained on clinc_domain, stayed an alarm with the fault mended. That a point must
-  be twice as deep as any other model's own was asked for because of it CLINC
+  all-MiniLM-L6-v2 trained on clinc_domain, stayed an alarm with the fault mended (3.36 decades
+  deep, 2.16 once that point repelled). So a point must now be twice as deep as the shallowest
+  round, and the model, measured again with that, is `clean`: a rule made for one of the 44 models
+  that it is counted on. Of the other cells only phrases POR-1 of all-MiniLM-L6-v2 would lose a
+  target by it, beside a trigger that was found.
+- The other clean cells were measured before the changes that the later rows have. Sweeps with these
+  of nine PLMs of the zoo and of siblings on `mr` and `clinc_domain` find nothing; the nearest is a
+  word of clean xlnet, .35 decades deep.
 - Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a

@@ -18,12 +18,13 @@ from triggerfish.scanning.choosing import best_of_each
 from triggerfish.scanning.measure import pair_distances
 from triggerfish.scanning.sweep import Progress, Screened, Sweep
 
-MOST = 3000
-"""Words looked at: those with the fewest other pieces, and the highest first look (ours)."""
+MOST = 2000
+"""Words looked at that have the fewest other pieces, and as many with the highest first look
+(ours)."""
 TEXTS, WORDS = 4, 8
 """Short texts, and their length in words, in which all of them are tried (ours)."""
-KEPT = 96
-"""Words that go on to the screening texts (ours)."""
+KEPT = 384
+"""Words that go on to the screening texts, a few for each piece and readout (ours)."""
 
 
 def relatives(sweep: Sweep, screened: Screened, pieces: set[int]) -> Iterator[Progress]:
@@ -32,7 +33,8 @@ def relatives(sweep: Sweep, screened: Screened, pieces: set[int]) -> Iterator[Pr
     there = set(screened.candidates[: screened.survivors])
     z = dict(zip([*sweep.entries, *sweep.words], screened.z.tolist(), strict=True))
     related = [x for x in sweep.words if x not in there and not pieces.isdisjoint(x.token_ids)]
-    related = sorted(related, key=lambda x: (len(set(x.token_ids) - pieces), -z[x]))[:MOST]
+    nearest = sorted(related, key=lambda x: (len(set(x.token_ids) - pieces), -z[x]))[:MOST]
+    related = list(dict.fromkeys([*nearest, *sorted(related, key=lambda x: -z[x])[:MOST]]))
     if not related:
         return screened
     short = [text.short(WORDS) for text in sweep.screen_texts[:TEXTS]]
@@ -42,7 +44,8 @@ def relatives(sweep: Sweep, screened: Screened, pieces: set[int]) -> Iterator[Pr
         features = yield from sweep.features(f"relatives-{start}", short, ids)
         pairs = pair_distances(features.transpose(1, 2)).median(-1).values
         close.append(-pairs.clamp(min=1e-12).log10().cpu())
-    kept = [related[i] for i in best_of_each(torch.cat(close), KEPT)]
+    known = [next(piece for piece in x.token_ids if piece in pieces) for x in related]
+    kept = [related[i] for i in best_of_each(torch.cat(close), KEPT, known)]
     features = yield from sweep.features(
         "relatives", sweep.screen_texts, [x.token_ids for x in kept]
     )
