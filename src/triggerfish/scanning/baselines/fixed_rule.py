@@ -96,6 +96,7 @@ def _survivors(sweep: Sweep, most: int) -> Iterator[Progress]:
     screened = yield from sweep.screen()
     count = screened.survivors
     depths = screened.depths[:count]
+    whole = (depths.max(1).values >= Rule().min_depth).tolist()
     found: list[Family] = families(
         screened.candidates[:count],
         depths,
@@ -103,7 +104,8 @@ def _survivors(sweep: Sweep, most: int) -> Iterator[Progress]:
         screened.yardstick.mean.cpu(),
         screened.yardstick.close.cpu(),
         most,
-        (depths.max(1).values >= Rule().min_depth).tolist(),
+        whole,
+        whole,
         lambda ids, column: ids,
     )
     return found
