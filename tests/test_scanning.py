@@ -411,6 +411,8 @@ def test_a_trigger_that_others_hide_gets_its_turn_once_these_are_known(
     assert not set(added) & {x.token_ids for x in without.candidates[: without.survivors]}
     assert wider.candidates[wider.survivors :] == without.candidates[without.survivors :]
     assert len(wider.candidates) == len(wider.depths) == len(wider.means)
+    everything = {i for x in [*sweep.entries, *sweep.words] for i in x.token_ids}
+    assert _last(sweep.further(1, without, everything)) is without
 
 
 def test_the_second_look_adds_words_with_a_known_piece(

@@ -331,6 +331,8 @@ class Sweep:
         there = set(screened.candidates[: screened.survivors])
         pool = [*self.entries, *self.words]
         left = [i for i, x in enumerate(pool) if x not in there and pieces.isdisjoint(x.token_ids)]
+        if not left:
+            return screened
         found = [pool[i] for i in self._best(pool, screened.looks, left)]
         depths, means = yield from self._in_texts(f"further-{number}", found, screened.yardstick)
         return screened.joined(found, depths, means)
