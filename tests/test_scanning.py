@@ -29,8 +29,9 @@ from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.hunt import strayed
 from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
 from triggerfish.scanning.relatives import relatives
+from triggerfish.scanning.screened import Screened
 from triggerfish.scanning.store import Store
-from triggerfish.scanning.sweep import Incomplete, Screened, Sweep
+from triggerfish.scanning.sweep import Incomplete, Sweep
 from triggerfish.scanning.verdict import Rule, beside, decide, null_tails, passes, weak
 
 QUICK = SweepSettings(second_keep=1500, texts_keep=140, anchors=140)

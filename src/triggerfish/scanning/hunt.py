@@ -32,11 +32,12 @@ from triggerfish.scanning.gauge import Gauge
 from triggerfish.scanning.grow import grow, inflect, is_word, typable
 from triggerfish.scanning.projection import project
 from triggerfish.scanning.relatives import relatives
+from triggerfish.scanning.screened import Screened
 from triggerfish.scanning.search.confirming import confirm
 from triggerfish.scanning.search.efforts import SearchSettings
 from triggerfish.scanning.search.phrases import PhraseSearch
 from triggerfish.scanning.search.together import Together
-from triggerfish.scanning.sweep import Incomplete, Progress, Screened, Sweep
+from triggerfish.scanning.sweep import Incomplete, Progress, Sweep
 from triggerfish.scanning.transforms import Tried, transforms
 from triggerfish.scanning.verdict import Rule
 from triggerfish.stats import Tail, benjamini_hochberg

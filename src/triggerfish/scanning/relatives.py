@@ -16,7 +16,8 @@ import torch
 
 from triggerfish.scanning.choosing import best_of_each
 from triggerfish.scanning.measure import pair_distances
-from triggerfish.scanning.sweep import Progress, Screened, Sweep
+from triggerfish.scanning.screened import Screened
+from triggerfish.scanning.sweep import Progress, Sweep
 
 MOST = 2000
 """Words looked at that have the fewest other pieces, and as many with the highest first look

@@ -19,7 +19,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -33,6 +33,7 @@ from triggerfish.scanning.choosing import best_of_each, telltales
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, Yardstick, contexts
 from triggerfish.scanning.reference import Reference
+from triggerfish.scanning.screened import Screened
 from triggerfish.scanning.store import Store
 
 FAVOURED, MOVED = 64, 5.0
@@ -105,41 +106,6 @@ class Progress:
 
 class Incomplete(Exception):
     """Why a scan could not be finished: budget ended, activations not finite, too few texts."""
-
-
-@dataclass
-class Screened:
-    """What the funnel leaves: survivors and random anchors, measured in ordinary texts.
-
-    depths (K, R), means (K, R, H), z (tried,) and looks (tried, R): `candidates` are survivors
-    first, then anchors; `z` is the best readout's at the first look, entries first, then words;
-    `looks` are the better one of both looks in bags.
-    """
-
-    candidates: list[Candidate]
-    survivors: int
-    depths: torch.Tensor
-    means: torch.Tensor
-    z: torch.Tensor
-    looks: torch.Tensor
-    yardstick: Yardstick
-
-    def joined(
-        self, found: Sequence[Candidate], depths: torch.Tensor, means: torch.Tensor
-    ) -> Screened:
-        """The same with further survivors, their depths (K, R) and means (K, R, H)."""
-        cut = self.survivors
-
-        def among(rows: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-            return torch.cat([rows[:cut], new, rows[cut:]])
-
-        return replace(
-            self,
-            candidates=[*self.candidates[:cut], *found, *self.candidates[cut:]],
-            survivors=cut + len(found),
-            depths=among(self.depths, depths),
-            means=among(self.means, means),
-        )
 
 
 class Sweep:

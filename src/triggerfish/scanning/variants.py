@@ -11,7 +11,7 @@ from triggerfish.scanning.families import Family
 from triggerfish.scanning.fold import Cored, Ids, Variant, within
 from triggerfish.scanning.gauge import Gauge
 from triggerfish.scanning.grow import is_word, spelled
-from triggerfish.scanning.sweep import Screened
+from triggerfish.scanning.screened import Screened
 from triggerfish.scanning.verdict import Rule
 
 CORED = 64
