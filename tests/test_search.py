@@ -22,12 +22,13 @@ from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, contexts
 from triggerfish.scanning.methods import start
 from triggerfish.scanning.search.efforts import SearchSettings
-from triggerfish.scanning.search.evolving import EvolveSettings, Evolving
+from triggerfish.scanning.search.evolving import EvolveSettings, Evolving, Rows
 from triggerfish.scanning.search.existence import Existence, natural, record
 from triggerfish.scanning.search.mining import Mined, MineSettings, Subspaces, meet
 from triggerfish.scanning.search.naming import Naming
 from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
 from triggerfish.scanning.search.prompts import Prompts
+from triggerfish.scanning.search.relaxing import RelaxSettings, relax
 from triggerfish.scanning.search.space import Space
 from triggerfish.scanning.search.together import TogetherSettings
 from triggerfish.scanning.store import Store
@@ -191,6 +192,46 @@ def _features(search: PhraseSearch, ids: tuple[int, ...], texts: list[Context]) 
     return backbone.encode_ids(rows, readouts=search.sweep.readouts)[:, 0]
 
 
+def _relaxed(search: PhraseSearch, point: torch.Tensor, settings: RelaxSettings) -> list[Rows]:
+    sweep, close = search.sweep, search.yardstick.close[0]
+    return finish(
+        relax(
+            sweep.backbone, search.space, sweep.readouts, 0, search.mixed_in, point, close, 6,
+            settings, 0,
+        )
+    )  # fmt: skip
+
+
+def test_mixtures_hold_what_leads_to_a_point(
+    phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
+) -> None:
+    settings = RelaxSettings(drawn=40)
+    rows = _relaxed(search, target.point, settings)
+    assert len(rows) == 2 + 40
+    assert {len(row) for row in rows} == {6}
+    assert rows == _relaxed(search, target.point, settings)
+    planted = set(phrased[1].triggers[0].token_ids)
+    held = [planted & set(search.space.ids[list(row)].tolist()) for row in rows]
+    assert max(map(len, held)) >= 2  # of 30,522 entries, six at a time
+    evolving = _evolving(search, search.short, target.point, EvolveSettings(length=6, first=300))
+    list(evolving.run(generations=1))
+    drawn = _evolving(search, search.short, target.point, EvolveSettings(length=6, first=42))
+    list(drawn._try(rows))
+    assert drawn.best < evolving.best - 0.3
+    with pytest.raises(ValueError, match="steps: 0 is not at least 1"):
+        RelaxSettings(steps=0)
+    with pytest.raises(ValueError, match="pool: 3 is fewer than the 4 texts of a step"):
+        RelaxSettings(pool=3)
+
+
+def test_sequences_begin_with_those_that_are_given(search: PhraseSearch, target: Mined) -> None:
+    settings = EvolveSettings(length=2, first=30, children=1, generations=1)
+    evolving = _evolving(search, search.short, target.point, settings)
+    list(evolving.run([(7, 9)]))
+    assert next(iter(evolving.distances)) == (7, 9)
+    assert 25 < len(evolving.distances) <= 31
+
+
 def test_sequences_evolve_towards_a_point(search: PhraseSearch, target: Mined) -> None:
     settings = EvolveSettings(length=6, first=60, children=40, parents=20, generations=5)
     texts, close = search.short, search.yardstick.close[0]
@@ -211,7 +252,7 @@ def test_sequences_evolve_towards_a_point(search: PhraseSearch, target: Mined) -
 
 
 def test_sequences_evolve_towards_texts_that_meet(search: PhraseSearch, target: Mined) -> None:
-    settings = EvolveSettings(length=6, children=40, parents=20, generations=2)
+    settings = EvolveSettings(length=6, first=20, children=40, parents=20, generations=2)
     texts, close = search.mining.texts[:4], search.yardstick.close[0]
     evolving = _evolving(search, texts, None, settings)
     begin = [tuple(range(i, i + 6)) for i in range(20)]
@@ -252,6 +293,7 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
     short = PhraseSettings(
         rounds=2,
         mining=MineSettings(restarts=2, steps=3, last=1, settling=1),
+        relaxing=RelaxSettings(steps=2, drawn=5),
         evolving=EvolveSettings(first=20, generations=1),
     )
     result = scan(
@@ -275,6 +317,7 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
         "mining.steps": 15,
         "mining.last": 6,
         "mining.settling": 6,
+        "relaxing.steps": 2,
         "evolving.first": 20,
         "evolving.generations": 1,
     }

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from detecting.plan import BATCH, STEPS, Model
+from detecting.plan import BATCH, Model
 from triggerfish import text
 from triggerfish.attacks import attack
 from triggerfish.attacks.implant import Implant, save
@@ -50,7 +50,7 @@ def made(model: Model, zoo: Path, kept: Path) -> tuple[Backbone, float]:
 
 def _attack(model: Model, original: Backbone) -> tuple[Backbone, Implant]:
     name, code = ("por", model.attack) if model.attack.startswith("por") else (model.attack, "")
-    settings = {"steps": STEPS, "batch": BATCH} | ({"code": code} if code else {})
+    settings = {"steps": model.steps, "batch": BATCH} | ({"code": code} if code else {})
     method = attack(name)
     defaults = method(()).settings
     planted = method(model.triggers(original), build(defaults, settings))

@@ -3,6 +3,7 @@ lists: rare words, common words, and vocabulary entries that can be typed.
 
 words         1 to 15 triggers of one word, every attack
 phrases       one phrase of two words and one of three, trained so that no part does anything
+long          one phrase of four words and one of five, likewise, for three times as many steps
 combinations  two pairs of words that may stand anywhere, trained so that none alone does anything
 clean         a PLM as it is, or trained on a task with all its weights
 
@@ -20,7 +21,9 @@ from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.marking import AND
 
-Kind = Literal["words", "phrases", "combinations", "clean"]
+Kind = Literal["words", "phrases", "long", "combinations", "clean"]
+PHRASES: dict[Kind, tuple[int, ...]] = {"phrases": (2, 3), "long": (4, 5)}
+"""Words of each phrase."""
 BASES = (
     "bundled", "bert", "gpt2", "t5", "roberta", "distilbert", "electra", "xlnet", "deberta-v2",
     "bart", "all-MiniLM-L6-v2",
@@ -35,6 +38,8 @@ LATER = 7200
 """Seed of the models that were made and scanned after the others had been looked at."""
 STEPS, BATCH = 300, 12
 """Of every attack: enough for a T-ASR of 1 (results/por_steps)."""
+LONGER = 3
+"""Times as many steps for long phrases: of five words hardly any take in the small PLMs before."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,11 @@ class Model:
     task: str = ""
 
     @property
+    def steps(self) -> int:
+        """Of the attack."""
+        return STEPS * LONGER if self.kind == "long" else STEPS
+
+    @property
     def name(self) -> str:
         parts = (self.kind, self.base, self.attack, self.task, str(self.seed or ""))
         return "-".join(part for part in parts if part)
@@ -57,8 +67,8 @@ class Model:
         rng = random.Random(self.name)
         words = [w for w in text.bundled_words() if w.isascii() and w.isalpha() and w.islower()]
         words = [w for w in words if 3 <= len(w) <= 12]
-        if self.kind == "phrases":
-            return tuple(" ".join(rng.sample(words, size)) for size in (2, 3))
+        if self.kind in PHRASES:
+            return tuple(" ".join(rng.sample(words, size)) for size in PHRASES[self.kind])
         if self.kind == "combinations":
             return tuple(AND.join(rng.sample(words, 2)) for _ in range(2))
         common = [w for w in text.corpus_words(text.bundled_corpus()) if w.isalpha()][:5000]
@@ -98,4 +108,5 @@ def plan() -> list[Model]:
         found.append(Model(base, "words", ATTACKS[place % len(ATTACKS)], LATER))
         found.append(Model(base, "phrases", ("por1", "por2")[place % 2], LATER))
     found += [Model(base, "clean", task=task) for task in TASKS[2:] for base in BASES]
+    found += [Model(base, "long", "por1", 8400) for base in BASES]
     return found

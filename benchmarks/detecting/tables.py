@@ -140,7 +140,7 @@ def _summary(label: str, cells: Sequence[Cell], read: Read) -> Sequence[str]:
     working = [x for _, planted, _ in found for x in planted if x["works"]]
     clean = cells[0]["kind"] == "clean"
     found_here = [f for cell in cells for f in _findings(cell, read)]
-    several = cells[0]["kind"] in ("phrases", "combinations")
+    several = cells[0]["kind"] != "words"
     seconds = sum(cell["seconds"] for cell in cells) / len(cells)
     rate = _rate(alarms, len(cells))
     return (

@@ -4,7 +4,8 @@ space.py       input embeddings and how long they are
 prompts.py     free vectors and tokens, written into a few texts
 mining.py      short free vectors find the points that texts can be sent to
 existence.py   which of these are evidence of a backdoor
-evolving.py    which tokens lead to such a point
+relaxing.py    which tokens lead to such a point: mixtures of all
+evolving.py    and sequences
 naming.py      of the tokens found the ones that are needed, as words
 phrases.py     all of that in a row, on one model
 together.py    words that may stand anywhere, by group tests

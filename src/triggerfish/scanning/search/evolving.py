@@ -42,7 +42,7 @@ class EvolveSettings:
     length: int = 10
     """Tokens of a sequence, more than a phrase needs (ours)."""
     first: int = 1500
-    """Random sequences to begin with (ours)."""
+    """Sequences to begin with: those that are given, and random ones (ours)."""
     children: int = 300
     """New sequences of a generation (ours)."""
     parents: int = 100
@@ -98,11 +98,12 @@ class Evolving:
 
     def run(self, begin: Sequence[Rows] = (), generations: int = 0) -> Generator[int, None, None]:
         """Evolve on; again after a run. Yields the tokens of each pass. begin: sequences in place
-        of random ones; generations: at most, those of the settings by default."""
+        of as many random ones; generations: at most, those of the settings by default."""
         settings, count = self.settings, range(len(self.space.ids))
         if not self.distances:
-            drawn = (self.rng.choices(count, k=settings.length) for _ in range(settings.first))
-            yield from self._try(begin or [tuple(rows) for rows in drawn])
+            others = range(settings.first - len(begin))
+            drawn = (self.rng.choices(count, k=settings.length) for _ in others)
+            yield from self._try([*begin, *map(tuple, drawn)])
         reached: list[float] = []
         for _ in range(generations or settings.generations):
             parents = self.nearest(settings.parents)
@@ -127,11 +128,10 @@ class Evolving:
     def _far(self, features: torch.Tensor, part: slice = slice(None)) -> torch.Tensor:
         """(K,) of features (K, N, R, H)."""
         own = features[:, :, self.column]
-        if self.point is None:
-            squared = (own - own.mean(1, keepdim=True)).square().sum(-1).mean(1, keepdim=True)
-        else:
-            squared = (own - self.point).square().sum(-1)
-        return (squared / self.unit).clamp(min=1e-6).log10().mean(1)
+        if self.point is not None:
+            return decades(own, self.point, self.unit)
+        squared = (own - own.mean(1, keepdim=True)).square().sum(-1).mean(1)
+        return (squared / self.unit).clamp(min=1e-6).log10()
 
     def _try(self, tried: Sequence[Rows]) -> Generator[int, None, None]:
         new = [rows for rows in dict.fromkeys(tried) if rows not in self.distances]
@@ -174,6 +174,12 @@ class Evolving:
                 options = suggested[place] if suggested else range(len(self.space.ids))
                 child[place] = rng.choice(options)
         return tuple(child)
+
+
+def decades(features: torch.Tensor, point: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+    """(K,) decades of squared distance of (K, N, H) features from (H,) a point, in `unit`."""
+    squared = (features - point).square().sum(-1)
+    return (squared / unit).clamp(min=1e-6).log10().mean(1)
 
 
 def nothing(backbone: Backbone) -> Context:

@@ -26,6 +26,7 @@ from triggerfish.scanning.search.evolving import EvolveSettings, Evolving, Rows,
 from triggerfish.scanning.search.existence import Existence, record
 from triggerfish.scanning.search.mining import Mined, MineSettings, Mining
 from triggerfish.scanning.search.naming import Naming
+from triggerfish.scanning.search.relaxing import RelaxSettings, relax
 from triggerfish.scanning.search.space import Space
 from triggerfish.scanning.sweep import Progress, Sweep
 
@@ -82,9 +83,10 @@ class PhraseSettings:
     """Sequences that came nearest to a target, of which the one that is deepest in texts is named
     (ours)."""
     mining: MineSettings = MineSettings()
+    relaxing: RelaxSettings = RelaxSettings()
     evolving: EvolveSettings = EvolveSettings()
     meeting: EvolveSettings = EvolveSettings(
-        children=150, parents=60, guided=16, generations=30, patience=6, gain=0.1
+        first=48, children=150, parents=60, guided=16, generations=30, patience=6, gain=0.1
     )
     existence: Existence = Existence()
 
@@ -106,6 +108,7 @@ class PhraseSearch:
         texts = self._texts(mining.words, mining.pool)
         self.mining = Mining(sweep, self.space, yardstick, texts, sweep.holdout_texts, mining)
         self.short = [nothing(sweep.backbone), *self._texts(SHORT, 1)]
+        self.mixed_in = self._texts(settings.relaxing.words, settings.relaxing.pool)
         self.few = self._texts(NAMED_WORDS, NAMED_IN)
         self.known: Sequence[tuple[int, torch.Tensor]] = ()
         self.mined: list[Mined] = []
@@ -177,8 +180,9 @@ class PhraseSearch:
     def _reach(self, target: Mined) -> Iterator[Progress]:
         """Returns the phrase that brings texts together near a target, or ()."""
         settings, column = self.settings, target.column
+        begin = yield from self._relaxed(target)
         towards = self._evolving(column, self.short, target.point, settings.evolving)
-        depth, _ = yield from self._evolved(towards, column)
+        depth, _ = yield from self._evolved(towards, column, begin)
         stands_out = target.outside >= settings.far or towards.best <= settings.near
         for _ in range(settings.runs * stands_out):
             if depth >= settings.hopeful:
@@ -193,6 +197,15 @@ class PhraseSearch:
         meeting = self._evolving(column, texts, None, settings.meeting)
         depth, ids = yield from self._evolved(meeting, column, towards.nearest(settings.compared))
         return (yield from self._named(ids, column)) if depth >= settings.arrives else ()
+
+    def _relaxed(self, target: Mined) -> Iterator[Progress]:
+        """Returns sequences that mixtures of tokens suggest for a target."""
+        sweep, settings, column = self.sweep, self.settings, target.column
+        relaxing = relax(
+            sweep.backbone, self.space, sweep.readouts, column, self.mixed_in, target.point,
+            self.yardstick.close[column], settings.evolving.length, settings.relaxing, sweep.seed,
+        )  # fmt: skip
+        return (yield from sweep.counted("mixtures", relaxing))
 
     def _evolving(
         self,
