@@ -45,6 +45,12 @@ developed on, but for what is said here:
 - The other clean cells were measured before the changes that the later rows have. Sweeps with these
   of nine PLMs of the zoo and of siblings on `mr` and `clinc_domain` find nothing; the nearest is a
   word of clean xlnet, .35 decades deep.
+- **phrases, later** and **long** ran last, on a CPU, with mixtures of tokens before the evolution
+  ([what](../../docs/scanning/search.md)), developed on phrases of seeds 6001 and 8100 and on gpt2
+  POR-2 8200. For two of them it is known what the scan before found: roberta POR-1 7200 the same,
+  of t5 POR-2 7200 one phrase of two. `long` is a phrase of four words and one of five. The search
+  with mixtures was run again on four clean models (bert and roberta as they are, t5 trained on
+  clinc_domain, the bundled PLM on `mr`), and found nothing; the other clean cells are without.
 - Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a
