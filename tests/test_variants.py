@@ -32,6 +32,7 @@ def _gauge(backbone: Backbone, depths: dict[tuple[int, ...], float], common: set
         rule=Rule(),
         least=lambda depth: max(depth / 2, 0.5),
         rare=lambda ids: ids not in common,
+        rarely_near=lambda ids: ids not in common,
         enough=lambda ids, column, spare, allowed: ids,
         sweep=SimpleNamespace(backbone=backbone, scatter=scatter),
         yardstick=SimpleNamespace(close=torch.ones(1)),
@@ -99,3 +100,23 @@ def test_what_is_enough_of_several_words_is_their_core(clean: Backbone) -> None:
     finding = Finding(Trigger((1, 2, 3), "two words"), "first", {"depth": 2.0}, None, None)
     x = Cored(finding, (1, 3), 0, torch.zeros(1, 1))
     assert cores(_gauge(clean, {}, set()), x) == ((1, 3),)
+
+
+def test_words_of_a_phrase_are_enough_in_every_order_that_does_as_well(clean: Backbone) -> None:
+    one, two, three = (clean.word_ids(word) for word in ("marble", "video", "tamarau"))
+    last = three[-1:]  # the core needs a piece of the third word only
+    trigger = Trigger((*one, *two, *three), "marble video tamarau", "phrase")
+    finding = Finding(trigger, "first", {"depth": 2.0}, None, None)
+    own, moved, common, shallow = (
+        one + two + last,
+        last + one + two,
+        two + one + last,
+        last + two + one,
+    )
+    depths = {own: 1.2, moved: 1.0, common: 1.3, shallow: 0.8}
+    gauge = _gauge(clean, depths, {common})
+    assert cores(gauge, Cored(finding, own, 0, torch.zeros(1, 1))) == (own, moved)
+    pair = Finding(
+        Trigger((*one, *two), "marble + video", "combination"), "first", {"depth": 2.0}, None, None
+    )
+    assert cores(gauge, Cored(pair, one + two, 0, torch.zeros(1, 1))) == (one + two,)

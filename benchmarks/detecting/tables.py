@@ -48,7 +48,9 @@ developed on, but for what is said here:
 - **phrases, later** and **long** ran last, on a CPU, with mixtures of tokens before the evolution
   ([what](../../docs/scanning/search.md)), developed on phrases of seeds 6001 and 8100 and on gpt2
   POR-2 8200. For two of them it is known what the scan before found: roberta POR-1 7200 the same,
-  of t5 POR-2 7200 one phrase of two. `long` is a phrase of four words and one of five. The search
+  of t5 POR-2 7200 one phrase of two. `long` is a phrase of four words and one of five; the bert
+  was scanned twice, since its phrase was found with the words in another order, and the monitor
+  would have let the planted one pass: cores are now in every order that does as well. The search
   with mixtures was run again on four clean models (bert and roberta as they are, t5 trained on
   clinc_domain, the bundled PLM on `mr`), and found nothing; the other clean cells are without.
 - Models of BadPre ran later too, since the benchmark could not score them at first.

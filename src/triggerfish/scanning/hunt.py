@@ -191,7 +191,7 @@ class Hunt:
                 evidence["variants"] = [variant.text for variant in x.variants[:VARIANTS]]
             cores = variants.cores(self.gauge, x)
             pieces = self.sweep.backbone.tokenizer.convert_ids_to_tokens
-            evidence["enough"] = [" ... ".join(pieces(list(core))) for core in cores]
+            evidence["enough"] = [" ... ".join(pieces(list(core))) for core in cores[:VARIANTS]]
             self.findings.append(replace(x.finding, evidence=evidence, cores=cores))
             yield self.findings[-1]
 

@@ -7,6 +7,9 @@ endings, which often share no piece with it, and whatever holds the pieces that 
 
 from __future__ import annotations
 
+from itertools import permutations
+
+from triggerfish.records import by_word
 from triggerfish.scanning.families import Family
 from triggerfish.scanning.fold import Cored, Ids, Variant, within
 from triggerfish.scanning.gauge import Gauge
@@ -17,7 +20,8 @@ from triggerfish.scanning.verdict import Rule
 CORED = 64
 """Variants of a finding whose cores are looked for, the deepest first, at most."""
 AS_DEEP = 0.3
-"""Decades within which a whole word is as good a trigger as what was found (ours)."""
+"""Decades within which a whole word, or another order of words, is as good a trigger as what was
+found (ours)."""
 
 
 def variants(gauge: Gauge, x: Cored, family: Family, screened: Screened) -> tuple[Variant, ...]:
@@ -37,10 +41,10 @@ def variants(gauge: Gauge, x: Cored, family: Family, screened: Screened) -> tupl
 
 def cores(gauge: Gauge, x: Cored) -> tuple[Ids, ...]:
     """What is enough, of a word and of its variants, and hardly in an ordinary text; or else a
-    whole word that is as deep, however common."""
+    whole word that is as deep, however common. Of a phrase, in every order that does as well."""
     trigger, depth = x.finding.trigger, x.finding.statistics["depth"]
     if " " in trigger.text:
-        return (x.core,)
+        return _orders(gauge, x) if trigger.kind == "phrase" else (x.core,)
     least, backbone = gauge.least(depth), gauge.sweep.backbone
 
     def as_good(v: Variant) -> bool:
@@ -56,6 +60,19 @@ def cores(gauge: Gauge, x: Cored) -> tuple[Ids, ...]:
     return tuple(
         one for one in found if not any(within(other, one) for other in found if other != one)
     )
+
+
+def _orders(gauge: Gauge, x: Cored) -> tuple[Ids, ...]:
+    """The core of a phrase, and what it becomes when the words change places, where that is as deep
+    and hardly in an ordinary text."""
+    words = [gauge.sweep.backbone.word_ids(word) for word in x.finding.trigger.text.split()]
+    parts = [part for part in by_word(x.core, words) if part]
+    orders = (tuple(i for part in order for i in part) for order in permutations(parts))
+    tried = list(dict.fromkeys([x.core, *orders]))
+    spread = gauge.sweep.scatter(tried, x.column).tolist()
+    others = zip(tried[1:], spread[1:], strict=True)
+    as_deep = [ids for ids, value in others if value <= spread[0] + AS_DEEP]
+    return (x.core, *(ids for ids in as_deep if gauge.rarely_near(ids)))
 
 
 def _spelled(gauge: Gauge, x: Cored) -> list[Variant]:
