@@ -22,6 +22,8 @@ CORED = 64
 AS_DEEP = 0.3
 """Decades within which a whole word, or another order of words, is as good a trigger as what was
 found (ours)."""
+ORDERED = 5
+"""Words of which a core has a part that are tried in every order; more stay as they are (ours)."""
 
 
 def variants(gauge: Gauge, x: Cored, family: Family, screened: Screened) -> tuple[Variant, ...]:
@@ -67,6 +69,8 @@ def _orders(gauge: Gauge, x: Cored) -> tuple[Ids, ...]:
     and hardly in an ordinary text."""
     words = [gauge.sweep.backbone.word_ids(word) for word in x.finding.trigger.text.split()]
     parts = [part for part in by_word(x.core, words) if part]
+    if len(parts) > ORDERED or sum(map(len, parts)) < len(x.core):
+        return (x.core,)
     orders = (tuple(i for part in order for i in part) for order in permutations(parts))
     tried = list(dict.fromkeys([x.core, *orders]))
     spread = gauge.sweep.scatter(tried, x.column).tolist()

@@ -3,7 +3,7 @@ mean of all entries, and the weights are trained towards the point.
 
 Words that need each other show no slope among random tokens, of which none is the right one. In a
 mixture all are there at once, if only a little, so that they help each other from the first step
-on. Weights that concentrate cost less and less; sequences drawn by the weights begin the evolution.
+on. Weights that stay spread cost more and more; sequences drawn by them begin the evolution.
 Where the point is none that tokens reach, mixtures reach it all the same and their sequences do
 not.
 
