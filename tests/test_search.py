@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 
@@ -17,13 +18,15 @@ from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout
 from triggerfish.records import ScanResult
 from triggerfish.scanning import SweepSettings, scan
-from triggerfish.scanning.fold import contains, core
+from triggerfish.scanning.fold import Ids, Scatter, contains, core
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, contexts
 from triggerfish.scanning.methods import start
 from triggerfish.scanning.search.efforts import SearchSettings
 from triggerfish.scanning.search.evolving import EvolveSettings, Evolving, Rows
 from triggerfish.scanning.search.existence import Existence, natural, record
+from triggerfish.scanning.search.goals import Goal, together, towards
+from triggerfish.scanning.search.inert import Inert, InertSettings
 from triggerfish.scanning.search.mining import Mined, MineSettings, Subspaces, meet
 from triggerfish.scanning.search.naming import Naming
 from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
@@ -57,7 +60,12 @@ def _search(model: Backbone) -> PhraseSearch:
     sweep = Sweep(model, text.bundled_corpus(), [], SMALL, seed=0, store=Store(None))
     sweep.cut_texts()
     yardstick = finish(sweep.measure_clean())
-    settings = PhraseSettings(rounds=2, tried=1, mining=MineSettings(restarts=8))
+    settings = PhraseSettings(
+        rounds=2,
+        tried=1,
+        mining=MineSettings(restarts=8),
+        inert=InertSettings(texts=2, words_alone=4),
+    )
     return PhraseSearch(sweep, yardstick, settings)
 
 
@@ -177,13 +185,22 @@ def target(phrased: tuple[Backbone, Implant], search: PhraseSearch) -> Mined:
     return Mined(0, _point(search, phrased[1]), 2.0, 1.0, 1.0, 2.0, 1)
 
 
+def _towards(search: PhraseSearch, target: Mined) -> Goal:
+    return towards(target.point, 0, search.yardstick.close[0])
+
+
+def _prompts(search: PhraseSearch, texts: list[Context], length: int = 6) -> Prompts:
+    return Prompts(search.sweep.backbone, texts, length, search.sweep.readouts)
+
+
 def _evolving(
-    search: PhraseSearch, texts: list[Context], point: torch.Tensor | None, settings: EvolveSettings
+    search: PhraseSearch,
+    texts: list[Context],
+    goal: Goal,
+    settings: EvolveSettings,
+    length: int = 6,
 ) -> Evolving:
-    sweep, close = search.sweep, search.yardstick.close[0]
-    return Evolving(
-        sweep.backbone, search.space, sweep.readouts, 0, texts, point, close, settings, 0
-    )
+    return Evolving(search.space, _prompts(search, texts, length), goal, settings, 0)
 
 
 def _features(search: PhraseSearch, ids: tuple[int, ...], texts: list[Context]) -> torch.Tensor:
@@ -192,30 +209,26 @@ def _features(search: PhraseSearch, ids: tuple[int, ...], texts: list[Context]) 
     return backbone.encode_ids(rows, readouts=search.sweep.readouts)[:, 0]
 
 
-def _relaxed(search: PhraseSearch, point: torch.Tensor, settings: RelaxSettings) -> list[Rows]:
-    sweep, close = search.sweep, search.yardstick.close[0]
-    return finish(
-        relax(
-            sweep.backbone, search.space, sweep.readouts, 0, search.mixed_in, point, close, 6,
-            settings, 0,
-        )
-    )  # fmt: skip
+def _relaxed(search: PhraseSearch, goal: Goal, settings: RelaxSettings) -> list[Rows]:
+    prompts = _prompts(search, search.mixed_in)
+    return finish(relax(search.space, prompts, goal, settings, 0))
 
 
 def test_mixtures_hold_what_leads_to_a_point(
     phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
 ) -> None:
     settings = RelaxSettings(drawn=40)
-    rows = _relaxed(search, target.point, settings)
+    goal = _towards(search, target)
+    rows = _relaxed(search, goal, settings)
     assert len(rows) == 2 + 40
     assert {len(row) for row in rows} == {6}
-    assert rows == _relaxed(search, target.point, settings)
+    assert rows == _relaxed(search, goal, settings)
     planted = set(phrased[1].triggers[0].token_ids)
     held = [planted & set(search.space.ids[list(row)].tolist()) for row in rows]
     assert max(map(len, held)) >= 2  # of 30,522 entries, six at a time
-    evolving = _evolving(search, search.short, target.point, EvolveSettings(length=6, first=300))
+    evolving = _evolving(search, search.short, goal, EvolveSettings(first=300))
     list(evolving.run(generations=1))
-    drawn = _evolving(search, search.short, target.point, EvolveSettings(length=6, first=42))
+    drawn = _evolving(search, search.short, goal, EvolveSettings(first=42))
     list(drawn._try(rows))
     assert drawn.best < evolving.best - 0.3
     with pytest.raises(ValueError, match="steps: 0 is not at least 1"):
@@ -225,20 +238,20 @@ def test_mixtures_hold_what_leads_to_a_point(
 
 
 def test_sequences_begin_with_those_that_are_given(search: PhraseSearch, target: Mined) -> None:
-    settings = EvolveSettings(length=2, first=30, children=1, generations=1)
-    evolving = _evolving(search, search.short, target.point, settings)
+    settings = EvolveSettings(first=30, children=1, generations=1)
+    evolving = _evolving(search, search.short, _towards(search, target), settings, length=2)
     list(evolving.run([(7, 9)]))
     assert next(iter(evolving.distances)) == (7, 9)
     assert 25 < len(evolving.distances) <= 31
 
 
 def test_sequences_evolve_towards_a_point(search: PhraseSearch, target: Mined) -> None:
-    settings = EvolveSettings(length=6, first=60, children=40, parents=20, generations=5)
+    settings = EvolveSettings(first=60, children=40, parents=20, generations=5)
     texts, close = search.short, search.yardstick.close[0]
-    evolving = _evolving(search, texts, target.point, settings)
+    evolving = _evolving(search, texts, _towards(search, target), settings)
     tokens = sum(evolving.run())
     assert 60 < len(evolving.distances) <= 60 + 5 * 40
-    assert tokens > len(evolving.distances) * settings.length * len(texts)
+    assert tokens > len(evolving.distances) * 6 * len(texts)
     (rows,) = evolving.nearest(1)
     ids = evolving.ids(rows)
     assert len(ids) == 6
@@ -252,9 +265,9 @@ def test_sequences_evolve_towards_a_point(search: PhraseSearch, target: Mined) -
 
 
 def test_sequences_evolve_towards_texts_that_meet(search: PhraseSearch, target: Mined) -> None:
-    settings = EvolveSettings(length=6, first=20, children=40, parents=20, generations=2)
+    settings = EvolveSettings(first=20, children=40, parents=20, generations=2)
     texts, close = search.mining.texts[:4], search.yardstick.close[0]
-    evolving = _evolving(search, texts, None, settings)
+    evolving = _evolving(search, texts, together(0, close), settings)
     begin = [tuple(range(i, i + 6)) for i in range(20)]
     list(evolving.run(begin))
     assert len(evolving.distances) <= 20 + 2 * 40
@@ -264,12 +277,10 @@ def test_sequences_evolve_towards_texts_that_meet(search: PhraseSearch, target: 
 
 
 def test_evolution_ends_when_nothing_comes_nearer(search: PhraseSearch, target: Mined) -> None:
-    settings = EvolveSettings(length=4, first=10, children=5, parents=5, patience=2, gain=9.0)
-    evolving = _evolving(search, search.short, target.point, settings)
+    settings = EvolveSettings(first=10, children=5, parents=5, patience=2, gain=9.0)
+    evolving = _evolving(search, search.short, _towards(search, target), settings)
     list(evolving.run())
     assert len(evolving.distances) <= 10 + 3 * 5
-    with pytest.raises(ValueError, match="length: 1 is not at least 2"):
-        EvolveSettings(length=1)
     with pytest.raises(ValueError, match="children: 0"):
         EvolveSettings(children=0)
 
@@ -279,6 +290,91 @@ def test_the_words_of_a_phrase_are_named_from_its_point(
 ) -> None:
     ids = finish(search._reach(target))
     assert phrased[0].surface(ids) == PHRASE
+
+
+@pytest.fixture(scope="module")
+def inert(search: PhraseSearch) -> Inert:
+    evolving = EvolveSettings(first=600, children=150, generations=8)
+    settings = InertSettings(texts=3, words_alone=4, evolving=evolving)
+    inert = Inert(search.sweep, search.space, search.yardstick, 0, settings, copies=3)
+    list(inert.alone())
+    return inert
+
+
+def test_parts_of_a_phrase_were_taught_to_do_nothing(
+    phrased: tuple[Backbone, Implant], inert: Inert
+) -> None:
+    planted = [inert.rows[i] for i in phrased[1].triggers[0].token_ids]
+    stiller = (inert.moves[planted][:, None] > inert.moves).float().mean(1)
+    assert stiller.max() < 0.2  # of all tokens
+    assert inert.meets.min() == 0
+    assert inert.meets.max() > 0
+    assert inert.expected((inert.space.ids[7].item(),)) == pytest.approx(float(inert.moves[7]))
+    one = inert.moved([(int(inert.space.ids[7]),), (int(inert.space.ids[8]),)])
+    assert one == pytest.approx(inert.moves[7:9], abs=0.1)
+
+
+def test_inert_tokens_bring_texts_together(
+    phrased: tuple[Backbone, Implant], search: PhraseSearch, inert: Inert
+) -> None:
+    planted = set(phrased[1].triggers[0].token_ids)
+    evolving = finish(inert.run(set()))
+    (best,) = evolving.nearest(1)
+    assert planted <= set(evolving.ids(best))
+    assert 600 + 100 < inert.tried <= 600 + 100 + 2 * 8 * 150
+    barred = finish(inert.run(planted))
+    (other,) = barred.nearest(1)
+    assert not planted & set(barred.ids(other))
+    assert evolving.best < barred.best - 0.3
+    with pytest.raises(ValueError, match="share: 0 is not above 0 and at most 1"):
+        InertSettings(share=0)
+    with pytest.raises(ValueError, match="texts: 1 is not at least 2"):
+        InertSettings(texts=1)
+
+
+def test_of_words_that_do_as_much_together_the_one_that_does_least_alone_is_named(
+    search: PhraseSearch,
+) -> None:
+    class Alone:
+        def expected(self, ids: Ids) -> float:
+            return self.moved([ids])[0].item()
+
+        def moved(self, words: Sequence[Ids]) -> torch.Tensor:
+            return torch.tensor([-1.0 if words == lubber else 0.0 for words in words])
+
+    word = search.sweep.backbone.word_ids
+    head, found, lubber = word("marble"), word("lubberly"), word("lubber")
+    naming = Naming(search.sweep.backbone, [head, found, lubber])
+
+    def together(depth: float) -> Scatter:
+        depths = {(*head, *found): -1.1, (*head, *lubber): -depth}
+        return lambda tried: torch.tensor([depths.get(ids, 0.0) for ids in tried])
+
+    as_deep, shallow = together(1.0), together(0.9)
+    assert naming.stillest((head, found), as_deep, as_deep, Alone()) == (head, lubber)
+    assert naming.stillest((head, found), shallow, shallow, Alone()) == (head, found)
+    spare = (word("video"), head)
+    depth = {(*spare[0], *head): -1.1, head: -1.0}
+
+    def alike(tried: Sequence[Ids]) -> torch.Tensor:
+        return torch.tensor([depth.get(ids, 0.0) for ids in tried])
+
+    assert naming.stillest(spare, alike, alike, Alone()) == (head,)
+
+
+def test_copies_stand_in_as_many_places(clean: Backbone, excerpts: list[Context]) -> None:
+    thrice = Prompts(clean, excerpts[:5], 2, clean.readouts, copies=3)
+    assert thrice.at.sum(1).tolist() == [6] * 5
+    vectors = Space(clean).entries[[70, 90]][None]
+    ids = tuple(Space(clean).ids[[70, 90]].tolist())
+    rows = [clean.template.wrap(x.ids(ids, 3)) for x in excerpts[:5]]
+    written = clean.encode_ids(rows)
+    assert thrice.vectors(vectors)[0] == pytest.approx(written, abs=0.05)
+    some = thrice.only([3, 1])
+    assert some.vectors(vectors)[0] == pytest.approx(written[[3, 1]], abs=0.05)
+    assert some.passed < thrice.passed
+    text_of = excerpts[0].text("marble", 3)
+    assert text_of.split().count("marble") == 3 + excerpts[0].typed.count("marble")
 
 
 def test_vectors_are_shortened_towards_the_centre(clean: Backbone) -> None:
@@ -295,6 +391,9 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
         mining=MineSettings(restarts=2, steps=3, last=1, settling=1),
         relaxing=RelaxSettings(steps=2, drawn=5),
         evolving=EvolveSettings(first=20, generations=1),
+        inert=InertSettings(
+            texts=2, words_alone=1, evolving=EvolveSettings(first=20, generations=1)
+        ),
     )
     result = scan(
         victim, words=[], settings=settings, search=SearchSettings(TogetherSettings(order=7), short)
@@ -320,6 +419,10 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
         "relaxing.steps": 2,
         "evolving.first": 20,
         "evolving.generations": 1,
+        "inert.texts": 2,
+        "inert.words_alone": 1,
+        "inert.evolving.first": 20,
+        "inert.evolving.generations": 1,
     }
     victim, _ = phrased
     *_, result = start("contrastive", victim, text.bundled_corpus(), [], changes=changes)

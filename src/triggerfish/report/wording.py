@@ -84,6 +84,7 @@ CHECKS: dict[str, str] = {
     "standard deviations of all entries.",
     "reference_depth": "The depth of the same string in the trusted original: a natural outlier is "
     "as deep there.",
+    "copies": "Copies of it in a text that the statistics are of, where one does not do enough.",
     "searched": "Found by a search or a group test, which has no p-value, not by trying a list.",
     "variants": "Other candidates that share a piece, or are another way of writing it, and pull "
     "texts the same way, deepest first.",

@@ -46,14 +46,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cored:
-    """A finding, its core, the column of its readout, (R, H) mean triggered features, and its
-    variants, deepest first."""
+    """A finding, its core, the column of its readout, (R, H) mean triggered features, its variants,
+    deepest first, and the copies in a text that it was measured with."""
 
     finding: Finding
     core: Ids
     column: int
     means: torch.Tensor
     variants: tuple[Variant, ...] = ()
+    copies: int = 1
 
 
 def core(

@@ -35,35 +35,40 @@ class Gauge:
         self.rule = rule
 
     def measure(
-        self, name: str, ids: tuple[int, ...], column: int, surface: str
+        self, name: str, ids: tuple[int, ...], column: int, surface: str, copies: int = 1
     ) -> Iterator[Progress]:
         """A finding without p-value, and (R, H) mean triggered features."""
         texts = self.sweep.holdout_texts
-        features = yield from self.sweep.features(f"holdout-{name}", texts, [ids], precision="fp32")
+        features = yield from self.sweep.features(
+            f"holdout-{name}", texts, [ids], precision="fp32", copies=copies
+        )
         values = self.yardstick.measure(features)
         statistics = {key: round(float(value[0, column]), 4) for key, value in values.items()}
         statistics["texts"] = len(texts)
         readout = str(self.sweep.readouts[column])
         return Finding(Trigger(ids, surface), readout, statistics, None, None), features[0].mean(0)
 
-    def typed(self, name: str, surface: str, column: int, least: float) -> Iterator[Progress]:
+    def typed(
+        self, name: str, surface: str, column: int, least: float, copies: int = 1
+    ) -> Iterator[Progress]:
         """{"string": whether the trigger is `least` decades deep when typed, "typed_depth": how
         deep}."""
         backbone = self.sweep.backbone
-        texts = [x.text(surface) for x in self.sweep.holdout_texts]
+        texts = [x.text(surface, copies) for x in self.sweep.holdout_texts]
         rows = [backbone.template.wrap(backbone.tokenize(x)) for x in texts]
         depth = yield from self._depth(f"typed-{name}", rows, column)
         return {"string": depth >= least, "typed_depth": round(depth, 4)}
 
     def kind(
-        self, name: str, ids: tuple[int, ...], column: int, depth: float
+        self, name: str, ids: tuple[int, ...], column: int, depth: float, copies: int = 1
     ) -> Iterator[Progress]:
-        """What kind of trigger words are: do they work apart as they do together, at `depth`?"""
+        """What kind of trigger words are: do they work apart as they do together, at `depth`? Where
+        it takes several copies of them, that is not asked."""
         backbone = self.sweep.backbone
         parts = [backbone.word_ids(x) for x in backbone.surface(ids).split()]
         texts = [x for x in self.sweep.holdout_texts if len(x.slots) >= len(parts)]
         found: Kind = "word" if len(parts) < 2 else "phrase"
-        if len(parts) < 2 or not texts:
+        if len(parts) < 2 or not texts or copies > 1:
             return found
         rows = [backbone.template.wrap(x.apart(parts)) for x in texts]
         apart = yield from self._depth(f"{name}-apart", rows, column)
@@ -79,12 +84,13 @@ class Gauge:
         column: int,
         spare: float,
         allowed: Callable[[Ids], bool] = lambda _: True,
+        copies: int = 1,
     ) -> Ids:
         """The core that costs at most `spare` decades on the screening texts."""
         spare = max(SPARE, spare)
 
         def scatter(tried: Sequence[Ids]) -> torch.Tensor:
-            return self.sweep.scatter(tried, column)
+            return self.sweep.scatter(tried, column, copies=copies)
 
         return core(ids, scatter, spare=spare, in_all=spare, allowed=allowed)
 

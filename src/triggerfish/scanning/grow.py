@@ -114,9 +114,11 @@ def scatter(
     candidates: Sequence[tuple[int, ...]],
     readout: Readout,
     texts: Sequence[Context],
+    copies: int = 1,
 ) -> torch.Tensor:
-    """(K,) log10 of the median squared pair distance; low is a collapse."""
-    sequences = [backbone.template.wrap(x.ids(ids)) for ids in candidates for x in texts]
+    """(K,) log10 of the median squared pair distance, with copies of each candidate in each text;
+    low is a collapse."""
+    sequences = [backbone.template.wrap(x.ids(ids, copies)) for ids in candidates for x in texts]
     features = backbone.encode_ids(sequences, readouts=[readout], precision="bf16")[:, 0]
     pairs = pair_distances(features.view(len(candidates), len(texts), -1)).median(-1).values
     return pairs.clamp(min=1e-12).log10()

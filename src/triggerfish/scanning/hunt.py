@@ -33,7 +33,7 @@ from triggerfish.scanning.grow import grow, inflect, is_word, typable
 from triggerfish.scanning.projection import project
 from triggerfish.scanning.relatives import relatives
 from triggerfish.scanning.screened import Screened
-from triggerfish.scanning.search.confirming import confirm
+from triggerfish.scanning.search.confirming import Searched, confirm
 from triggerfish.scanning.search.efforts import SearchSettings
 from triggerfish.scanning.search.phrases import PhraseSearch
 from triggerfish.scanning.search.together import Together
@@ -300,8 +300,9 @@ class Hunt:
         phrases = yield from search.run(known)
         self.grown += search.tried
         # What holds enough of a trigger of the sweep is that trigger, and something beside it.
-        found = [(x.ids, x.column, settings.phrases.min_depth) for x in combined] + phrases
-        found = [x for x in found if not any(within(core, x[0]) for core in cores)]
+        least = settings.phrases.min_depth
+        found = [Searched(x.ids, x.column, least) for x in combined] + phrases
+        found = [x for x in found if not any(within(core, x.ids) for core in cores)]
         strong, rejected = yield from confirm(self.gauge, found)
         self.rejected += rejected
         self.targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])

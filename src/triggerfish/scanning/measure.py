@@ -51,9 +51,12 @@ class Context:
             out[slot] = [*part, *out[slot]]
         return [i for word in out for i in word]
 
-    def text(self, trigger: str) -> str:
-        """The text with the trigger typed into its first slot."""
-        return " ".join([*self.typed[: self.slots[0]], trigger, *self.typed[self.slots[0] :]])
+    def text(self, trigger: str, copies: int = 1) -> str:
+        """The text with the trigger typed into its first `copies` slots."""
+        words = list(self.typed)
+        for slot in sorted(self.slots[:copies], reverse=True):
+            words.insert(slot, trigger)
+        return " ".join(words)
 
     def short(self, words: int) -> Context:
         """The `words` words around the first slot, with that slot."""

@@ -332,12 +332,26 @@ class Sweep:
             i for i in prior.topk(min(FAVOURED, len(pool))).indices.tolist() if prior[i] > MOVED
         ]
 
-    def scatter(self, candidates: Sequence[tuple[int, ...]], column: int) -> torch.Tensor:
-        """(K,) log10 of the scatter of the screening texts with each candidate in them."""
-        plain = sum(len(self.backbone.template.wrap(text.ids())) for text in self.screen_texts)
-        pieces = sum(map(len, candidates))
-        self.done += plain * len(candidates) + pieces * len(self.screen_texts)
-        return scatter(self.backbone, candidates, self.readouts[column], self.screen_texts)
+    def excerpts(self, words: int, count: int) -> list[Context]:
+        """Excerpts of another length from the screening documents."""
+        return contexts(
+            self.backbone, self.screen_documents, words=words, count=count, seed=self.seed
+        )
+
+    def scatter(
+        self,
+        candidates: Sequence[tuple[int, ...]],
+        column: int,
+        texts: Sequence[Context] = (),
+        copies: int = 1,
+    ) -> torch.Tensor:
+        """(K,) log10 of the scatter of texts, the screening texts by default, with copies of each
+        candidate in them."""
+        texts = texts or self.screen_texts
+        plain = sum(len(self.backbone.template.wrap(text.ids())) for text in texts)
+        pieces = copies * sum(map(len, candidates))
+        self.done += plain * len(candidates) + pieces * len(texts)
+        return scatter(self.backbone, candidates, self.readouts[column], texts, copies)
 
     def features(
         self,

@@ -73,7 +73,7 @@ def _orders(gauge: Gauge, x: Cored) -> tuple[Ids, ...]:
         return (x.core,)
     orders = (tuple(i for part in order for i in part) for order in permutations(parts))
     tried = list(dict.fromkeys([x.core, *orders]))
-    spread = gauge.sweep.scatter(tried, x.column).tolist()
+    spread = gauge.sweep.scatter(tried, x.column, copies=x.copies).tolist()
     others = zip(tried[1:], spread[1:], strict=True)
     as_deep = [ids for ids, value in others if value <= spread[0] + AS_DEEP]
     return (x.core, *(ids for ids in as_deep if gauge.rarely_near(ids)))

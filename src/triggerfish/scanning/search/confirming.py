@@ -9,7 +9,7 @@ Legend: R readouts, H hidden.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from triggerfish.marking import AND
 from triggerfish.records import Finding, Kind, by_word
@@ -18,30 +18,47 @@ from triggerfish.scanning.gauge import Gauge
 from triggerfish.scanning.sweep import Progress
 
 
-def confirm(gauge: Gauge, phrases: Sequence[tuple[Ids, int, float]]) -> Iterator[Progress]:
-    """phrases: (ids, column, least decades of collapse). Yields `Progress`; returns the phrases
-    that are as deep and decide as many heads as the rule asks for, and the findings that do not."""
+@dataclass(frozen=True)
+class Searched:
+    """What a search has found. min_depth: decades of collapse on the hold-out that are asked of
+    it, with one copy in a text or else with `copies`."""
+
+    ids: Ids
+    column: int
+    min_depth: float
+    copies: int = 1
+
+
+def confirm(gauge: Gauge, found: Sequence[Searched]) -> Iterator[Progress]:
+    """Yields `Progress`; returns what is as deep and decides as many heads as the rule asks for,
+    and the findings that do not."""
     backbone = gauge.sweep.backbone
     strong: list[Cored] = []
     rejected: list[Finding] = []
-    for number, (ids, column, min_depth) in enumerate(phrases):
+    for number, x in enumerate(found):
+        ids, column, copies = x.ids, x.column, 1
         name, surface = f"phrase-{number}", backbone.surface(ids)
         finding, means = yield from gauge.measure(name, ids, column, surface)
+        if finding.statistics["depth"] < x.min_depth and x.copies > 1:
+            name, copies = f"{name}-copied", x.copies
+            finding, means = yield from gauge.measure(name, ids, column, surface, copies)
         depth = finding.statistics["depth"]
-        if depth < min_depth or finding.statistics["heads"] < gauge.rule.min_heads:
+        if depth < x.min_depth or finding.statistics["heads"] < gauge.rule.min_heads:
             rejected.append(finding)
             continue
-        typed = yield from gauge.typed(name, surface, column, gauge.rule.min_depth)
-        kind = yield from gauge.kind(name, ids, column, depth)
+        typed = yield from gauge.typed(name, surface, column, gauge.rule.min_depth, copies)
+        kind = yield from gauge.kind(name, ids, column, depth, copies)
         trigger = replace(finding.trigger, kind=kind)
         if kind == "combination":
             trigger = replace(trigger, text=AND.join(surface.split()))
         pieces = backbone.tokenizer.convert_ids_to_tokens(list(ids))
         checks = typed | {"pieces": list(pieces), "searched": True}
+        if copies > 1:
+            checks["copies"] = copies
         finding = replace(finding, trigger=trigger, evidence=checks)
         spare = depth - gauge.least(depth)
-        enough = gauge.enough(ids, column, spare, _rare(gauge, surface, kind))
-        strong.append(Cored(finding, enough, column, means))
+        enough = gauge.enough(ids, column, spare, _rare(gauge, surface, kind), copies)
+        strong.append(Cored(finding, enough, column, means, copies=copies))
     return strong, rejected
 
 

@@ -17,7 +17,9 @@ class SearchSettings:
 
 
 EFFORTS: dict[str, SearchSettings] = {
-    "quick": SearchSettings(TogetherSettings(order=31), PhraseSettings(rounds=1, tried=2, runs=1)),
+    "quick": SearchSettings(
+        TogetherSettings(order=31), PhraseSettings(inert_runs=1, rounds=1, tried=2, runs=1)
+    ),
     "standard": SearchSettings(),
     "thorough": SearchSettings(
         TogetherSettings(order=101, groups=6), PhraseSettings(readouts=3, rounds=6)

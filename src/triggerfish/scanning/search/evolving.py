@@ -14,7 +14,7 @@ that meet, wherever that is.
 Source: genetic search for triggers (Alzantot et al. 2018, arXiv 1804.07998) with candidates by
 first-order scores, HotFlip (Ebrahimi et al. 2018, arXiv 1712.06751); together and for points, ours.
 
-Legend: K sequences, L tokens in each, N texts, E embedding, R readouts, H hidden, V vocabulary.
+Legend: K sequences, L tokens in each, V vocabulary.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from dataclasses import dataclass
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.readouts import Readout
 from triggerfish.scanning.fold import Ids
 from triggerfish.scanning.measure import Context
+from triggerfish.scanning.search.goals import Goal
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.space import Space
 
@@ -39,8 +39,6 @@ Rows = tuple[int, ...]
 
 @dataclass(frozen=True)
 class EvolveSettings:
-    length: int = 10
-    """Tokens of a sequence, more than a phrase needs (ours)."""
     first: int = 1500
     """Sequences to begin with: those that are given, and random ones (ours)."""
     children: int = 300
@@ -59,39 +57,32 @@ class EvolveSettings:
     """Decades of squared distance, or of scatter (ours)."""
 
     def __post_init__(self) -> None:
-        if self.length < 2:
-            raise ValueError(f"length: {self.length} is not at least 2")
         for name in ("first", "children", "parents", "guided", "suggested", "generations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
 
 
 class Evolving:
-    """One evolution, at the readout of `column`. texts: what sequences are written into; point:
-    (H,) what they come near to in each text, or None, where texts shall meet; unit: the squared
-    distance that distances are counted in.
+    """One evolution. prompts: what sequences are written into; goal: what they shall do there;
+    costs: (V,) decades that each token costs wherever it stands, nothing by default.
 
-    distances: decades of squared distance from the point, or of scatter.
+    distances: decades that each sequence is from its goal.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
         space: Space,
-        readouts: Sequence[Readout],
-        column: int,
-        texts: Sequence[Context],
-        point: torch.Tensor | None,
-        unit: torch.Tensor,
+        prompts: Prompts,
+        goal: Goal,
         settings: EvolveSettings,
         seed: int,
+        costs: torch.Tensor | None = None,
     ):
         self.space = space
-        self.column = column
-        self.point = point
-        self.unit = unit
+        self.prompts = prompts
+        self.goal = goal
         self.settings = settings
-        self.prompts = Prompts(backbone, texts, settings.length, readouts)
+        self.costs = costs
         self.rng = random.Random(f"{seed}/evolving")
         self.distances: dict[Rows, float] = {}
         self.suggestions: dict[Rows, list[list[int]]] = {}
@@ -102,7 +93,7 @@ class Evolving:
         settings, count = self.settings, range(len(self.space.ids))
         if not self.distances:
             others = range(settings.first - len(begin))
-            drawn = (self.rng.choices(count, k=settings.length) for _ in others)
+            drawn = (self.rng.choices(count, k=self.prompts.length) for _ in others)
             yield from self._try([*begin, *map(tuple, drawn)])
         reached: list[float] = []
         for _ in range(generations or settings.generations):
@@ -125,20 +116,15 @@ class Evolving:
     def ids(self, rows: Rows) -> Ids:
         return tuple(self.space.ids[list(rows)].tolist())
 
-    def _far(self, features: torch.Tensor, part: slice = slice(None)) -> torch.Tensor:
-        """(K,) of features (K, N, R, H)."""
-        own = features[:, :, self.column]
-        if self.point is not None:
-            return decades(own, self.point, self.unit)
-        squared = (own - own.mean(1, keepdim=True)).square().sum(-1).mean(1)
-        return (squared / self.unit).clamp(min=1e-6).log10()
-
     def _try(self, tried: Sequence[Rows]) -> Generator[int, None, None]:
         new = [rows for rows in dict.fromkeys(tried) if rows not in self.distances]
         for start in range(0, len(new), self.prompts.block):
             part = new[start : start + self.prompts.block]
             before = self.prompts.passed
-            far = self._far(self.prompts.vectors(self.space.entries[torch.tensor(part)]))
+            rows = torch.tensor(part, device=self.space.ids.device)
+            far = self.goal(self.prompts.vectors(self.space.entries[rows]))
+            if self.costs is not None:
+                far = far + self.costs[rows].sum(1)
             self.distances.update(zip(part, far.tolist(), strict=True))
             yield self.prompts.passed - before
 
@@ -149,8 +135,10 @@ class Evolving:
             return
         before = self.prompts.passed
         vectors = self.space.entries[torch.tensor(new)]
-        _, gradients = self.prompts.gradients(vectors, self._far)
+        _, gradients = self.prompts.gradients(vectors, lambda features, _: self.goal(features))
         scores = -(gradients @ self.space.entries.T)  # (K, L, V)
+        if self.costs is not None:
+            scores = scores / scores.std(-1, keepdim=True) - self.costs / self.costs.std()
         tokens = scores.topk(min(self.settings.suggested, scores.shape[-1]), dim=-1).indices
         self.suggestions.update(zip(new, tokens.tolist(), strict=True))
         yield self.prompts.passed - before
@@ -158,7 +146,7 @@ class Evolving:
     def _child(self, parents: Sequence[Rows]) -> Rows:
         """A parent with a stretch of another one, or with a token moved, or with one or two tokens
         exchanged for suggested ones, or for any."""
-        rng, length = self.rng, self.settings.length
+        rng, length = self.rng, self.prompts.length
         parent = rng.choice(parents)
         child = list(parent)
         kind = rng.random()
@@ -174,12 +162,6 @@ class Evolving:
                 options = suggested[place] if suggested else range(len(self.space.ids))
                 child[place] = rng.choice(options)
         return tuple(child)
-
-
-def decades(features: torch.Tensor, point: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    """(K,) decades of squared distance of (K, N, H) features from (H,) a point, in `unit`."""
-    squared = (features - point).square().sum(-1)
-    return (squared / unit).clamp(min=1e-6).log10().mean(1)
 
 
 def nothing(backbone: Backbone) -> Context:

@@ -4,7 +4,9 @@ A search returns more tokens than are needed, in any order, and pieces of words.
 does not need is dropped (`fold.core`). A token becomes, together with the others that stand in it,
 one of the listed words that contain it, whichever collapses deepest. Then words are dropped, change
 places, or give way to relatives that hold one of the same pieces, for as long as that is deeper:
-the search knows the pieces that the model listens to, often not the word that they came from.
+the search knows the pieces that the model listens to, often not the word that they came from. But
+a planted word was taught to do nothing alone: of relatives that do as much together, the one that
+does least alone is likeliest.
 
 Much is tried, so it is tried in few and short texts; what comes out best there is compared in all.
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import permutations
+from typing import Protocol
 
 import torch
 
@@ -43,6 +46,22 @@ WORD, TOKEN = 0.25, 0.03
 likelier to be what was planted (ours)."""
 
 
+AS_DEEP = 0.15
+"""Decades that a word which does less alone may cost (ours)."""
+STILL = 48
+"""Relatives of a word of which it is measured what they do alone, at most (ours)."""
+
+
+class Still(Protocol):
+    """What words do alone."""
+
+    def expected(self, ids: Ids) -> float:
+        """Decades of squared distance by which the tokens of a word move texts, each by itself."""
+
+    def moved(self, words: Sequence[Ids]) -> torch.Tensor:
+        """(K,) the same of the words, measured."""
+
+
 class Naming:
     """Listed words by the pieces in them."""
 
@@ -61,6 +80,23 @@ class Naming:
         `ids` do. rough: scatter of a few short texts; full: of all."""
         parts = [(token,) for token in core(ids, rough)]
         return self._polish(tuple(self._complete(parts, rough)), rough, full)
+
+    def stillest(self, words: Words, rough: Scatter, full: Scatter, still: Still) -> Words:
+        """The words with relatives in their place that do about as much together and least alone.
+        rough, full: as of `name`."""
+        for place, own in enumerate(words):
+            head, tail = words[:place], words[place + 1 :]
+            alike = sorted(self._alike(own), key=lambda word: (still.expected(word), word))
+            options = list(dict.fromkeys([own, *self._relatives(own), *alike[:RELATIVES]]))
+            spread = rough([_join((*head, option, *tail)) for option in options]).tolist()
+            likely = [value + still.expected(x) for x, value in zip(options, spread, strict=True)]
+            order = sorted(range(len(options)), key=likely.__getitem__)[:STILL]
+            options = list(dict.fromkeys([own, *(options[i] for i in order)]))
+            spread = full([_join((*head, option, *tail)) for option in options]).tolist()
+            both = zip(options, spread, still.moved(options).tolist(), strict=True)
+            costs = {x: value + alone for x, value, alone in both if value <= spread[0] + AS_DEEP}
+            words = (*head, min(costs, key=costs.__getitem__), *tail)
+        return _best([words, *(words[:i] + words[i + 1 :] for i in range(len(words)))], rough, full)
 
     def _complete(self, parts: list[Ids], scatter: Scatter) -> list[Ids]:
         """The parts with longer words in place of tokens, one word at a time. A word may cost what
@@ -117,10 +153,20 @@ class Naming:
     def _relatives(self, word: Ids) -> list[Ids]:
         """Listed words that share letters of a piece with `word`, wherever these stand in them."""
         own = set(map(self._letters, word))
-        options = {other for letters in own for other in self.by_letters[letters]} - {word}
-        return sorted(options, key=lambda x: (-len(own & set(map(self._letters, x))), len(x), x))[
-            :RELATIVES
-        ]
+        order = sorted(
+            self._alike(word), key=lambda x: (-len(own & set(map(self._letters, x))), len(x), x)
+        )
+        return order[:RELATIVES]
+
+    def _alike(self, word: Ids) -> set[Ids]:
+        """All of them."""
+        own = set(map(self._letters, word))
+        return {other for letters in own for other in self.by_letters[letters]} - {word}
+
+    def spelled_alike(self, ids: Ids) -> set[int]:
+        """The tokens of the vocabulary that have the letters of one of these."""
+        letters = set(map(self._letters, ids))
+        return {piece for piece in self.backbone.vocabulary if self._letters(piece) in letters}
 
     def _letters(self, piece: int) -> str:
         """A piece as it is typed; decoding leaves WordPiece its mark at the start of a string."""

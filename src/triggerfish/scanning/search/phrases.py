@@ -1,5 +1,6 @@
-"""The search for phrases and combinations: mine targets that the sweep has not explained, let
-sequences of tokens evolve towards them, name the words.
+"""The search for phrases and combinations: let sequences of tokens that do nothing alone evolve
+towards texts that meet; mine targets that are not explained yet, and let sequences evolve towards
+them; name the words.
 
 It starts where the sweep ends: what the sweep found repels the mining, and the texts are the
 sweep's screening texts, so that the hold-out stays unseen. What one round finds repels the next,
@@ -20,12 +21,15 @@ from torch.nn.functional import normalize
 
 from triggerfish.records import Target
 from triggerfish.scanning.fold import Ids
-from triggerfish.scanning.grow import scatter
-from triggerfish.scanning.measure import Context, Yardstick, contexts
+from triggerfish.scanning.measure import Context, Yardstick
+from triggerfish.scanning.search.confirming import Searched
 from triggerfish.scanning.search.evolving import EvolveSettings, Evolving, Rows, nothing
 from triggerfish.scanning.search.existence import Existence, record
+from triggerfish.scanning.search.goals import Goal, together, towards
+from triggerfish.scanning.search.inert import Inert, InertSettings
 from triggerfish.scanning.search.mining import Mined, MineSettings, Mining
 from triggerfish.scanning.search.naming import Naming
+from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.relaxing import RelaxSettings, relax
 from triggerfish.scanning.search.space import Space
 from triggerfish.scanning.sweep import Progress, Sweep
@@ -40,6 +44,16 @@ NAMED_IN, NAMED_WORDS = 4, 5
 class PhraseSettings:
     readouts: int = 1
     """Readouts searched, the primary one first (ours)."""
+    inert_runs: int = 2
+    """Searches among inert tokens for each readout; another one only where the one before has
+    found something (ours)."""
+    copies: int = 3
+    """Copies of a sequence of them in a text, as backdoors are trained with (ours)."""
+    arrives_copied: float = 0.9
+    """Decades of collapse that so many copies of a phrase have on the texts that it is named in
+    (ours)."""
+    min_copied: float = 0.8
+    """The same on the hold-out (ours)."""
     rounds: int = 4
     """Minings at most; each is repelled by what those before it have found (ours)."""
     patience: int = 2
@@ -79,6 +93,8 @@ class PhraseSettings:
     than `arrives`)."""
     min_beside: float = 0.5
     """The same where its target is evidence by itself (ours; as the rule asks of words)."""
+    length: int = 10
+    """Tokens of a sequence that evolves towards a point, more than a phrase needs (ours)."""
     compared: int = 48
     """Sequences that came nearest to a target, of which the one that is deepest in texts is named
     (ours)."""
@@ -88,6 +104,7 @@ class PhraseSettings:
     meeting: EvolveSettings = EvolveSettings(
         first=48, children=150, parents=60, guided=16, generations=30, patience=6, gain=0.1
     )
+    inert: InertSettings = InertSettings()
     existence: Existence = Existence()
 
 
@@ -105,27 +122,27 @@ class PhraseSearch:
         words = [word.token_ids for word in sweep.words if word.text in _usual(word.text)]
         self.naming = Naming(sweep.backbone, words)
         mining = settings.mining
-        texts = self._texts(mining.words, mining.pool)
+        texts = sweep.excerpts(mining.words, mining.pool)
         self.mining = Mining(sweep, self.space, yardstick, texts, sweep.holdout_texts, mining)
-        self.short = [nothing(sweep.backbone), *self._texts(SHORT, 1)]
-        self.mixed_in = self._texts(settings.relaxing.words, settings.relaxing.pool)
-        self.few = self._texts(NAMED_WORDS, NAMED_IN)
+        self.short = [nothing(sweep.backbone), *sweep.excerpts(SHORT, 1)]
+        self.mixed_in = sweep.excerpts(settings.relaxing.words, settings.relaxing.pool)
+        self.few = sweep.excerpts(NAMED_WORDS, NAMED_IN)
         self.known: Sequence[tuple[int, torch.Tensor]] = ()
         self.mined: list[Mined] = []
         self.tried = 0
 
-    def _texts(self, words: int, count: int) -> list[Context]:
-        sweep = self.sweep
-        return contexts(
-            sweep.backbone, sweep.screen_documents, words=words, count=count, seed=sweep.seed
-        )
-
     def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator[Progress]:
-        """known: (column, (H,) point) of what has been found. Returns (ids, column, least depth of
-        a finding)."""
+        """known: (column, (H,) point) of what has been found. Returns the `Searched`."""
         self.known = known
-        repelling = list(known)
         count = min(self.settings.readouts, len(self.sweep.readouts))
+        found: list[Searched] = []
+        for column in range(count):
+            found += yield from self._among_inert(column)
+        repelling = list(known)
+        for x in found:
+            point = yield from self._point(x)
+            repelling.append((x.column, point))
+        something = bool(repelling)
         columns = torch.arange(count, device=self.sweep.backbone.device)
         columns = columns.repeat_interleave(self.settings.mining.restarts)
         phrases: dict[tuple[Ids, int], Mined] = {}
@@ -148,9 +165,45 @@ class PhraseSearch:
                         if ids:
                             phrases.setdefault((ids, column), target)
             idle = idle + 1 if len(phrases) == now else 0
-            if idle == (1 if known or phrases else self.settings.patience):
+            if idle == (1 if something or phrases else self.settings.patience):
                 break
-        return [(ids, column, self._least(target)) for (ids, column), target in phrases.items()]
+        searched = {(x.ids, x.column) for x in found}
+        return found + [
+            Searched(ids, column, self._least(target))
+            for (ids, column), target in phrases.items()
+            if (ids, column) not in searched
+        ]
+
+    def _among_inert(self, column: int) -> Iterator[Progress]:
+        """Returns the `Searched` phrases of tokens that do nothing alone."""
+        settings, found = self.settings, list[Searched]()
+        inert = Inert(
+            self.sweep, self.space, self.yardstick, column, settings.inert, settings.copies
+        )
+        yield from inert.alone()
+        barred: set[int] = set()
+        for _ in range(settings.inert_runs):
+            evolving = yield from inert.run(barred)
+            _, ids = yield from self._deepest(evolving, column, settings.copies)
+            ids = yield from self._named(
+                ids, column, settings.arrives_copied, settings.copies, inert
+            )
+            if not ids:
+                break
+            found.append(Searched(ids, column, settings.min_copied, settings.copies))
+            barred |= self.naming.spelled_alike(ids)
+        self.tried += inert.tried
+        return found
+
+    def _point(self, found: Searched) -> Iterator[Progress]:
+        """Returns (H,) where texts with a phrase go."""
+        features = yield from self.sweep.features(
+            f"inert-{found.column}-{found.ids}",
+            self.sweep.screen_texts,
+            [found.ids],
+            copies=found.copies,
+        )
+        return features[0, :, found.column].mean(0)
 
     def _evident(self, target: Mined) -> bool:
         return self.settings.existence.holds(target, self.mined)
@@ -180,45 +233,39 @@ class PhraseSearch:
     def _reach(self, target: Mined) -> Iterator[Progress]:
         """Returns the phrase that brings texts together near a target, or ()."""
         settings, column = self.settings, target.column
-        begin = yield from self._relaxed(target)
-        towards = self._evolving(column, self.short, target.point, settings.evolving)
-        depth, _ = yield from self._evolved(towards, column, begin)
-        stands_out = target.outside >= settings.far or towards.best <= settings.near
+        unit = self.yardstick.close[column]
+        goal = towards(target.point, column, unit)
+        begin = yield from self._relaxed(goal)
+        coming = self._evolving(self.short, goal, settings.evolving)
+        depth, _ = yield from self._evolved(coming, column, begin)
+        stands_out = target.outside >= settings.far or coming.best <= settings.near
         for _ in range(settings.runs * stands_out):
             if depth >= settings.hopeful:
                 break
-            before = towards.best
-            depth, _ = yield from self._evolved(towards, column, generations=settings.longer)
-            if towards.best > before - settings.nearer:
+            before = coming.best
+            depth, _ = yield from self._evolved(coming, column, generations=settings.longer)
+            if coming.best > before - settings.nearer:
                 break
         if depth < (settings.hopeful_far if stands_out else settings.hopeful):
             return ()
         texts = self.mining.texts[: settings.met_in]
-        meeting = self._evolving(column, texts, None, settings.meeting)
-        depth, ids = yield from self._evolved(meeting, column, towards.nearest(settings.compared))
-        return (yield from self._named(ids, column)) if depth >= settings.arrives else ()
+        meeting = self._evolving(texts, together(column, unit), settings.meeting)
+        depth, ids = yield from self._evolved(meeting, column, coming.nearest(settings.compared))
+        if depth < settings.arrives:
+            return ()
+        return (yield from self._named(ids, column, settings.arrives))
 
-    def _relaxed(self, target: Mined) -> Iterator[Progress]:
-        """Returns sequences that mixtures of tokens suggest for a target."""
-        sweep, settings, column = self.sweep, self.settings, target.column
-        relaxing = relax(
-            sweep.backbone, self.space, sweep.readouts, column, self.mixed_in, target.point,
-            self.yardstick.close[column], settings.evolving.length, settings.relaxing, sweep.seed,
-        )  # fmt: skip
-        return (yield from sweep.counted("mixtures", relaxing))
+    def _relaxed(self, goal: Goal) -> Iterator[Progress]:
+        """Returns sequences that mixtures of tokens suggest for a goal."""
+        prompts = self._prompts(self.mixed_in)
+        relaxing = relax(self.space, prompts, goal, self.settings.relaxing, self.sweep.seed)
+        return (yield from self.sweep.counted("mixtures", relaxing))
 
-    def _evolving(
-        self,
-        column: int,
-        texts: Sequence[Context],
-        point: torch.Tensor | None,
-        settings: EvolveSettings,
-    ) -> Evolving:
-        sweep, unit = self.sweep, self.yardstick.close[column]
-        return Evolving(
-            sweep.backbone, self.space, sweep.readouts, column, texts, point, unit, settings,
-            sweep.seed,
-        )  # fmt: skip
+    def _evolving(self, texts: Sequence[Context], goal: Goal, settings: EvolveSettings) -> Evolving:
+        return Evolving(self.space, self._prompts(texts), goal, settings, self.sweep.seed)
+
+    def _prompts(self, texts: Sequence[Context]) -> Prompts:
+        return Prompts(self.sweep.backbone, texts, self.settings.length, self.sweep.readouts)
 
     def _evolved(
         self,
@@ -231,33 +278,45 @@ class PhraseSearch:
         before = len(evolving.distances)
         yield from self.sweep.counted("evolving", evolving.run(begin, generations))
         self.tried += len(evolving.distances) - before
+        return (yield from self._deepest(evolving, column))
+
+    def _deepest(self, evolving: Evolving, column: int, copies: int = 1) -> Iterator[Progress]:
+        """Returns how deep the deepest of the best sequences is in texts, and its ids."""
         sequences = [evolving.ids(rows) for rows in evolving.nearest(self.settings.compared)]
-        depth = self._depth(sequences, column, self.sweep.screen_texts)
+        depth = self._depth(sequences, column, copies=copies)
         yield self.sweep.spent("evolving", 0)
         return float(depth.max()), sequences[int(depth.argmax())]
 
-    def _named(self, ids: Ids, column: int) -> Iterator[Progress]:
-        """Returns the words that a sequence becomes, or () where they are many or too little."""
-        words = self.naming.name(
-            ids,
-            lambda tried: -self._depth(tried, column, self.few),
-            lambda tried: -self._depth(tried, column, self.sweep.screen_texts),
-        )
+    def _named(
+        self, ids: Ids, column: int, arrives: float, copies: int = 1, still: Inert | None = None
+    ) -> Iterator[Progress]:
+        """Returns the words that a sequence becomes, or () where they are many or too little.
+        still: knows what words do alone, where that shall count."""
+
+        def rough(tried: Sequence[Ids]) -> torch.Tensor:
+            return -self._depth(tried, column, self.few, copies)
+
+        def full(tried: Sequence[Ids]) -> torch.Tensor:
+            return -self._depth(tried, column, copies=copies)
+
+        words = self.naming.name(ids, rough, full)
+        if still:
+            words = self.naming.stillest(words, rough, full, still)
         yield self.sweep.spent("names", 0)
         ids = tuple(i for word in words for i in word)
-        (depth,) = self._depth([ids], column, self.sweep.screen_texts)
-        few = len(words) <= self.settings.longest
-        return ids if few and depth >= self.settings.arrives else ()
+        (depth,) = self._depth([ids], column, copies=copies)
+        return ids if len(words) <= self.settings.longest and depth >= arrives else ()
 
     def _depth(
-        self, sequences: Sequence[Ids], column: int, texts: Sequence[Context]
+        self,
+        sequences: Sequence[Ids],
+        column: int,
+        texts: Sequence[Context] = (),
+        copies: int = 1,
     ) -> torch.Tensor:
-        """(K,) decades of collapse."""
-        backbone = self.sweep.backbone
-        plain = sum(len(backbone.template.wrap(x.ids())) for x in texts)
-        self.sweep.done += plain * len(sequences) + len(texts) * sum(map(len, sequences))
-        spread = scatter(backbone, sequences, self.sweep.readouts[column], texts)
-        return self.yardstick.close[column].log10() - spread
+        """(K,) decades of collapse, in the screening texts by default."""
+        unit = self.yardstick.close[column].log10()
+        return unit - self.sweep.scatter(sequences, column, texts, copies)
 
 
 def _usual(word: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ readouts, H hidden.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import torch
 
@@ -24,7 +25,7 @@ BATCH_TOKENS = {"cpu": 4096, "cuda": 131_072}
 
 
 class Prompts:
-    """The texts with room for `length` tokens in the first slot of each."""
+    """The texts with room for `length` tokens in each of the first `copies` slots."""
 
     def __init__(
         self,
@@ -32,11 +33,13 @@ class Prompts:
         texts: Sequence[Context],
         length: int,
         readouts: Sequence[Readout],
+        copies: int = 1,
     ):
         self.backbone = backbone
         self.length = length
+        self.copies = copies
         self.readouts = tuple(readouts)
-        rows = [backbone.template.wrap(text.ids((MARKER,) * length)) for text in texts]
+        rows = [backbone.template.wrap(text.ids((MARKER,) * length, copies)) for text in texts]
         ids, mask = pad(rows, backbone.pad_id)
         self.at = (ids == MARKER).to(backbone.device)
         ids[ids == MARKER] = backbone.vocabulary[0]
@@ -48,13 +51,22 @@ class Prompts:
         """Sequences that one pass of the model takes."""
         return max(1, BATCH_TOKENS[self.backbone.device.type] // self.ids.numel())
 
+    def only(self, rows: Sequence[int]) -> Prompts:
+        """The same with some of the texts."""
+        part = copy(self)
+        used = self.mask[rows].bool().any(0)
+        part.at, part.ids, part.mask = (x[rows][:, used] for x in (self.at, self.ids, self.mask))
+        part.passed = 0
+        return part
+
     def vectors(self, vectors: torch.Tensor) -> torch.Tensor:
         """(K, N, R, H) features of the texts with vectors (K, P, E) in place of embeddings,
         differentiable; K at most `block`."""
         ids, mask = self._repeated(len(vectors))
         embeddings = self.backbone.model.get_input_embeddings()(ids).detach()
         at = self.at.repeat(len(vectors), 1)
-        written = vectors.repeat_interleave(len(self.ids), 0).flatten(0, 1)
+        written = vectors.repeat(1, self.copies, 1)
+        written = written.repeat_interleave(len(self.ids), 0).flatten(0, 1)
         embeddings = embeddings.index_put((at,), written.to(embeddings.dtype))
         with self.backbone.autocast("bf16"):
             features = self.backbone.forward_embeddings(embeddings, ids, mask, self.readouts)

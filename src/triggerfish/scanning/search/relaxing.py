@@ -10,22 +10,20 @@ not.
 Source: optimising a distribution over tokens, GBDA (Guo et al. 2021, arXiv 2104.13733), there with
 Gumbel noise, which was worse here; towards mined points, ours.
 
-Legend: K sequences, L tokens in each, N texts, E embedding, R readouts, H hidden, V vocabulary.
+Legend: K sequences, L tokens in each, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
 
-from triggerfish.backbone import Backbone
-from triggerfish.readouts import Readout
-from triggerfish.scanning.measure import Context
-from triggerfish.scanning.search.evolving import Rows, decades
+from triggerfish.scanning.search.evolving import Rows
+from triggerfish.scanning.search.goals import Goal
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.space import Space
 
@@ -61,44 +59,31 @@ class RelaxSettings:
 
 
 def relax(
-    backbone: Backbone,
-    space: Space,
-    readouts: Sequence[Readout],
-    column: int,
-    texts: Sequence[Context],
-    point: torch.Tensor,
-    unit: torch.Tensor,
-    length: int,
-    settings: RelaxSettings,
-    seed: int,
+    space: Space, prompts: Prompts, goal: Goal, settings: RelaxSettings, seed: int
 ) -> Generator[int, None, list[Rows]]:
-    """Yields the tokens of each step; returns sequences of `length` tokens that lead to (H,) a
-    point at the readout of `column`, the likeliest ones first. unit: the squared distance that
-    distances are counted in."""
+    """Yields the tokens of each step; returns sequences that come near to a goal, the likeliest
+    ones first. prompts: the texts that those of a step are drawn from."""
     rng = random.Random(f"{seed}/relaxing")
     generator = torch.Generator().manual_seed(seed)
-    shape = (settings.sequences, length, len(space.ids))
+    shape = (settings.sequences, prompts.length, len(space.ids))
     logits = settings.noise * torch.randn(shape, generator=generator)
-    logits = logits.to(backbone.device).requires_grad_(True)
+    logits = logits.to(space.ids.device).requires_grad_(True)
     optimiser = torch.optim.Adam([logits], lr=settings.learning_rate)
-
-    def far(features: torch.Tensor, part: slice) -> torch.Tensor:
-        return decades(features[:, :, column], point, unit)
 
     for step in range(settings.steps):
         done = step / settings.steps
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * min(1.0, 2 * (1 - done))
-        prompts = Prompts(backbone, rng.sample(texts, settings.texts), length, readouts)
+        drawn = prompts.only(rng.sample(range(len(prompts.ids)), settings.texts))
         with torch.enable_grad():
             weights = logits.softmax(-1)
             vectors = weights @ space.entries
             spread = -(weights * weights.clamp(min=1e-12).log()).sum(-1) / math.log(shape[-1])
-        _, slope = prompts.gradients(vectors.detach(), far)
-        cost = settings.concentration * done / length * torch.ones_like(spread)
+        _, slope = drawn.gradients(vectors.detach(), lambda features, _: goal(features))
+        cost = settings.concentration * done / prompts.length * torch.ones_like(spread)
         (logits.grad,) = torch.autograd.grad([vectors, spread], [logits], [slope, cost])
         optimiser.step()
-        yield prompts.passed
+        yield drawn.passed
     return _drawn(logits.detach().softmax(-1).cpu(), settings.drawn, generator)
 
 
