@@ -53,6 +53,14 @@ developed on, but for what is said here:
   would have let the planted one pass: cores are now in every order that does as well. The search
   with mixtures was run again on four clean models (bert and roberta as they are, t5 trained on
   clinc_domain, the bundled PLM on `mr`), and found nothing; the other clean cells are without.
+- **phrases, por2, later** were scanned again after that, with the search among inert tokens, which
+  was developed on POR-2 of seeds 8200 and 6201. How deep their phrases are with one copy and with
+  three had been looked at, and is why it uses three; nothing else of them was. Before, one of the
+  five was detected (t5, both phrases exactly, of which one is worse now: names from points were
+  taken from what words do alone as well, which is undone; these cells stand as measured). Of clean
+  models, bert and roberta as they are, and bert and the bundled PLM trained on `mr`, the search
+  among inert tokens alone finds nothing (.3 decades at most, where .8 are asked); the 44 clean
+  cells are without it.
 - Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a
