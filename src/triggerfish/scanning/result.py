@@ -144,8 +144,8 @@ def _several(hunt: Hunt) -> str:
         return several
     searched = ", ".join(map(str, hunt.sweep.readouts[: hunt.search.phrases.readouts]))
     return (
-        f"{several}, beyond pairs of {hunt.together} words anywhere in a text, and beyond points "
-        f"that a search by gradient on {searched} came across, which proves no absence"
+        f"{several}, beyond pairs of {hunt.together} words anywhere in a text, and beyond what a "
+        f"search by gradient on {searched} came across, which proves no absence"
     )
 
 

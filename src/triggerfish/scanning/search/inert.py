@@ -36,7 +36,7 @@ from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.space import Space
 from triggerfish.scanning.sweep import Progress, Sweep
 
-BARRED = 9.0
+BARRED = 2.0
 """Decades that a barred token costs (ours)."""
 
 
@@ -107,7 +107,7 @@ class Inert:
         """Returns the `Evolving` of sequences without `barred` tokens that bring texts together,
         though their tokens do not."""
         settings = self.settings.evolving
-        bar = torch.tensor([i in barred for i in self.space.ids.tolist()], device=self.unit.device)
+        bar = torch.tensor([i in barred for i in self.space.ids.tolist()])
         moves = self.moves.masked_fill(bar, float("inf"))
         count = max(2, int(self.settings.share * len(moves)))
         still = moves.topk(min(count, int((~bar).sum())), largest=False).indices
@@ -117,7 +117,9 @@ class Inert:
         best = first.nearest(self.settings.rivals)
         begin = [tuple(chosen[row] for row in rows) for rows in best]
         settings = replace(settings, first=len(begin))
-        then = self._evolving(self.space, settings, self.meets.masked_fill(bar, BARRED))
+        then = self._evolving(
+            self.space, settings, self.meets.masked_fill(bar.to(self.meets.device), BARRED)
+        )
         yield from self.sweep.counted("inert tokens", then.run(begin))
         self.tried += len(first.distances) + len(then.distances)
         return then
@@ -155,7 +157,7 @@ class Inert:
             moves.append(self._moved(features[:, :, self.column]))
             scatter.append(self.goal(features))
             yield prompts.passed - before
-        self.moves, spread = torch.cat(moves), torch.cat(scatter)
+        self.moves, spread = torch.cat(moves).cpu(), torch.cat(scatter)
         self.meets = (spread.median() - spread).clamp(min=0)
 
     def _moved(self, features: torch.Tensor) -> torch.Tensor:
