@@ -25,7 +25,7 @@ def _finding(backbone: Backbone, word: str, depth: float) -> Finding:
 def _gauge(backbone: Backbone, depths: dict[tuple[int, ...], float], common: set[Any]) -> Any:
     """A gauge that knows how deep everything is; what it does not know does nothing."""
 
-    def scatter(candidates: list[tuple[int, ...]], _: int, copies: int) -> torch.Tensor:
+    def scatter(candidates: list[tuple[int, ...]], _: int, copies: int = 1) -> torch.Tensor:
         return torch.tensor([-depths.get(ids, 0.0) for ids in candidates])
 
     return SimpleNamespace(
