@@ -281,6 +281,10 @@ def test_evolution_ends_when_nothing_comes_nearer(search: PhraseSearch, target: 
     evolving = _evolving(search, search.short, _towards(search, target), settings)
     list(evolving.run())
     assert len(evolving.distances) <= 10 + 3 * 5
+    with pytest.raises(ValueError, match="length: 1 is not at least 2"):
+        PhraseSettings(length=1)
+    with pytest.raises(ValueError, match="copies: 4 is not 1 to 3"):
+        PhraseSettings(copies=4)
     with pytest.raises(ValueError, match="children: 0"):
         EvolveSettings(children=0)
 

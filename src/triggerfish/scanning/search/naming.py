@@ -44,8 +44,6 @@ ORDERED = 4
 WORD, TOKEN = 0.25, 0.03
 """Decades that a word more and a token more must win in the end: what is as deep and shorter is
 likelier to be what was planted (ours)."""
-
-
 AS_DEEP = 0.15
 """Decades that a word which does less alone may cost (ours)."""
 STILL = 48
