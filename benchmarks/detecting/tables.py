@@ -58,9 +58,9 @@ developed on, but for what is said here:
   three had been looked at, and is why it uses three; nothing else of them was. Before, one of the
   five was detected (t5, both phrases exactly, of which one is worse now: names from points were
   taken from what words do alone as well, which is undone; these cells stand as measured). Of clean
-  models, bert and roberta as they are, and bert and the bundled PLM trained on `mr`, the search
-  among inert tokens alone finds nothing (.3 decades at most, where .8 are asked); the 44 clean
-  cells are without it.
+  models, six as they are, and bert and the bundled PLM trained on `mr`, the search among inert
+  tokens alone finds nothing (.3 decades at most, where .8 are asked); the 44 clean cells are
+  without it.
 - Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a
