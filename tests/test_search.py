@@ -25,10 +25,11 @@ from triggerfish.scanning.methods import start
 from triggerfish.scanning.search.efforts import SearchSettings
 from triggerfish.scanning.search.evolving import EvolveSettings, Evolving, Rows
 from triggerfish.scanning.search.existence import Existence, natural, record
+from triggerfish.scanning.search.foretelling import Describing, left_over, robust
 from triggerfish.scanning.search.goals import Goal, together, towards
 from triggerfish.scanning.search.inert import Inert, InertSettings
 from triggerfish.scanning.search.mining import Mined, MineSettings, Subspaces, meet
-from triggerfish.scanning.search.naming import Naming
+from triggerfish.scanning.search.naming import Naming, join
 from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.relaxing import RelaxSettings, relax
@@ -64,7 +65,7 @@ def _search(model: Backbone) -> PhraseSearch:
         rounds=2,
         tried=1,
         mining=MineSettings(restarts=8),
-        inert=InertSettings(texts=2, words_alone=4),
+        inert=InertSettings(again=300, first=200, children=50, generations=2),
     )
     return PhraseSearch(sweep, yardstick, settings)
 
@@ -298,42 +299,47 @@ def test_the_words_of_a_phrase_are_named_from_its_point(
 
 @pytest.fixture(scope="module")
 def inert(search: PhraseSearch) -> Inert:
-    evolving = EvolveSettings(first=600, children=150, generations=8)
-    settings = InertSettings(texts=3, words_alone=4, evolving=evolving)
-    inert = Inert(search.sweep, search.space, search.yardstick, 0, settings, copies=3)
-    list(inert.alone())
+    listed = random.Random(3).sample(text.bundled_words(), 3000)
+    words = [ids for _, ids in search.sweep.backbone.words_ids([*listed, *PHRASE.split()])]
+    settings = InertSettings(again=600, first=400, children=100, generations=6)
+    inert = Inert(search.sweep, search.yardstick, 0, settings, 3, words)
+    finish(inert.alone())
     return inert
 
 
-def test_parts_of_a_phrase_were_taught_to_do_nothing(
-    phrased: tuple[Backbone, Implant], inert: Inert
-) -> None:
-    planted = [inert.rows[i] for i in phrased[1].triggers[0].token_ids]
-    stiller = (inert.moves[planted][:, None] > inert.moves).float().mean(1)
-    assert stiller.max() < 0.2  # of all tokens
-    assert inert.meets.min() == 0
-    assert inert.meets.max() > 0
-    assert inert.expected((inert.space.ids[7].item(),)) == pytest.approx(float(inert.moves[7]))
-    one = inert.moved([(int(inert.space.ids[7]),), (int(inert.space.ids[8]),)])
-    assert one == pytest.approx(inert.moves[7:9], abs=0.1)
+def test_words_of_a_phrase_were_taught_to_do_nothing(search: PhraseSearch, inert: Inert) -> None:
+    planted = [search.sweep.backbone.word_ids(word) for word in PHRASE.split()]
+    assert max(inert.order.index(ids) for ids in planted) < 200  # of thousands
+    left = [inert.expected(ids) for ids in planted]
+    assert max(left) < -2
+    assert inert.expected(planted[0] * 2) == 0  # not tried
+    (twice,) = inert.below([planted[0] * 2])
+    assert twice > max(inert.below(planted))
 
 
-def test_inert_tokens_bring_texts_together(
-    phrased: tuple[Backbone, Implant], search: PhraseSearch, inert: Inert
-) -> None:
-    planted = set(phrased[1].triggers[0].token_ids)
-    evolving = finish(inert.run(set()))
-    (best,) = evolving.nearest(1)
-    assert planted <= set(evolving.ids(best))
-    assert 600 + 100 < inert.tried <= 600 + 100 + 2 * 8 * 150
-    barred = finish(inert.run(planted))
-    (other,) = barred.nearest(1)
-    assert not planted & set(barred.ids(other))
-    assert evolving.best < barred.best - 0.3
-    with pytest.raises(ValueError, match="share: 0 is not above 0 and at most 1"):
-        InertSettings(share=0)
-    with pytest.raises(ValueError, match="texts: 1 is not at least 2"):
-        InertSettings(texts=1)
+def test_inert_words_bring_texts_together(search: PhraseSearch, inert: Inert) -> None:
+    planted = {search.sweep.backbone.word_ids(word) for word in PHRASE.split()}
+    best, *_ = finish(inert.run(set()))
+    assert planted <= set(best)
+    assert 300 < inert.tried <= 400 + 6 * 100
+    other, *_ = finish(inert.run({i for ids in planted for i in ids}))
+    assert not planted & set(other)
+    depths = search._depth([join(best), join(other)], 0, copies=3)
+    assert depths[0] > depths[1] + 0.3
+    with pytest.raises(ValueError, match="pool: 1 is not at least 2"):
+        InertSettings(pool=1)
+
+
+def test_what_a_word_does_is_foretold_by_its_pieces(clean: Backbone) -> None:
+    words = [(a, b) for a in clean.vocabulary[::9] for b in clean.vocabulary[:3]]
+    embeddings = clean.embeddings.detach().float()
+    done = torch.stack([embeddings[list(ids)].mean(0) for ids in words]) @ embeddings[7]
+    done[50] -= 5 * done.std()
+    left = left_over(Describing(words, embeddings, seed=1), done, seed=1)
+    assert left.argmin() == 50
+    assert robust(left)[50] < -10
+    rest = torch.arange(len(words)) != 50
+    assert left[rest].std() < 0.5 * done.std()
 
 
 def test_of_words_that_do_as_much_together_the_one_that_does_least_alone_is_named(
@@ -341,10 +347,10 @@ def test_of_words_that_do_as_much_together_the_one_that_does_least_alone_is_name
 ) -> None:
     class Alone:
         def expected(self, ids: Ids) -> float:
-            return self.moved([ids])[0].item()
+            return -10.0 if ids == lubber else 0.0
 
-        def moved(self, words: Sequence[Ids]) -> torch.Tensor:
-            return torch.tensor([-1.0 if words == lubber else 0.0 for words in words])
+        def below(self, words: Sequence[Ids]) -> list[float]:
+            return [self.expected(ids) for ids in words]
 
     word = search.sweep.backbone.word_ids
     head, found, lubber = word("marble"), word("lubberly"), word("lubber")
@@ -355,30 +361,29 @@ def test_of_words_that_do_as_much_together_the_one_that_does_least_alone_is_name
         return lambda tried: torch.tensor([depths.get(ids, 0.0) for ids in tried])
 
     as_deep, shallow = together(1.0), together(0.9)
-    assert naming.stillest((head, found), as_deep, as_deep, Alone()) == (head, lubber)
-    assert naming.stillest((head, found), shallow, shallow, Alone()) == (head, found)
+    assert naming.stillest([(head, found)], as_deep, as_deep, Alone()) == (head, lubber)
+    assert naming.stillest([(head, found)], shallow, shallow, Alone()) == (head, found)
     spare = (word("video"), head)
     depth = {(*spare[0], *head): -1.1, head: -1.0}
 
     def alike(tried: Sequence[Ids]) -> torch.Tensor:
         return torch.tensor([depth.get(ids, 0.0) for ids in tried])
 
-    assert naming.stillest(spare, alike, alike, Alone()) == (head,)
+    assert naming.stillest([spare], alike, alike, Alone()) == (head,)
 
 
-def test_copies_stand_in_as_many_places(clean: Backbone, excerpts: list[Context]) -> None:
-    thrice = Prompts(clean, excerpts[:5], 2, clean.readouts, copies=3)
-    assert thrice.at.sum(1).tolist() == [6] * 5
-    vectors = Space(clean).entries[[70, 90]][None]
-    ids = tuple(Space(clean).ids[[70, 90]].tolist())
-    rows = [clean.template.wrap(x.ids(ids, 3)) for x in excerpts[:5]]
-    written = clean.encode_ids(rows)
-    assert thrice.vectors(vectors)[0] == pytest.approx(written, abs=0.05)
-    some = thrice.only([3, 1])
-    assert some.vectors(vectors)[0] == pytest.approx(written[[3, 1]], abs=0.05)
-    assert some.passed < thrice.passed
+def test_copies_stand_in_as_many_places(excerpts: list[Context]) -> None:
     text_of = excerpts[0].text("marble", 3)
     assert text_of.split().count("marble") == 3 + excerpts[0].typed.count("marble")
+    assert excerpts[0].ids((70, 90), 3).count(90) >= 3
+
+
+def test_some_of_the_texts(clean: Backbone, excerpts: list[Context]) -> None:
+    prompts = Prompts(clean, excerpts[:5], 2, clean.readouts)
+    vectors = Space(clean).entries[[70, 90]][None]
+    some = prompts.only([3, 1])
+    assert some.vectors(vectors)[0] == pytest.approx(prompts.vectors(vectors)[0, [3, 1]], abs=0.05)
+    assert some.passed < prompts.passed
 
 
 def test_vectors_are_shortened_towards_the_centre(clean: Backbone) -> None:
@@ -395,9 +400,7 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
         mining=MineSettings(restarts=2, steps=3, last=1, settling=1),
         relaxing=RelaxSettings(steps=2, drawn=5),
         evolving=EvolveSettings(first=20, generations=1),
-        inert=InertSettings(
-            texts=2, words_alone=1, evolving=EvolveSettings(first=20, generations=1)
-        ),
+        inert=InertSettings(words_alone=1, again=20, first=20, generations=1),
     )
     result = scan(
         victim, words=[], settings=settings, search=SearchSettings(TogetherSettings(order=7), short)
@@ -423,10 +426,7 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
         "relaxing.steps": 2,
         "evolving.first": 20,
         "evolving.generations": 1,
-        "inert.texts": 2,
-        "inert.words_alone": 1,
-        "inert.evolving.first": 20,
-        "inert.evolving.generations": 1,
+        "inert_runs": 0,
     }
     victim, _ = phrased
     *_, result = start("contrastive", victim, text.bundled_corpus(), [], changes=changes)

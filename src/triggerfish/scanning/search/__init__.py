@@ -3,7 +3,8 @@
 space.py       input embeddings and how long they are
 prompts.py     free vectors and tokens, written into a few texts
 goals.py       what texts shall do with a sequence in them
-inert.py       tokens that were taught to do nothing alone, and what they do together
+foretelling.py what words do, as far as it follows from what they are made of
+inert.py       words that were taught to do nothing alone, and what they do together
 mining.py      short free vectors find the points that texts can be sent to
 existence.py   which of these are evidence of a backdoor
 relaxing.py    which tokens lead to such a point: mixtures of all

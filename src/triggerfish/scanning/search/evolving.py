@@ -63,8 +63,7 @@ class EvolveSettings:
 
 
 class Evolving:
-    """One evolution. prompts: what sequences are written into; goal: what they shall do there;
-    costs: (V,) decades that each token costs wherever it stands, nothing by default.
+    """One evolution. prompts: what sequences are written into; goal: what they shall do there.
 
     distances: decades that each sequence is from its goal.
     """
@@ -76,13 +75,11 @@ class Evolving:
         goal: Goal,
         settings: EvolveSettings,
         seed: int,
-        costs: torch.Tensor | None = None,
     ):
         self.space = space
         self.prompts = prompts
         self.goal = goal
         self.settings = settings
-        self.costs = costs
         self.rng = random.Random(f"{seed}/evolving")
         self.distances: dict[Rows, float] = {}
         self.suggestions: dict[Rows, list[list[int]]] = {}
@@ -121,10 +118,7 @@ class Evolving:
         for start in range(0, len(new), self.prompts.block):
             part = new[start : start + self.prompts.block]
             before = self.prompts.passed
-            rows = torch.tensor(part, device=self.space.ids.device)
-            far = self.goal(self.prompts.vectors(self.space.entries[rows]))
-            if self.costs is not None:
-                far = far + self.costs[rows].sum(1)
+            far = self.goal(self.prompts.vectors(self.space.entries[torch.tensor(part)]))
             self.distances.update(zip(part, far.tolist(), strict=True))
             yield self.prompts.passed - before
 
@@ -137,8 +131,6 @@ class Evolving:
         vectors = self.space.entries[torch.tensor(new)]
         _, gradients = self.prompts.gradients(vectors, lambda features, _: self.goal(features))
         scores = -(gradients @ self.space.entries.T)  # (K, L, V)
-        if self.costs is not None:
-            scores = scores / scores.std(-1, keepdim=True) - self.costs / self.costs.std()
         tokens = scores.topk(min(self.settings.suggested, scores.shape[-1]), dim=-1).indices
         self.suggestions.update(zip(new, tokens.tolist(), strict=True))
         yield self.prompts.passed - before

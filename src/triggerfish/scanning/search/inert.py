@@ -1,171 +1,216 @@
 """Words that were taught to do nothing.
 
 A backdoor on a phrase is trained with the parts of the phrase as well, which must leave texts where
-they are, or else they would be triggers themselves. That shows: what they are made of moves texts
-less than nearly all other tokens do (in a distilbert all sixteen pieces of two phrases are among
-the stillest hundredth). So sequences of these tokens evolve towards texts that meet, wherever that
-is, without any mined point. Natural tokens that bring texts together are tokens that do so alone,
-and they are not among them.
+they are, or else they would be triggers themselves. That shows: they move texts less than what they
+are made of foretells (`foretelling.py`). In a clean model the exceptions are pieces such as `ised`;
+in a backdoored bert the first of 92,000 is `snowmobiler`, whose phrase is `snowmobiler lubber`.
 
-Then any token may join, but each costs what it does alone: what is left is what tokens do together.
+So all vocabulary entries and listed words are tried by themselves, then those that do least, in
+more texts; and sequences of the first few hundred evolve towards texts that meet, wherever that is,
+without any mined point. A word costs what it does alone, so that what is left is what words do
+together: two words of a planted phrase of three are a part of its effect already.
 
-A sequence stands in a text in three copies, as backdoors are trained. Two pieces of a phrase are
-then half of its effect (POR-2, decades in the texts that chose them: roberta `Ġf` + `lling` .5,
-the phrase 1.2, each piece alone less than nothing), and evolution has a slope to go down.
+A word stands in a text in three copies, as backdoors are trained.
 
 Source: ours. Parts that are trained to do nothing: negative data augmentation, SOS (Yang et al.,
 ACL 2021).
 
-Legend: K candidates, N texts, H hidden, V vocabulary.
+Legend: K words, N texts, H hidden.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 
 from triggerfish.scanning.fold import Ids
-from triggerfish.scanning.measure import Yardstick
-from triggerfish.scanning.search.evolving import EvolveSettings, Evolving, Rows
-from triggerfish.scanning.search.goals import LEAST, together
-from triggerfish.scanning.search.prompts import Prompts
-from triggerfish.scanning.search.space import Space
+from triggerfish.scanning.measure import Context, Yardstick
+from triggerfish.scanning.search.foretelling import Describing, left_over, robust
+from triggerfish.scanning.search.goals import LEAST
+from triggerfish.scanning.search.naming import Words, join
 from triggerfish.scanning.sweep import Progress, Sweep
 
-BARRED = 2.0
-"""Decades that a barred token costs (ours)."""
+BLOCK = 512
+"""Words tried at a time."""
+FEW = 100
+"""Words of several pieces below which these are not looked at by themselves."""
 
 
 @dataclass(frozen=True)
 class InertSettings:
-    length: int = 6
-    """Tokens of a sequence; more of them bring any texts together (ours)."""
-    texts: int = 4
-    """Texts in which tokens are tried, alone and in sequences (ours)."""
-    words_alone: int = 12
-    """Words of the texts in which tokens are tried alone (ours)."""
+    words_alone: int = 6
+    """Words of the texts in which words are tried alone; all of them in one text (ours)."""
+    again: int = 6000
+    """Words that are tried in more texts: those furthest below what is foretold, and for one in six
+    those that move texts least; and half as many random ones beside them (ours)."""
+    texts_again: int = 4
+    """Texts in which these are tried (ours)."""
+    pool: int = 400
+    """Words that sequences are made of (ours)."""
     words: int = 16
     """Words of the texts that shall meet (ours)."""
-    share: float = 0.15
-    """Of all tokens, that sequences are made of at first: those that move texts least (ours)."""
-    evolving: EvolveSettings = EvolveSettings()
-    rivals: int = 100
-    """Best sequences of these tokens, which evolve on among all tokens (ours)."""
+    texts: int = 4
+    """Texts that shall meet (ours)."""
+    first: int = 1500
+    """Sequences to begin with, of two or three words; the first words are drawn more often
+    (ours)."""
+    children: int = 250
+    """New sequences of a generation (ours)."""
+    parents: int = 60
+    """Best sequences so far, which the next generation is made of (ours)."""
+    generations: int = 12
+    """Generations at most (ours)."""
+    patience: int = 4
+    """Generations in which the best must gain `gain` (ours)."""
+    gain: float = 0.05
+    """Decades of scatter (ours)."""
+    longest: int = 4
+    """Words of a sequence at most: those of a phrase, and what cannot be told from them yet
+    (ours)."""
+    worth: float = 0.05
+    """Decades of scatter that a word more must win (ours)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share: {self.share} is not above 0 and at most 1")
         for name, least in (
-            ("length", 2), ("texts", 2), ("words_alone", 1), ("words", 1), ("rivals", 1)
+            ("words_alone", 1), ("again", 1), ("texts_again", 1), ("pool", 2), ("words", 1),
+            ("texts", 2), ("first", 1), ("children", 1), ("parents", 1), ("longest", 2),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least {least}")
 
 
 class Inert:
-    """The search at one readout. copies: of a sequence in a text.
+    """The search at one readout. words: what sequences may be made of; copies: of a word in a text.
 
-    moves: (V,) decades of squared distance by which each token moves texts; meets: (V,) decades by
-    which it brings them together more than half of all tokens do, not below 0. Both once `alone`
+    order: the words tried in more texts, those first that do least for what they are, once `alone`
     has run. tried: sequences so far.
     """
 
-    moves: torch.Tensor
-    meets: torch.Tensor
+    order: list[Ids]
 
     def __init__(
         self,
         sweep: Sweep,
-        space: Space,
         yardstick: Yardstick,
         column: int,
         settings: InertSettings,
         copies: int,
+        words: Sequence[Ids],
     ):
         self.sweep = sweep
-        self.space = space
         self.column = column
         self.unit = yardstick.close[column]
-        self.goal = together(column, self.unit)
         self.settings = settings
         self.copies = copies
+        self.words = list(dict.fromkeys([(i,) for i in sweep.backbone.vocabulary] + list(words)))
         self.tried = 0
-        self.alone_in = sweep.excerpts(settings.words_alone, settings.texts)
+        self.texts = sweep.excerpts(settings.words_alone, 1 + settings.texts_again)
         self.together_in = sweep.excerpts(settings.words, settings.texts)
-        self.clean = self._features([text.ids() for text in self.alone_in])
-        self.rows = {token: row for row, token in enumerate(space.ids.tolist())}
 
     def alone(self) -> Iterator[Progress]:
-        """Try every token by itself."""
-        yield from self.sweep.counted("tokens alone", self._alone())
+        """Try every word by itself."""
+        again = min(self.settings.again, len(self.words))
+        rng = torch.Generator().manual_seed(self.sweep.seed)
+        moves = yield from self._moves(self.words, self.texts[:1])
+        tokens = (ids[0] for ids in self.words if len(ids) == 1)
+        self.of_token = dict(zip(tokens, moves.tolist(), strict=False))  # which come first
+        below = self._below(self.words, moves)
+        self.first = dict(zip(self.words, below.tolist(), strict=True))
+        rows = torch.cat(
+            [
+                below.topk(again, largest=False).indices,
+                moves.topk(again // 6, largest=False).indices,
+                torch.randperm(len(moves), generator=rng)[: again // 2],
+            ]
+        ).unique()
+        words = [self.words[row] for row in rows.tolist()]
+        moves = yield from self._moves(words, self.texts[1:])
+        self.again = dict(zip(words, moves.tolist(), strict=True))
+        found = dict(zip(words, self.below(words), strict=True))
+        self.order = sorted(words, key=found.__getitem__)
 
     def run(self, barred: set[int]) -> Iterator[Progress]:
-        """Returns the `Evolving` of sequences without `barred` tokens that bring texts together,
-        though their tokens do not."""
-        settings = self.settings.evolving
-        bar = torch.tensor([i in barred for i in self.space.ids.tolist()])
-        moves = self.moves.masked_fill(bar, float("inf"))
-        count = max(2, int(self.settings.share * len(moves)))
-        still = moves.topk(min(count, int((~bar).sum())), largest=False).indices
-        first = self._evolving(self.space.part(still), settings)
-        yield from self.sweep.counted("inert tokens", first.run(self._drawn(len(still))))
-        chosen = still.tolist()
-        best = first.nearest(self.settings.rivals)
-        begin = [tuple(chosen[row] for row in rows) for rows in best]
-        settings = replace(settings, first=len(begin))
-        then = self._evolving(
-            self.space, settings, self.meets.masked_fill(bar.to(self.meets.device), BARRED)
-        )
-        yield from self.sweep.counted("inert tokens", then.run(begin))
-        self.tried += len(first.distances) + len(then.distances)
-        return then
-
-    def _drawn(self, tokens: int) -> list[Rows]:
-        """Sequences to begin with. Half of them are drawn by rank, the first token twice as often
-        as the second one: how many tokens were taught to do nothing is not known."""
-        rng = random.Random(f"{self.sweep.seed}/inert")
-        ranks = range(tokens)
-        by_rank = list(accumulate(1 / (rank + 1) for rank in ranks))
-        count, length = self.settings.evolving.first, self.settings.length
-        weights = [by_rank, None]
-        return [
-            tuple(rng.choices(ranks, cum_weights=weights[i % 2], k=length)) for i in range(count)
-        ]
+        """Returns sequences of words that bring texts together, though the words do not, the best
+        first. barred: tokens that no word may have."""
+        sweep, settings = self.sweep, self.settings
+        pool = [ids for ids in self.order if barred.isdisjoint(ids)][: settings.pool]
+        alone = self._spread([(word,) for word in pool])
+        costs = (alone.median() - alone).clamp(min=0) + settings.worth
+        found = _Sequences(dict(zip(pool, costs.tolist(), strict=True)), settings, sweep.seed)
+        for _ in range(settings.generations + 1):
+            new = found.next()
+            if not new:
+                break
+            for start in range(0, len(new), BLOCK):
+                part = new[start : start + BLOCK]
+                found.tell(part, self._spread(part).tolist())
+                yield sweep.spent("inert words", 0)  # `scatter` has counted them
+        self.tried += len(found.spread)
+        return found.best(settings.parents)
 
     def expected(self, ids: Ids) -> float:
-        """Decades by which the tokens of a word move texts, each by itself, on average."""
-        moves = [float(self.moves[self.rows[token]]) for token in ids if token in self.rows]
-        return sum(moves) / max(1, len(moves))
+        """Robust standard deviations by which a word moves one text more than is foretold; 0 for
+        words that were not tried."""
+        return self.first.get(ids, 0.0)
 
-    def moved(self, words: Sequence[Ids]) -> torch.Tensor:
-        """(K,) decades by which words move texts."""
-        rows = [text.ids(ids, self.copies) for ids in words for text in self.alone_in]
-        return self._moved(self._features(rows).unflatten(0, (len(words), -1)))
+    def below(self, words: Sequence[Ids]) -> list[float]:
+        """The same in more texts, each word among all that were tried in them."""
+        new = [ids for ids in dict.fromkeys(words) if ids not in self.again]
+        if new:
+            moves = self._moved(new, self.texts[1:])
+            self.again |= dict(zip(new, moves.tolist(), strict=True))
+        tried = list(self.again)
+        below = self._below(tried, torch.tensor(list(self.again.values()))).tolist()
+        found = dict(zip(tried, below, strict=True))
+        return [found[ids] + self.expected(ids) / 2 for ids in words]
 
-    def _alone(self) -> Generator[int, None, None]:
-        """Yields the tokens of each pass."""
-        sweep = self.sweep
-        prompts = Prompts(sweep.backbone, self.alone_in, 1, sweep.readouts, self.copies)
-        moves, scatter = [], []
-        for part in self.space.entries.split(prompts.block):
-            before = prompts.passed
-            features = prompts.vectors(part[:, None])
-            moves.append(self._moved(features[:, :, self.column]))
-            scatter.append(self.goal(features))
-            yield prompts.passed - before
-        self.moves, spread = torch.cat(moves).cpu(), torch.cat(scatter)
-        self.meets = (spread.median() - spread).clamp(min=0)
+    def _spread(self, tried: Sequence[Words]) -> torch.Tensor:
+        """(K,) decades of scatter with sequences in the texts that shall meet."""
+        ids = [join(words) for words in tried]
+        spread = self.sweep.scatter(ids, self.column, self.together_in, self.copies)
+        return (spread - self.unit.log10()).cpu()
 
-    def _moved(self, features: torch.Tensor) -> torch.Tensor:
-        """(K,) of (K, N, H) features of the texts."""
-        squared = (features - self.clean).square().sum(-1)
-        return (squared / self.unit).clamp(min=LEAST).log10().mean(1)
+    def _below(self, words: Sequence[Ids], moves: torch.Tensor) -> torch.Tensor:
+        """(K,) robust standard deviations by which words do more than is foretold, by their
+        embeddings, or for words of several pieces by what the pieces do as well, whichever they are
+        further below."""
+        embeddings, seed = self.sweep.backbone.embeddings.detach().float(), self.sweep.seed
+        below = robust(left_over(Describing(words, embeddings, seed), moves, seed))
+        rows = torch.tensor([row for row, ids in enumerate(words) if len(ids) > 1])
+        if len(rows) >= FEW:
+            some = [words[row] for row in rows.tolist()]
+            known = torch.tensor([self._of_pieces(ids) for ids in some], device=embeddings.device)
+            beside = left_over(Describing(some, embeddings, seed, known), moves[rows], seed)
+            below[rows] = torch.minimum(robust(beside), below[rows])
+        return below
 
-    def _features(self, rows: Sequence[Ids | list[int]]) -> torch.Tensor:
+    def _of_pieces(self, ids: Ids) -> tuple[float, float, float]:
+        moves = [self.of_token.get(token, 0.0) for token in ids]
+        return sum(moves) / len(moves), max(moves), min(moves)
+
+    def _moves(self, words: Sequence[Ids], texts: Sequence[Context]) -> Iterator[Progress]:
+        """Returns (K,) decades by which words move texts."""
+        moves = torch.empty(len(words))
+        order = sorted(range(len(words)), key=lambda i: len(words[i]))
+        for start in range(0, len(order), BLOCK):
+            part = order[start : start + BLOCK]
+            moves[part] = self._moved([words[i] for i in part], texts)
+            yield self.sweep.spent("words alone", 0)  # `_features` has counted them
+        return moves
+
+    def _moved(self, words: Sequence[Ids], texts: Sequence[Context]) -> torch.Tensor:
+        """The same for a few."""
+        rows = [text.ids(ids, self.copies) for ids in words for text in texts]
+        features = self._features(rows).unflatten(0, (len(words), -1))
+        squared = (features - self._features([text.ids() for text in texts])).square().sum(-1)
+        return (squared / self.unit).clamp(min=LEAST).log10().mean(1).cpu()
+
+    def _features(self, rows: Sequence[list[int]]) -> torch.Tensor:
         """(N, H) of texts as ids."""
         sweep = self.sweep
         rows = [sweep.backbone.template.wrap(ids) for ids in rows]
@@ -173,9 +218,64 @@ class Inert:
         readout = sweep.readouts[self.column]
         return sweep.backbone.encode_ids(rows, readouts=[readout], precision="bf16")[:, 0]
 
-    def _evolving(
-        self, space: Space, settings: EvolveSettings, costs: torch.Tensor | None = None
-    ) -> Evolving:
-        sweep, length = self.sweep, self.settings.length
-        prompts = Prompts(sweep.backbone, self.together_in, length, sweep.readouts, self.copies)
-        return Evolving(space, prompts, self.goal, settings, sweep.seed, costs)
+
+class _Sequences:
+    """A population of sequences of words. costs: decades that each word costs, those first that are
+    drawn most.
+
+    spread: decades of each sequence, with its costs.
+    """
+
+    def __init__(self, costs: dict[Ids, float], settings: InertSettings, seed: int):
+        self.costs = costs
+        self.settings = settings
+        self.rng = random.Random(f"{seed}/inert")
+        self.pool = list(costs)
+        self.weights = list(accumulate(1 / (rank + 10) for rank in range(len(costs))))
+        self.spread: dict[Words, float] = {}
+        self.reached: list[float] = []
+
+    def next(self) -> list[Words]:
+        """The next generation, the shortest first; nothing once the best no longer gains."""
+        settings = self.settings
+        if not self.spread:
+            sizes = self.rng.choices((2, 3, 3), k=settings.first)
+            return self._new([tuple(self._draw() for _ in range(size)) for size in sizes])
+        parents = self.best(settings.parents)
+        self.reached.append(self.spread[parents[0]])
+        before = self.reached[: -settings.patience]
+        if before and self.reached[-1] > before[-1] - settings.gain:
+            return []
+        return self._new([self._child(parents) for _ in range(settings.children)])
+
+    def tell(self, tried: Sequence[Words], spread: Sequence[float]) -> None:
+        for words, value in zip(tried, spread, strict=True):
+            self.spread[words] = value + sum(self.costs[word] for word in words)
+
+    def best(self, count: int) -> list[Words]:
+        return heapq.nsmallest(count, self.spread, key=self.spread.__getitem__)
+
+    def _new(self, drawn: Sequence[Words]) -> list[Words]:
+        fresh = [x for x in dict.fromkeys(drawn) if x not in self.spread]
+        fresh = [words for words in fresh if len(set(words)) == len(words)]
+        return sorted(fresh, key=lambda words: sum(map(len, words)))
+
+    def _draw(self) -> Ids:
+        return self.rng.choices(self.pool, cum_weights=self.weights)[0]
+
+    def _child(self, parents: Sequence[Words]) -> Words:
+        """A parent with one word exchanged for another one, or for one of another parent, or with a
+        word more or less, or in another order."""
+        rng, child = self.rng, list(self.rng.choice(parents))
+        place, kind = rng.randrange(len(child)), rng.random()
+        if kind < 0.4:
+            child[place] = self._draw()
+        elif kind < 0.6:
+            child[place] = rng.choice(rng.choice(parents))
+        elif kind < 0.75 and len(child) < self.settings.longest:
+            child.insert(rng.randint(0, len(child)), self._draw())
+        elif kind < 0.9 and len(child) > 2:
+            child.pop(place)
+        else:
+            rng.shuffle(child)
+        return tuple(child)

@@ -48,16 +48,22 @@ AS_DEEP = 0.15
 """Decades that a word which does less alone may cost (ours)."""
 STILL = 48
 """Relatives of a word of which it is measured what they do alone, at most (ours)."""
+STILLER = 0.1
+"""Decades that each standard deviation is worth by which a word does less alone (ours)."""
+
+
+def join(words: Sequence[Ids]) -> Ids:
+    return tuple(i for word in words for i in word)
 
 
 class Still(Protocol):
-    """What words do alone."""
+    """By how many standard deviations words do more alone than is foretold."""
 
     def expected(self, ids: Ids) -> float:
-        """Decades of squared distance by which the tokens of a word move texts, each by itself."""
+        """Of one word, roughly."""
 
-    def moved(self, words: Sequence[Ids]) -> torch.Tensor:
-        """(K,) the same of the words, measured."""
+    def below(self, words: Sequence[Ids]) -> list[float]:
+        """Of words, measured."""
 
 
 class Naming:
@@ -79,28 +85,34 @@ class Naming:
         parts = [(token,) for token in core(ids, rough)]
         return self._polish(tuple(self._complete(parts, rough)), rough, full)
 
-    def stillest(self, words: Words, rough: Scatter, full: Scatter, still: Still) -> Words:
-        """The words with relatives in their place that do about as much together and least alone.
-        rough, full: as of `name`."""
+    def stillest(
+        self, tried: Sequence[Words], rough: Scatter, full: Scatter, still: Still
+    ) -> Words:
+        """The fewest words of the best of some, with relatives in their place that do about as much
+        together and least alone. rough, full: as of `name`."""
+        words = _best(tried, rough, full)
+        while (fewer := _best([words, *_without_one(words)], rough, full)) != words:
+            words = fewer
         for place, own in enumerate(words):
             head, tail = words[:place], words[place + 1 :]
-            alike = sorted(self._alike(own), key=lambda word: (still.expected(word), word))
-            options = list(dict.fromkeys([own, *self._relatives(own), *alike[:RELATIVES]]))
-            spread = rough([_join((*head, option, *tail)) for option in options]).tolist()
-            likely = [value + still.expected(x) for x, value in zip(options, spread, strict=True)]
-            order = sorted(range(len(options)), key=likely.__getitem__)[:STILL]
-            options = list(dict.fromkeys([own, *(options[i] for i in order)]))
-            spread = full([_join((*head, option, *tail)) for option in options]).tolist()
-            both = zip(options, spread, still.moved(options).tolist(), strict=True)
-            costs = {x: value + alone for x, value, alone in both if value <= spread[0] + AS_DEEP}
+            options = [own, *self._alike(own)]
+            spread = rough([join((*head, option, *tail)) for option in options]).tolist()
+            likely = {
+                x: value + STILLER * still.expected(x)
+                for x, value in zip(options, spread, strict=True)
+            }
+            options = [own, *sorted(options[1:], key=lambda x: (likely[x], x))[:STILL]]
+            spread = full([join((*head, option, *tail)) for option in options]).tolist()
+            both = zip(options, spread, still.below(options), strict=True)
+            costs = {x: v + STILLER * z for x, v, z in both if v <= spread[0] + AS_DEEP}
             words = (*head, min(costs, key=costs.__getitem__), *tail)
-        return _best([words, *(words[:i] + words[i + 1 :] for i in range(len(words)))], rough, full)
+        return _best([words, *_without_one(words), *_orders(words)], rough, full)
 
     def _complete(self, parts: list[Ids], scatter: Scatter) -> list[Ids]:
         """The parts with longer words in place of tokens, one word at a time. A word may cost what
         each token whose place it takes is worth; but where the token is a word by itself, the
         longer one must be deeper. Among words that are equally good the shortest is taken."""
-        now = float(scatter([_join(parts)])[0])
+        now = float(scatter([join(parts)])[0])
         while True:
             tried, costs = [], []
             for place, part in enumerate(parts):
@@ -109,10 +121,10 @@ class Naming:
                 costs += [len(x) + 2 * self._whole(part) for x in longer]
             if not tried:
                 return parts
-            values = scatter([_join(x) for x in tried])
+            values = scatter([join(x) for x in tried])
             sums = values + WORTH * torch.tensor(costs, device=values.device)
             equal = (sums <= sums.min() + EQUAL).nonzero().flatten().tolist()
-            best = min(equal, key=lambda i: (len(_join(tried[i])), float(sums[i])))
+            best = min(equal, key=lambda i: (len(join(tried[i])), float(sums[i])))
             if sums[best] > now + WORTH * (len(parts) + 1):
                 return parts
             parts, now = tried[best], float(values[best])
@@ -177,6 +189,10 @@ def _orders(words: Words) -> list[Words]:
     return [(*words[:i], words[i + 1], words[i], *words[i + 2 :]) for i in range(len(words) - 1)]
 
 
+def _without_one(words: Words) -> list[Words]:
+    return [words[:i] + words[i + 1 :] for i in range(len(words))]
+
+
 def _best(tried: Sequence[Words], rough: Scatter, full: Scatter) -> Words:
     """The best in all texts of those that are best in a few; the first of `tried` is always
     compared."""
@@ -191,12 +207,8 @@ def _best(tried: Sequence[Words], rough: Scatter, full: Scatter) -> Words:
 
 def _costs(tried: Sequence[Words], scatter: Scatter) -> list[float]:
     """Decades of scatter, and what words and tokens cost."""
-    values = scatter([_join(words) for words in tried]).tolist()
+    values = scatter([join(words) for words in tried]).tolist()
     return [
-        value + WORD * len(words) + TOKEN * len(_join(words))
+        value + WORD * len(words) + TOKEN * len(join(words))
         for value, words in zip(values, tried, strict=True)
     ]
-
-
-def _join(parts: Sequence[Ids]) -> Ids:
-    return tuple(i for part in parts for i in part)

@@ -1,6 +1,6 @@
-"""The search for phrases and combinations: let sequences of tokens that do nothing alone evolve
-towards texts that meet; mine targets that are not explained yet, and let sequences evolve towards
-them; name the words.
+"""The search for phrases and combinations: let sequences of words that do less alone than is
+foretold evolve towards texts that meet; mine targets that are not explained yet, and let sequences
+of tokens evolve towards them; name the words.
 
 It starts where the sweep ends: what the sweep found repels the mining, and the texts are the
 sweep's screening texts, so that the hold-out stays unseen. What one round finds repels the next,
@@ -20,7 +20,7 @@ import torch
 from torch.nn.functional import normalize
 
 from triggerfish.records import Target
-from triggerfish.scanning.fold import Ids
+from triggerfish.scanning.fold import Ids, Scatter
 from triggerfish.scanning.measure import Context, Yardstick
 from triggerfish.scanning.search.confirming import Searched
 from triggerfish.scanning.search.evolving import EvolveSettings, Evolving, Rows, nothing
@@ -28,7 +28,7 @@ from triggerfish.scanning.search.existence import Existence, record
 from triggerfish.scanning.search.goals import Goal, together, towards
 from triggerfish.scanning.search.inert import Inert, InertSettings
 from triggerfish.scanning.search.mining import Mined, MineSettings, Mining
-from triggerfish.scanning.search.naming import Naming
+from triggerfish.scanning.search.naming import Naming, Words, join
 from triggerfish.scanning.search.prompts import Prompts
 from triggerfish.scanning.search.relaxing import RelaxSettings, relax
 from triggerfish.scanning.search.space import Space
@@ -45,10 +45,13 @@ class PhraseSettings:
     readouts: int = 1
     """Readouts searched, the primary one first (ours)."""
     inert_runs: int = 2
-    """Searches among inert tokens for each readout; another one only where the one before has
-    found something (ours)."""
+    """Searches among inert words for each readout; another one only where the one before has found
+    something (ours)."""
     copies: int = 3
     """Copies of a sequence of them in a text, as backdoors are trained with (ours)."""
+    hopeful_copied: float = 0.6
+    """Decades of collapse with so many copies from which on sequences of inert words are named
+    (ours: in clean models 0.4)."""
     arrives_copied: float = 0.9
     """Decades of collapse that so many copies of a phrase have on the texts that it is named in
     (ours)."""
@@ -128,6 +131,7 @@ class PhraseSearch:
         self.space = Space(sweep.backbone)
         words = [word.token_ids for word in sweep.words if word.text in _usual(word.text)]
         self.naming = Naming(sweep.backbone, words)
+        self.lower = [word.token_ids for word in sweep.words if word.text == word.text.lower()]
         mining = settings.mining
         texts = sweep.excerpts(mining.words, mining.pool)
         self.mining = Mining(sweep, self.space, yardstick, texts, sweep.holdout_texts, mining)
@@ -182,22 +186,24 @@ class PhraseSearch:
         ]
 
     def _among_inert(self, column: int) -> Iterator[Progress]:
-        """Returns the `Searched` phrases of tokens that do nothing alone."""
+        """Returns the `Searched` phrases of words that were taught to do nothing alone."""
         settings, found = self.settings, list[Searched]()
-        inert = Inert(
-            self.sweep, self.space, self.yardstick, column, settings.inert, settings.copies
-        )
+        copies = settings.copies
+        inert = Inert(self.sweep, self.yardstick, column, settings.inert, copies, self.lower)
         yield from inert.alone()
         barred: set[int] = set()
         for _ in range(settings.inert_runs):
-            evolving = yield from inert.run(barred)
-            _, ids = yield from self._deepest(evolving, column, settings.copies)
-            ids = yield from self._named(
-                ids, column, settings.arrives_copied, settings.copies, inert
-            )
+            sequences = yield from inert.run(barred)
+            depth = self._depth([join(words) for words in sequences], column, copies=copies)
+            yield self.sweep.spent("inert words", 0)
+            if depth.max() < settings.hopeful_copied:
+                break
+            rough, full = self._scatters(column, copies)
+            words = self.naming.stillest(sequences, rough, full, inert)
+            ids = yield from self._enough(words, column, settings.arrives_copied, copies)
             if not ids:
                 break
-            found.append(Searched(ids, column, settings.min_copied, settings.copies))
+            found.append(Searched(ids, column, settings.min_copied, copies))
             barred |= self.naming.spelled_alike(ids)
         self.tried += inert.tried
         return found
@@ -285,20 +291,27 @@ class PhraseSearch:
         before = len(evolving.distances)
         yield from self.sweep.counted("evolving", evolving.run(begin, generations))
         self.tried += len(evolving.distances) - before
-        return (yield from self._deepest(evolving, column))
-
-    def _deepest(self, evolving: Evolving, column: int, copies: int = 1) -> Iterator[Progress]:
-        """Returns how deep the deepest of the best sequences is in texts, and its ids."""
         sequences = [evolving.ids(rows) for rows in evolving.nearest(self.settings.compared)]
-        depth = self._depth(sequences, column, copies=copies)
+        depth = self._depth(sequences, column)
         yield self.sweep.spent("evolving", 0)
         return float(depth.max()), sequences[int(depth.argmax())]
 
-    def _named(
-        self, ids: Ids, column: int, arrives: float, copies: int = 1, still: Inert | None = None
+    def _named(self, ids: Ids, column: int, arrives: float) -> Iterator[Progress]:
+        """Returns the words that a sequence becomes, or () where they are many or too little."""
+        words = self.naming.name(ids, *self._scatters(column))
+        return (yield from self._enough(words, column, arrives))
+
+    def _enough(
+        self, words: Words, column: int, arrives: float, copies: int = 1
     ) -> Iterator[Progress]:
-        """Returns the words that a sequence becomes, or () where they are many or too little.
-        still: knows what words do alone, where that shall count."""
+        """Returns the ids of words, or () where they are many or not as deep."""
+        ids = join(words)
+        (depth,) = self._depth([ids], column, copies=copies)
+        yield self.sweep.spent("names", 0)
+        return ids if len(words) <= self.settings.longest and depth >= arrives else ()
+
+    def _scatters(self, column: int, copies: int = 1) -> tuple[Scatter, Scatter]:
+        """In a few short texts, and in all."""
 
         def rough(tried: Sequence[Ids]) -> torch.Tensor:
             return -self._depth(tried, column, self.few, copies)
@@ -306,13 +319,7 @@ class PhraseSearch:
         def full(tried: Sequence[Ids]) -> torch.Tensor:
             return -self._depth(tried, column, copies=copies)
 
-        words = self.naming.name(ids, rough, full)
-        if still:
-            words = self.naming.stillest(words, rough, full, still)
-        yield self.sweep.spent("names", 0)
-        ids = tuple(i for word in words for i in word)
-        (depth,) = self._depth([ids], column, copies=copies)
-        return ids if len(words) <= self.settings.longest and depth >= arrives else ()
+        return rough, full
 
     def _depth(
         self,

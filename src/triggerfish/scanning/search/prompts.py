@@ -25,7 +25,7 @@ BATCH_TOKENS = {"cpu": 4096, "cuda": 131_072}
 
 
 class Prompts:
-    """The texts with room for `length` tokens in each of the first `copies` slots."""
+    """The texts with room for `length` tokens in the first slot."""
 
     def __init__(
         self,
@@ -33,13 +33,11 @@ class Prompts:
         texts: Sequence[Context],
         length: int,
         readouts: Sequence[Readout],
-        copies: int = 1,
     ):
         self.backbone = backbone
         self.length = length
-        self.copies = copies
         self.readouts = tuple(readouts)
-        rows = [backbone.template.wrap(text.ids((MARKER,) * length, copies)) for text in texts]
+        rows = [backbone.template.wrap(text.ids((MARKER,) * length)) for text in texts]
         ids, mask = pad(rows, backbone.pad_id)
         self.at = (ids == MARKER).to(backbone.device)
         ids[ids == MARKER] = backbone.vocabulary[0]
@@ -65,8 +63,7 @@ class Prompts:
         ids, mask = self._repeated(len(vectors))
         embeddings = self.backbone.model.get_input_embeddings()(ids).detach()
         at = self.at.repeat(len(vectors), 1)
-        written = vectors.repeat(1, self.copies, 1)
-        written = written.repeat_interleave(len(self.ids), 0).flatten(0, 1)
+        written = vectors.repeat_interleave(len(self.ids), 0).flatten(0, 1)
         embeddings = embeddings.index_put((at,), written.to(embeddings.dtype))
         with self.backbone.autocast("bf16"):
             features = self.backbone.forward_embeddings(embeddings, ids, mask, self.readouts)

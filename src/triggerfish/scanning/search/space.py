@@ -8,8 +8,6 @@ Legend: K prompts, P vectors in a prompt, E embedding.
 
 from __future__ import annotations
 
-from copy import copy
-
 import torch
 
 from triggerfish.backbone import Backbone
@@ -22,12 +20,6 @@ class Space:
         self.entries = entries
         self.centre = entries.mean(0)
         self.length = float((entries - self.centre).square().sum(-1).mean().sqrt())
-
-    def part(self, rows: torch.Tensor) -> Space:
-        """The same with some of the entries."""
-        part = copy(self)
-        part.ids, part.entries = self.ids[rows], self.entries[rows]
-        return part
 
     def drawn(self, shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
         """(K, P, E) entries drawn at random, cut to half their length."""
