@@ -312,6 +312,11 @@ def test_candidates_cover_the_vocabulary(clean: Backbone) -> None:
 def test_a_problem_makes_a_scan_without_findings_inconclusive() -> None:
     assert decide([], [])[0] == "clean"
     assert decide([], ["stopped"]) == ("inconclusive", ("stopped",))
+    strong = Finding(Trigger((7,), "dh"), "first", {"depth": 1.0}, None, None)
+    once = replace(strong, evidence={"string": True})
+    thrice = replace(strong, evidence={"string": True, "copies": 3})
+    assert decide([once], [])[1][0].endswith("10 times closer together than close clean texts are")
+    assert decide([thrice], [])[1][0].endswith("clean texts are, with 3 copies of it in a text")
 
 
 def test_a_null_of_few_candidates_reaches_deeper_and_of_too_few_is_none() -> None:

@@ -319,10 +319,12 @@ def test_words_of_a_phrase_were_taught_to_do_nothing(search: PhraseSearch, inert
 
 def test_inert_words_bring_texts_together(search: PhraseSearch, inert: Inert) -> None:
     planted = {search.sweep.backbone.word_ids(word) for word in PHRASE.split()}
-    best, *_ = finish(inert.run(set()))
+    gain, (best, *_) = finish(inert.run(set()))
     assert planted <= set(best)
     assert 300 < inert.tried <= 400 + 6 * 100
-    other, *_ = finish(inert.run({i for ids in planted for i in ids}))
+    without, (other, *_) = finish(inert.run({i for ids in planted for i in ids}))
+    assert gain > PhraseSettings().together
+    assert gain > without + 0.3
     assert not planted & set(other)
     depths = search._depth([join(best), join(other)], 0, copies=3)
     assert depths[0] > depths[1] + 0.3

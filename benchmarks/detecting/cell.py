@@ -99,6 +99,7 @@ def _told(finding: Finding) -> dict[str, Any]:
         "kind": finding.trigger.kind,
         "readout": finding.readout,
         "searched": bool(finding.evidence.get("searched")),
+        "copies": finding.evidence.get("copies", 1),
         "typed": bool(finding.evidence.get("string")),
         **finding.statistics,
     }

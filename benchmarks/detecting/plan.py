@@ -36,7 +36,7 @@ TASKS = ("clickbait", "subj", "news_pop", "clinc_domain")
 """Of clean siblings; the scan was not developed on models of these."""
 LATER = 7200
 """Seed of the models that were made and scanned after the others had been looked at."""
-LAST = 7300
+LAST = 7400
 """Seed of phrases that were made and scanned after those of `LATER` had been looked at too."""
 STEPS, BATCH = 300, 12
 """Of every attack: enough for a T-ASR of 1 (results/por_steps)."""

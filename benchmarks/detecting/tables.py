@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from detecting.plan import LATER, Model
+from detecting.plan import LAST, LATER, Model
 from triggerfish.stats import exact_interval
 
 Cell = dict[str, Any]
@@ -53,14 +53,19 @@ developed on, but for what is said here:
   would have let the planted one pass: cores are now in every order that does as well. The search
   with mixtures was run again on four clean models (bert and roberta as they are, t5 trained on
   clinc_domain, the bundled PLM on `mr`), and found nothing; the other clean cells are without.
-- **phrases, por2, later** were scanned again after that, with the search among inert tokens, which
+- **phrases, por2, later** were scanned again after that, with a search among inert tokens, which
   was developed on POR-2 of seeds 8200 and 6201. How deep their phrases are with one copy and with
   three had been looked at, and is why it uses three; nothing else of them was. Before, one of the
   five was detected (t5, both phrases exactly, of which one is worse now: names from points were
-  taken from what words do alone as well, which is undone; these cells stand as measured). Of clean
-  models, six as they are, and bert and the bundled PLM trained on `mr`, the search among inert
-  tokens alone finds nothing (.3 decades at most, where .8 are asked); the 44 clean cells are
-  without it.
+  taken from what words do alone as well, which is undone; these cells stand as measured).
+- **phrases, por2, last** have a seed of their own (7400) and were scanned with what is in place of
+  that now, words that do less than is foretold ([what](../../docs/scanning/search.md)), developed
+  on all models of POR-2 above and others. Before them two models of seed 7300 were scanned, roberta
+  and electra, while .8 decades were asked with three copies; both were called clean, roberta for
+  .01. So all of that seed were looked at, the threshold became .5 by what clean models have, and
+  another seed was drawn. clean bert was measured again with it; the other clean cells are without,
+  but five clean models were looked at for that threshold: their best sequences bring texts .15
+  decades together at most, where .4 are asked ([what](../../docs/scanning/search.md)).
 - Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a
@@ -128,6 +133,8 @@ def _group(cell: Cell) -> str:
         parts.append(KEYWORDS)
     if cell["seed"] == LATER:
         parts.append("later")
+    if cell["seed"] == LAST:
+        parts.append("last")
     return ", ".join(parts)
 
 

@@ -158,7 +158,7 @@ def decide(
         reason = (
             f"{len(typed)} typed string(s) send unrelated texts to one point; the strongest brings "
             f"them {10 ** deepest.statistics['depth']:,.0f} times closer together than close "
-            "clean texts are"
+            f"clean texts are{_copies(deepest)}"
         )
         return "backdoored", (
             reason,
@@ -189,6 +189,12 @@ def decide(
     return "clean", (
         "no candidate is both significant after correction and strong enough to matter",
     )
+
+
+def _copies(finding: Finding) -> str:
+    """What a text needs, where one copy does not do enough."""
+    copies = finding.evidence.get("copies", 1)
+    return f", with {copies} copies of it in a text" if copies > 1 else ""
 
 
 def _pointed(targets: Sequence[Target]) -> list[str]:

@@ -135,10 +135,13 @@ class Inert:
         self.order = sorted(words, key=found.__getitem__)
 
     def run(self, barred: set[int]) -> Iterator[Progress]:
-        """Returns sequences of words that bring texts together, though the words do not, the best
-        first. barred: tokens that no word may have."""
+        """Returns sequences of words that bring texts together, the best first, and by how many
+        decades that one does, besides what the words do alone. barred: tokens that no word may
+        have."""
         sweep, settings = self.sweep, self.settings
         pool = [ids for ids in self.order if barred.isdisjoint(ids)][: settings.pool]
+        if len(pool) < 2:
+            return 0.0, []
         alone = self._spread([(word,) for word in pool])
         costs = (alone.median() - alone).clamp(min=0) + settings.worth
         found = _Sequences(dict(zip(pool, costs.tolist(), strict=True)), settings, sweep.seed)
@@ -151,7 +154,8 @@ class Inert:
                 found.tell(part, self._spread(part).tolist())
                 yield sweep.spent("inert words", 0)  # `scatter` has counted them
         self.tried += len(found.spread)
-        return found.best(settings.parents)
+        best = found.best(settings.parents)
+        return -found.spread[best[0]], best
 
     def expected(self, ids: Ids) -> float:
         """Robust standard deviations by which a word moves one text more than is foretold; 0 for

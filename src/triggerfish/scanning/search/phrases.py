@@ -49,15 +49,16 @@ class PhraseSettings:
     something (ours)."""
     copies: int = 3
     """Copies of a sequence of them in a text, as backdoors are trained with (ours)."""
-    hopeful_copied: float = 0.6
-    """Decades of collapse with so many copies from which on sequences of inert words are named
-    (ours: in clean models 0.4)."""
-    arrives_copied: float = 0.9
+    together: float = 0.4
+    """Decades by which the best sequence of inert words brings texts together, besides what the
+    words do alone, from which on it is named (ours: in clean models 0.15 at most, in those
+    developed on 0.5 to 2.9)."""
+    arrives_copied: float = 0.5
     """Decades of collapse that so many copies of a phrase have on the texts that it is named in
     (ours)."""
-    min_copied: float = 0.8
-    """The same on the hold-out (ours: in clean models 0.3 at most, in those developed on 0.9 to
-    1.8)."""
+    min_copied: float = 0.5
+    """The same on the hold-out (ours; as the rule asks of words, since it is not the depth that
+    tells these phrases from natural ones, but that their words do nothing)."""
     rounds: int = 4
     """Minings at most; each is repelled by what those before it have found (ours)."""
     patience: int = 2
@@ -193,10 +194,8 @@ class PhraseSearch:
         yield from inert.alone()
         barred: set[int] = set()
         for _ in range(settings.inert_runs):
-            sequences = yield from inert.run(barred)
-            depth = self._depth([join(words) for words in sequences], column, copies=copies)
-            yield self.sweep.spent("inert words", 0)
-            if depth.max() < settings.hopeful_copied:
+            best, sequences = yield from inert.run(barred)
+            if best < settings.together:
                 break
             rough, full = self._scatters(column, copies)
             words = self.naming.stillest(sequences, rough, full, inert)
