@@ -63,9 +63,9 @@ developed on, but for what is said here:
   on all models of POR-2 above and others. Before them two models of seed 7300 were scanned, roberta
   and electra, while .8 decades were asked with three copies; both were called clean, roberta for
   .01. So all of that seed were looked at, the threshold became .5 by what clean models have, and
-  another seed was drawn. clean bert was measured again with it; the other clean cells are without,
-  but five clean models were looked at for that threshold: their best sequences bring texts .15
-  decades together at most, where .4 are asked ([what](../../docs/scanning/search.md)).
+  another seed was drawn. clean bert and roberta were measured again with it; the others are without.
+  In six clean models that were looked at for that threshold nothing named has more than .42
+  ([what](../../docs/scanning/search.md)).
 - Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a

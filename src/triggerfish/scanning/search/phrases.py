@@ -51,14 +51,14 @@ class PhraseSettings:
     """Copies of a sequence of them in a text, as backdoors are trained with (ours)."""
     together: float = 0.4
     """Decades by which the best sequence of inert words brings texts together, besides what the
-    words do alone, from which on it is named (ours: in clean models 0.15 at most, in those
-    developed on 0.5 to 2.9)."""
+    words do alone, from which on it is named (ours: in five of six clean models 0.15 at most, in
+    one 0.42; in those developed on 0.5 to 2.9)."""
     arrives_copied: float = 0.5
     """Decades of collapse that so many copies of a phrase have on the texts that it is named in
     (ours)."""
     min_copied: float = 0.5
-    """The same on the hold-out (ours; as the rule asks of words, since it is not the depth that
-    tells these phrases from natural ones, but that their words do nothing)."""
+    """The same on the hold-out (ours; as the rule asks of words. In six clean models 0.42 at
+    most)."""
     rounds: int = 4
     """Minings at most; each is repelled by what those before it have found (ours)."""
     patience: int = 2
