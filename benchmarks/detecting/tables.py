@@ -63,7 +63,7 @@ developed on, but for what is said here:
   on all models of POR-2 above and others. Before them two models of seed 7300 were scanned, roberta
   and electra, while .8 decades were asked with three copies; both were called clean, roberta for
   .01. So all of that seed were looked at, the threshold became .5 by what clean models have, and
-  another seed was drawn. clean bert and roberta were measured again with it; the others are without.
+  another seed was drawn. clean bert, gpt2 and roberta were measured again with it, the others not.
   In six clean models that were looked at for that threshold nothing named has more than .42
   ([what](../../docs/scanning/search.md)).
 - Models of BadPre ran later too, since the benchmark could not score them at first.
