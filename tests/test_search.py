@@ -332,6 +332,17 @@ def test_inert_words_bring_texts_together(search: PhraseSearch, inert: Inert) ->
         InertSettings(pool=1)
 
 
+def test_a_word_by_itself_is_no_phrase(
+    search: PhraseSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager = copy(search)
+    eager.settings = replace(search.settings, together=-9.0, arrives_copied=-9.0, inert_runs=1)
+    pair = tuple(search.sweep.backbone.word_ids(word) for word in PHRASE.split())
+    for words, count in ((pair, 1), (pair[:1], 0)):
+        monkeypatch.setattr(search.naming, "stillest", lambda *_, words=words: words)
+        assert len(finish(eager._among_inert(0))) == count
+
+
 def test_what_a_word_does_is_foretold_by_its_pieces(clean: Backbone) -> None:
     words = [(a, b) for a in clean.vocabulary[::9] for b in clean.vocabulary[:3]]
     embeddings = clean.embeddings.detach().float()

@@ -200,7 +200,7 @@ class PhraseSearch:
             rough, full = self._scatters(column, copies)
             words = self.naming.stillest(sequences, rough, full, inert)
             ids = yield from self._enough(words, column, settings.arrives_copied, copies)
-            if not ids:
+            if not ids or len(words) == 1:  # words by themselves are the sweep's, with a p-value
                 break
             found.append(Searched(ids, column, settings.min_copied, copies))
             barred |= self.naming.spelled_alike(ids)
