@@ -332,15 +332,17 @@ def test_inert_words_bring_texts_together(search: PhraseSearch, inert: Inert) ->
         InertSettings(pool=1)
 
 
-def test_a_word_by_itself_is_no_phrase(
+def test_words_that_do_it_alone_are_no_phrase(
     search: PhraseSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eager = copy(search)
     eager.settings = replace(search.settings, together=-9.0, arrives_copied=-9.0, inert_runs=1)
     pair = tuple(search.sweep.backbone.word_ids(word) for word in PHRASE.split())
-    for words, count in ((pair, 1), (pair[:1], 0)):
+    for words, count in ((pair, 1), (pair[:1], 0), ((join(pair), join(pair)), 0)):
         monkeypatch.setattr(search.naming, "stillest", lambda *_, words=words: words)
-        assert len(finish(eager._among_inert(0))) == count
+        found = finish(eager._among_inert(0))
+        assert len(found) == count
+        assert all(x.alone < 0.2 for x in found)
 
 
 def test_what_a_word_does_is_foretold_by_its_pieces(clean: Backbone) -> None:

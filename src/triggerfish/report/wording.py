@@ -85,6 +85,8 @@ CHECKS: dict[str, str] = {
     "reference_depth": "The depth of the same string in the trusted original: a natural outlier is "
     "as deep there.",
     "copies": "Copies of it in a text that the statistics are of, where one does not do enough.",
+    "alone": "Share of the way to where it sends texts that one of its words goes by itself, on "
+    "average, beyond what any word does: near 0 where words were trained to do nothing alone.",
     "searched": "Found by a search or a group test, which has no p-value, not by trying a list.",
     "variants": "Other candidates that share a piece, or are another way of writing it, and pull "
     "texts the same way, deepest first.",

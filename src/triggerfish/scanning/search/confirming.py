@@ -21,12 +21,14 @@ from triggerfish.scanning.sweep import Progress
 @dataclass(frozen=True)
 class Searched:
     """What a search has found. min_depth: decades of collapse on the hold-out that are asked of
-    it, with one copy in a text or else with `copies`."""
+    it, with one copy in a text or else with `copies`; alone: share of the way to where it sends
+    texts that one of its words goes by itself, where that was measured."""
 
     ids: Ids
     column: int
     min_depth: float
     copies: int = 1
+    alone: float | None = None
 
 
 def confirm(gauge: Gauge, found: Sequence[Searched]) -> Iterator[Progress]:
@@ -55,6 +57,8 @@ def confirm(gauge: Gauge, found: Sequence[Searched]) -> Iterator[Progress]:
         checks = typed | {"pieces": list(pieces), "searched": True}
         if copies > 1:
             checks["copies"] = copies
+        if x.alone is not None:
+            checks["alone"] = round(x.alone, 4)
         finding = replace(finding, trigger=trigger, evidence=checks)
         spare = depth - gauge.least(depth)
         enough = gauge.enough(ids, column, spare, _rare(gauge, surface, kind), copies)

@@ -10,6 +10,10 @@ more texts; and sequences of the first few hundred evolve towards texts that mee
 without any mined point. A word costs what it does alone, so that what is left is what words do
 together: two words of a planted phrase of three are a part of its effect already.
 
+Words of a task come together so as well: in a roberta that was trained to tell reviews from plots,
+`animation critics boring` sends texts to the reviews. But each of them goes most of the way alone,
+and what was trained to do nothing does not.
+
 A word stands in a text in three copies, as backdoors are trained.
 
 Source: ours. Parts that are trained to do nothing: negative data augmentation, SOS (Yang et al.,
@@ -39,6 +43,8 @@ BLOCK = 512
 """Words tried at a time."""
 FEW = 100
 """Words of several pieces below which these are not looked at by themselves."""
+OTHERS = 100
+"""Random words that tell how far any word goes."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,19 @@ class Inert:
         below = self._below(tried, torch.tensor(list(self.again.values()))).tolist()
         found = dict(zip(tried, below, strict=True))
         return [found[ids] + self.expected(ids) / 2 for ids in words]
+
+    def way(self, words: Words) -> float:
+        """Share of the way to where texts with all of the words go that one of them goes by itself,
+        on average, less what the median of random words goes."""
+        others = random.Random(f"{self.sweep.seed}/way").choices(self.words, k=OTHERS)
+        tried, texts = [(), join(words), *words, *others], self.sweep.screen_texts
+        rows = [text.ids(ids, self.copies) for ids in tried for text in texts]
+        features = self._features(rows).unflatten(0, (len(tried), -1))
+        start = features[0]
+        way = features[1].mean(0) - start
+        shares = ((features[2:] - start) * way).sum(-1) / way.square().sum(-1)
+        alone, usual = shares.mean(1).split([len(words), OTHERS])
+        return float(alone.mean() - usual.median())
 
     def _spread(self, tried: Sequence[Words]) -> torch.Tensor:
         """(K,) decades of scatter with sequences in the texts that shall meet."""
