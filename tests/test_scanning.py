@@ -24,7 +24,7 @@ from triggerfish.scanning.candidates import Candidate, entries, several_pieces
 from triggerfish.scanning.choosing import best_of_each, telltales
 from triggerfish.scanning.commonness import Commonness
 from triggerfish.scanning.families import families
-from triggerfish.scanning.fold import Cored, contains, core, fold, scattered
+from triggerfish.scanning.fold import Cored, contains, core, fold, scattered, within
 from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.hunt import strayed
 from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
@@ -409,15 +409,14 @@ def test_a_trigger_that_others_hide_gets_its_turn_once_these_are_known(
     screened = _last(sweep.screen())
     hidden, *known = [backbone.word_ids(word) for word in TRIGGERS]
     without = _without(screened, hidden)
-    pieces = {i for ids in known for i in ids}
-    wider = _last(sweep.further(0, without, pieces))
+    wider = _last(sweep.further(0, without, known))
     added = [x.token_ids for x in wider.candidates[without.survivors : wider.survivors]]
     assert float(wider.depths[without.survivors + added.index(hidden)].max()) > 1
-    assert all(pieces.isdisjoint(ids) for ids in added)
+    assert not any(within(ids, other) for ids in known for other in added)
     assert not set(added) & {x.token_ids for x in without.candidates[: without.survivors]}
     assert wider.candidates[wider.survivors :] == without.candidates[without.survivors :]
     assert len(wider.candidates) == len(wider.depths) == len(wider.means)
-    everything = {i for x in [*sweep.entries, *sweep.words] for i in x.token_ids}
+    everything = [x.token_ids for x in [*sweep.entries, *sweep.words]]
     assert _last(sweep.further(1, without, everything)) is without
 
 

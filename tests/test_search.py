@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 
@@ -22,6 +22,7 @@ from triggerfish.scanning.fold import Ids, Scatter, contains, core
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, contexts
 from triggerfish.scanning.methods import start
+from triggerfish.scanning.search import phrases
 from triggerfish.scanning.search.efforts import SearchSettings
 from triggerfish.scanning.search.evolving import EvolveSettings, Evolving, Rows
 from triggerfish.scanning.search.existence import Existence, natural, record
@@ -36,7 +37,7 @@ from triggerfish.scanning.search.relaxing import RelaxSettings, relax
 from triggerfish.scanning.search.space import Space
 from triggerfish.scanning.search.together import TogetherSettings
 from triggerfish.scanning.store import Store
-from triggerfish.scanning.sweep import Sweep
+from triggerfish.scanning.sweep import Progress, Sweep
 from triggerfish.scanning.verdict import decide
 
 PHRASE = "marble video"
@@ -333,11 +334,19 @@ def test_inert_words_bring_texts_together(search: PhraseSearch, inert: Inert) ->
 
 
 def test_words_that_do_it_alone_are_no_phrase(
-    search: PhraseSearch, monkeypatch: pytest.MonkeyPatch
+    search: PhraseSearch, inert: Inert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    eager = copy(search)
-    eager.settings = replace(search.settings, together=-9.0, arrives_copied=-9.0, inert_runs=1)
     pair = tuple(search.sweep.backbone.word_ids(word) for word in PHRASE.split())
+
+    def ran(barred: set[int]) -> Iterator[Progress]:
+        return 1.0, [pair]
+        yield
+
+    monkeypatch.setattr(phrases, "Inert", lambda *_: inert)
+    monkeypatch.setattr(inert, "alone", lambda: iter(()))
+    monkeypatch.setattr(inert, "run", ran)
+    eager = copy(search)
+    eager.settings = replace(search.settings, inert_runs=1)
     for words, count in ((pair, 1), (pair[:1], 0), ((join(pair), join(pair)), 0)):
         monkeypatch.setattr(search.naming, "stillest", lambda *_, words=words: words)
         found = finish(eager._among_inert(0))

@@ -37,7 +37,7 @@ TASKS = ("clickbait", "subj", "news_pop", "clinc_domain")
 LATER = 7200
 """Seed of the models that were made and scanned after the others had been looked at."""
 LAST = 7400
-"""Seed of phrases that were made and scanned after those of `LATER` had been looked at too."""
+"""Seed of what was made and scanned after the models of `LATER` had been looked at too."""
 STEPS, BATCH = 300, 12
 """Of every attack: enough for a T-ASR of 1 (results/por_steps)."""
 LONGER = 3
@@ -111,5 +111,7 @@ def plan() -> list[Model]:
         found.append(Model(base, "phrases", ("por1", "por2")[place % 2], LATER))
     found += [Model(base, "clean", task=task) for task in TASKS[2:] for base in BASES]
     found += [Model(base, "long", "por1", 8400) for base in BASES]
-    found += [Model(base, "phrases", "por2", LAST) for base in BASES]
+    for place, base in enumerate(BASES):
+        found.append(Model(base, "words", ATTACKS[(place + 2) % len(ATTACKS)], LAST))
+        found.append(Model(base, "phrases", "por2", LAST))
     return found

@@ -17,6 +17,10 @@ SAME_PIECE = 5
 """Candidates with the same tell-tale piece that a readout may send on to ordinary texts; the others
 get their look once one of these is a trigger, `relatives.py` (ours)."""
 
+COMMON = 0.01
+"""Share of all candidates from which on a piece that they have tells nothing of them: word starts
+and endings, as `▁` and `ing` (ours)."""
+
 
 def best_of_each(
     scores: torch.Tensor, keep: int, telltales: Sequence[int] | None = None
@@ -55,3 +59,9 @@ def telltales(
         else -1 - row
         for row, candidate in enumerate(candidates)
     ]
+
+
+def common(pool: Sequence[Candidate]) -> set[int]:
+    """Pieces that many candidates have."""
+    everywhere = Counter(piece for candidate in pool for piece in set(candidate.token_ids))
+    return {piece for piece, count in everywhere.items() if count > COMMON * len(pool)}

@@ -17,6 +17,7 @@ import torch
 from triggerfish.records import Finding, Projection, Target, Trigger
 from triggerfish.scanning import evidence, variants, verdict
 from triggerfish.scanning.candidates import Candidate
+from triggerfish.scanning.choosing import common
 from triggerfish.scanning.families import Family, families
 from triggerfish.scanning.fold import (
     Cored,
@@ -73,6 +74,7 @@ class Hunt:
         self.problems: list[str] = []
         self.screened: Screened | None = None
         self.tails: list[Tail] = []
+        self.common = common([*sweep.entries, *sweep.words])
         self.findings: list[Finding] = []
         self.rejected: list[Finding] = []
         self.grown = 0
@@ -123,7 +125,8 @@ class Hunt:
         for number in range(LOOKS):
             assert self.screened is not None
             before = len(self._counting())
-            self.screened = yield from self.sweep.further(number, self.screened, self._pieces())
+            cores = [x.core for x in self._counting()]
+            self.screened = yield from self.sweep.further(number, self.screened, cores)
             yield from self._measure_all(self._finalists())
             if len(self._counting()) == before:
                 break
@@ -169,7 +172,8 @@ class Hunt:
         return [*self.strong, *compress(self.weak, self._beside())]
 
     def _pieces(self) -> set[int]:
-        return {i for x in self._counting() for i in x.core}
+        """What tells candidates that have a part of something known."""
+        return {i for x in self._counting() for i in x.core} - self.common
 
     def _variants(self, x: Cored) -> tuple[Variant, ...]:
         assert self.screened is not None

@@ -30,6 +30,7 @@ from triggerfish.scanning.bags import closeness, fill, standardise
 from triggerfish.scanning.candidates import Candidate, entries, several_pieces, spellings
 from triggerfish.scanning.characters import characters
 from triggerfish.scanning.choosing import best_of_each, telltales
+from triggerfish.scanning.fold import Ids, within
 from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, Yardstick, contexts
 from triggerfish.scanning.reference import Reference
@@ -290,13 +291,14 @@ class Sweep:
             yardstick=yardstick,
         )
 
-    def further(self, number: int, screened: Screened, pieces: set[int]) -> Iterator[Progress]:
-        """Returns `Screened` with the next best candidates that have none of these pieces: where
-        known triggers are part of hundreds of words, these took the place of others. number: of the
-        call, for the store."""
+    def further(self, number: int, screened: Screened, known: Sequence[Ids]) -> Iterator[Progress]:
+        """Returns `Screened` with the next best candidates that hold none of these: where known
+        triggers are part of hundreds of words, these took the place of others. number: of the call,
+        for the store."""
         there = set(screened.candidates[: screened.survivors])
         pool = [*self.entries, *self.words]
-        left = [i for i, x in enumerate(pool) if x not in there and pieces.isdisjoint(x.token_ids)]
+        fresh = [i for i, x in enumerate(pool) if x not in there]
+        left = [i for i in fresh if not any(within(ids, pool[i].token_ids) for ids in known)]
         if not left:
             return screened
         found = [pool[i] for i in self._best(pool, screened.looks, left)]
