@@ -24,7 +24,7 @@ from triggerfish.scanning.candidates import Candidate, entries, several_pieces
 from triggerfish.scanning.choosing import best_of_each, telltales
 from triggerfish.scanning.commonness import Commonness
 from triggerfish.scanning.families import families
-from triggerfish.scanning.fold import Cored, contains, core, fold, scattered, within
+from triggerfish.scanning.fold import Cored, Ids, contains, core, fold, scattered, within
 from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.hunt import strayed
 from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
@@ -499,12 +499,12 @@ def test_a_word_without_gaps_speaks_for_one_that_holds_it_with_gaps() -> None:
 
 
 def test_findings_with_one_core_at_one_point_are_one_trigger() -> None:
-    def cored(ids: tuple[int, ...], depth: float, point: float) -> Cored:
+    def cored(ids: Ids, depth: float, point: float, core: Ids = (7,)) -> Cored:
         finding = Finding(
             Trigger(ids, "-".join(map(str, ids))), "first", {"depth": depth}, 1e-9, 1e-9,
             {"string": True},
         )  # fmt: skip
-        return Cored(finding, (7,), 0, torch.full((1, 4), point))
+        return Cored(finding, core, 0, torch.full((1, 4), point))
 
     origin, close = torch.zeros(1, 4), torch.tensor([0.1])
     found = fold(
@@ -512,6 +512,9 @@ def test_findings_with_one_core_at_one_point_are_one_trigger() -> None:
     )
     assert [x.finding.trigger.token_ids for x in found] == [(7,), (7, 9)]
     assert [variant.text for variant in found[0].variants] == ["3-7"]
+
+    by_chance = [cored((3, 4, 7), 2.0, 1.0), cored((3, 4), 1.5, 1.0, core=(3, 4))]
+    assert len(fold(by_chance, origin, close)) == 2
 
 
 def test_the_core_is_what_the_collapse_needs() -> None:

@@ -1,4 +1,5 @@
-"""Which findings are one trigger: those that hold the same core and send texts to the same point.
+"""Which findings are one trigger: those that hold the same core, do their work with some of the
+same pieces, and send texts to the same point.
 
 The core is what is left of a finding when tokens are dropped for as long as its collapse stays.
 Where one piece of a planted word does all the work, each listed word with that piece is as good a
@@ -107,7 +108,8 @@ def one_point(one: Cored, other: Cored, origin: torch.Tensor, close: torch.Tenso
 
 
 def _same(one: Cored, other: Cored, origin: torch.Tensor, close: torch.Tensor) -> bool:
-    if not one_point(one, other, origin, close):
+    # A long word may hold the core of another trigger by chance, and do its work with other pieces.
+    if not one_point(one, other, origin, close) or set(one.core).isdisjoint(other.core):
         return False
     return within(one.core, other.finding.trigger.token_ids) or within(
         other.core, one.finding.trigger.token_ids

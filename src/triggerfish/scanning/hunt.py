@@ -30,7 +30,7 @@ from triggerfish.scanning.fold import (
     within,
 )
 from triggerfish.scanning.gauge import Gauge
-from triggerfish.scanning.grow import grow, inflect, is_word, typable
+from triggerfish.scanning.grow import grow, inflect, typable
 from triggerfish.scanning.projection import project
 from triggerfish.scanning.relatives import relatives
 from triggerfish.scanning.screened import Screened
@@ -236,8 +236,8 @@ class Hunt:
         if depth < WHOLE or not typable(sweep.backbone, ids):
             short = [context.short(SHORT) for context in sweep.screen_texts]
             grown = grow(sweep.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
-            # A word that is strong by itself may be deeper still with an innocent one beside it.
-            alone = depth >= self.rule.min_depth and is_word(sweep.backbone, ids)
+            # What is strong by itself may be deeper still with an innocent word beside it.
+            alone = depth >= self.rule.min_depth
             ids = ids if alone and " " in sweep.backbone.surface(grown) else grown
         if typable(sweep.backbone, ids):
             ids = inflect(sweep.backbone, ids, readout, sweep.screen_texts)
