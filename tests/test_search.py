@@ -333,7 +333,7 @@ def test_inert_words_bring_texts_together(search: PhraseSearch, inert: Inert) ->
         InertSettings(pool=1)
 
 
-def test_words_that_do_it_alone_are_no_phrase(
+def test_words_that_do_it_alone_or_lead_to_what_is_known_are_no_phrase(
     search: PhraseSearch, inert: Inert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = tuple(search.sweep.backbone.word_ids(word) for word in PHRASE.split())
@@ -349,9 +349,11 @@ def test_words_that_do_it_alone_are_no_phrase(
     eager.settings = replace(search.settings, inert_runs=1)
     for words, count in ((pair, 1), (pair[:1], 0), ((join(pair), join(pair)), 0)):
         monkeypatch.setattr(search.naming, "stillest", lambda *_, words=words: words)
-        found = finish(eager._among_inert(0))
-        assert len(found) == count
+        points: list[tuple[int, torch.Tensor]] = []
+        found = finish(eager._among_inert(0, points))
+        assert len(found) == len(points) == count
         assert all(x.alone < 0.2 for x in found)
+        assert finish(eager._among_inert(0, points)) == []  # leads to what is known
 
 
 def test_what_a_word_does_is_foretold_by_its_pieces(clean: Backbone) -> None:

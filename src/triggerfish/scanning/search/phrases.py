@@ -152,12 +152,9 @@ class PhraseSearch:
         self.known = known
         count = min(self.settings.readouts, len(self.sweep.readouts))
         found: list[Searched] = []
-        for column in range(count):
-            found += yield from self._among_inert(column)
         repelling = list(known)
-        for x in found:
-            point = yield from self._point(x)
-            repelling.append((x.column, point))
+        for column in range(count):
+            found += yield from self._among_inert(column, repelling)
         something = bool(repelling)
         columns = torch.arange(count, device=self.sweep.backbone.device)
         columns = columns.repeat_interleave(self.settings.mining.restarts)
@@ -176,7 +173,7 @@ class PhraseSearch:
                 self.mined += outside[:1]
                 outside.sort(key=lambda x: -x.depth - 2 * math.log10(x.outside))
                 for target in outside[: self.settings.tried]:
-                    if not self._known(target, before):
+                    if not self._known(column, target.point, before):
                         ids = yield from self._reach(target)
                         if ids:
                             phrases.setdefault((ids, column), target)
@@ -190,8 +187,12 @@ class PhraseSearch:
             if (ids, column) not in searched
         ]
 
-    def _among_inert(self, column: int) -> Iterator[Progress]:
-        """Returns the `Searched` phrases of words that were taught to do nothing alone."""
+    def _among_inert(
+        self, column: int, points: list[tuple[int, torch.Tensor]]
+    ) -> Iterator[Progress]:
+        """Returns the `Searched` phrases of words that were taught to do nothing alone. points:
+        (column, (H,) point) of what is known, which gets those of the phrases: what leads to a
+        known one is a neighbour of what was planted for it."""
         settings, found = self.settings, list[Searched]()
         copies = settings.copies
         inert = Inert(self.sweep, self.yardstick, column, settings.inert, copies, self.lower)
@@ -208,9 +209,12 @@ class PhraseSearch:
                 break
             alone = inert.way(words)
             yield self.sweep.spent("names", 0)  # `way` has counted them
-            if alone >= settings.alone:
+            phrase = Searched(ids, column, settings.min_copied, copies, alone)
+            point = yield from self._point(phrase)
+            if alone >= settings.alone or self._known(column, point, points):
                 break
-            found.append(Searched(ids, column, settings.min_copied, copies, alone))
+            found.append(phrase)
+            points.append((column, point))
             barred |= self.naming.spelled_alike(ids)
         self.tried += inert.tried
         return found
@@ -236,18 +240,21 @@ class PhraseSearch:
         """The mined points that are evidence of a backdoor without a trigger. found: (column, (H,)
         point) of the phrases that passed, besides what was known before."""
         found = [*self.known, *found]
-        left = [x for x in self.mined if self._evident(x) and not self._known(x, found)]
+        evident = [x for x in self.mined if self._evident(x)]
+        left = [x for x in evident if not self._known(x.column, x.point, found)]
         return [record(x, str(self.sweep.readouts[x.column]), self.mined) for x in left]
 
-    def _known(self, target: Mined, points: Sequence[tuple[int, torch.Tensor]]) -> bool:
-        """Whether one of (column, (H,) point) pairs is the target."""
-        origin = self.yardstick.mean[target.column]
-        way = normalize(target.point - origin, dim=-1)
+    def _known(
+        self, column: int, point: torch.Tensor, points: Sequence[tuple[int, torch.Tensor]]
+    ) -> bool:
+        """Whether one of (column, (H,) point) pairs is the (H,) point."""
+        origin = self.yardstick.mean[column]
+        way = normalize(point - origin, dim=-1)
         same = self.settings.mining.same
         return any(
-            float(way @ normalize(point - origin, dim=-1)) >= same
-            for column, point in points
-            if column == target.column
+            float(way @ normalize(other - origin, dim=-1)) >= same
+            for at, other in points
+            if at == column
         )
 
     def _reach(self, target: Mined) -> Iterator[Progress]:
