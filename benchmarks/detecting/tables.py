@@ -63,9 +63,19 @@ developed on, but for what is said here:
   on all models of POR-2 above and others. Before them two models of seed 7300 were scanned, roberta
   and electra, while .8 decades were asked with three copies; both were called clean, roberta for
   .01. So all of that seed were looked at, the threshold became .5 by what clean models have, and
-  another seed was drawn. clean bert, gpt2 and roberta were measured again with it, the others not.
-  In six clean models that were looked at for that threshold nothing named has more than .42
-  ([what](../../docs/scanning/search.md)).
+  another seed was drawn. In six clean models that were looked at for that threshold nothing named
+  has more than .42 ([what](../../docs/scanning/search.md)).
+- **clean**, again: with that search 24 of the 44 were measured again (the eleven PLMs as they are,
+  five on `clinc_domain`, five on `subj`, three on `clickbait`). One was an alarm: roberta on
+  `subj`, by `acting laugh laughed dialogue`, words of reviews. So the words of a phrase
+  must not go half of the way by themselves, a rule made for it; with that it is `clean`, and so are
+  the five that were measured after it (`bart`, `bert`, `gpt2` on `subj`, `electra` and `deberta-v2`
+  on `clickbait`). The other 20 cells are of older code.
+- **words, last** have that seed too, and were scanned after the four models of the first row and
+  the xlnet and gpt2 of **later** had been looked into again: words that share a word start (`▁`)
+  with something known are looked at, a strong piece is not grown into two words, and a word is no
+  double of a long one that holds its pieces by chance. In the t5 the search named a phrase that
+  leads to the point of a planted word; since then that is none.
 - Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a
