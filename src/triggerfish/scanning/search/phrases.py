@@ -45,8 +45,8 @@ class PhraseSettings:
     readouts: int = 1
     """Readouts searched, the primary one first (ours)."""
     inert_runs: int = 2
-    """Searches among inert words for each readout; another one only where the one before has found
-    something (ours)."""
+    """Searches among inert words for each readout; another one only where the one before has named
+    some, which it leaves out (ours)."""
     copies: int = 3
     """Copies of a sequence of them in a text, as backdoors are trained with (ours)."""
     together: float = 0.4
@@ -211,10 +211,9 @@ class PhraseSearch:
             yield self.sweep.spent("names", 0)  # `way` has counted them
             phrase = Searched(ids, column, settings.min_copied, copies, alone)
             point = yield from self._point(phrase)
-            if alone >= settings.alone or self._known(column, point, points):
-                break
-            found.append(phrase)
-            points.append((column, point))
+            if alone < settings.alone and not self._known(column, point, points):
+                found.append(phrase)
+                points.append((column, point))
             barred |= self.naming.spelled_alike(ids)
         self.tried += inert.tried
         return found
