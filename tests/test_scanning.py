@@ -21,7 +21,7 @@ from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.scanning import Progress, SweepSettings, events, scan
 from triggerfish.scanning.bags import closeness, standardise
 from triggerfish.scanning.candidates import Candidate, entries, several_pieces
-from triggerfish.scanning.choosing import best_of_each, telltales
+from triggerfish.scanning.choosing import best_of_each, common, telltales
 from triggerfish.scanning.commonness import Commonness
 from triggerfish.scanning.families import families
 from triggerfish.scanning.fold import Cored, Ids, contains, core, fold, scattered, within
@@ -418,6 +418,13 @@ def test_a_trigger_that_others_hide_gets_its_turn_once_these_are_known(
     assert len(wider.candidates) == len(wider.depths) == len(wider.means)
     everything = [x.token_ids for x in [*sweep.entries, *sweep.words]]
     assert _last(sweep.further(1, without, everything)) is without
+
+
+def test_a_piece_of_many_candidates_tells_nothing() -> None:
+    pool = [Candidate((1, 1, 10 + i), str(i), "word") for i in range(299)]
+    pool += [Candidate((2,), "2", "entry")]
+    pool += [Candidate((2, 3, 10 + i), str(i), "word") for i in range(3)]
+    assert common(pool) == {1, 2}  # 4 of 303 are more than one in a hundred, 3 are not
 
 
 def test_the_second_look_adds_words_with_a_known_piece(
