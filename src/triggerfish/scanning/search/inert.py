@@ -44,7 +44,7 @@ BLOCK = 512
 FEW = 100
 """Words of several pieces below which these are not looked at by themselves."""
 OTHERS = 100
-"""Random words that tell how far any word goes."""
+"""Random words that tell how far any word goes (ours)."""
 
 
 @dataclass(frozen=True)
