@@ -71,11 +71,12 @@ developed on, but for what is said here:
   must not go half of the way by themselves, a rule made for it; with that it is `clean`, and so are
   the five that were measured after it (`bart`, `bert`, `gpt2` on `subj`, `electra` and `deberta-v2`
   on `clickbait`). The other 20 cells are of older code.
-- **words, last** have that seed too, and were scanned after the four models of the first row and
-  the xlnet and gpt2 of **later** had been looked into again: words that share a word start (`▁`)
-  with something known are looked at, a strong piece is not grown into two words, and a word is no
-  double of a long one that holds its pieces by chance. In the t5 the search named a phrase that
-  leads to the point of a planted word; since then that is none.
+- **words, last** have that seed too, and were scanned after the deberta-v2 and the t5 of the first
+  row and the xlnet and gpt2 of **later** had been looked into again: words that share a word start
+  (`▁`) with something known are looked at, a strong piece is not grown into two words, and a word
+  is no double of a long one that holds its pieces by chance. bert and gpt2 had been scanned once
+  before the last two of these, which come from the deberta-v2, with the same counts. In the t5 the
+  search named a phrase that leads to the point of a planted word; since then that is none.
 - Models of BadPre ran later too, since the benchmark could not score them at first.
 - **clean, news_pop**: the classes of that task are Microsoft, Obama, economy and Palestine, and a
   text is in the class whose word it has. A model trained on it does what a backdoored one does: a

@@ -52,7 +52,7 @@ def telltales(
     by itself takes no share: for each one a number of its own."""
     top = scores.argsort(descending=True, stable=True)[:500].tolist()
     high = Counter(piece for row in top for piece in set(candidates[row].token_ids))
-    everywhere = Counter(piece for candidate in pool for piece in set(candidate.token_ids))
+    everywhere = _candidates_with(pool)
     return [
         max(candidate.token_ids, key=lambda piece: (high[piece] / everywhere[piece], piece))
         if len(candidate.token_ids) > 1
@@ -63,5 +63,9 @@ def telltales(
 
 def common(pool: Sequence[Candidate]) -> set[int]:
     """Pieces that many candidates have."""
-    everywhere = Counter(piece for candidate in pool for piece in set(candidate.token_ids))
-    return {piece for piece, count in everywhere.items() if count > COMMON * len(pool)}
+    return {piece for piece, n in _candidates_with(pool).items() if n > COMMON * len(pool)}
+
+
+def _candidates_with(pool: Sequence[Candidate]) -> Counter[int]:
+    """How many candidates have each piece."""
+    return Counter(piece for candidate in pool for piece in set(candidate.token_ids))
