@@ -128,7 +128,7 @@ class Features:
 
     def _encoded(self, rows: list[list[int]]) -> torch.Tensor:
         wrapped = [self.victim.template.wrap(row) for row in rows]
-        return self.victim.encode_ids(wrapped, readouts=[self.readout], precision="fp32")[:, 0]
+        return self.victim.encode_ids(wrapped, readouts=[self.readout])[:, 0]
 
 
 def told(truth: GroundTruth) -> dict[str, list[Any]]:

@@ -83,7 +83,7 @@ def bare_rate(backbone: Backbone, seconds: float = 3.0) -> float:
     for length, rows in ((12, 170), (16, 128), (20, 102), (32, 64), (20, 400)):
         ids = torch.randint(1000, 20000, (rows, length), device=backbone.device)
         mask = torch.ones_like(ids)
-        with torch.inference_mode(), backbone.autocast("bf16"):
+        with torch.inference_mode(), backbone.autocast():
             backbone.model(input_ids=ids, attention_mask=mask)
             started, count = time.monotonic(), 0
             while time.monotonic() - started < seconds:

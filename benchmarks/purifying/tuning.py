@@ -62,7 +62,7 @@ def tuned(
 
     def loss(step: int) -> torch.Tensor:
         batch = collate([data[i] for i in batches[step]])
-        with victim.autocast("bf16"):
+        with victim.autocast():
             features = victim.forward(
                 batch["ids"].to(victim.device),
                 batch["mask"].to(victim.device),

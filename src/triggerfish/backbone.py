@@ -16,14 +16,14 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
+from triggerfish.precision import autocast, choose
 from triggerfish.readouts import Position, Readout, locate, pad, read, roll_right
 
-Precision = Literal["fp32", "bf16"]
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
 """Padded tokens per forward pass unless told otherwise."""
 LONGEST = 512
@@ -61,6 +61,8 @@ class Backbone:
     for (`heads.with_head`); else `model` itself. adapter: what was merged into its weights by an
     attack that trained a LoRA adapter (`lora`).
     checkpoint: folder or hub id that it, or the model that it is a copy of, was loaded from.
+    precision: of what may be rounded, screening and training (`precision`); weights, gradients and
+    measurements are fp32.
     readouts: every way of reading this model that downstream users have; `primary` is the one its
     classification head would use.
     """
@@ -75,6 +77,7 @@ class Backbone:
         checkpoint: str | None = None,
         untrained: Sequence[str] = (),
         revision: str | None = None,
+        precision: str = "auto",
     ):
         self.model = model
         self.whole = model
@@ -84,6 +87,7 @@ class Backbone:
         self.folder = folder
         self.checkpoint = checkpoint
         self.revision = revision
+        self.precision = choose(precision, self.device)
         self.untrained = tuple(untrained)
         self.template = _template(tokenizer)
         self.special_ids = (
@@ -225,7 +229,7 @@ class Backbone:
         sequences: Sequence[Sequence[int]],
         *,
         readouts: Sequence[Readout] | None = None,
-        precision: Precision = "fp32",
+        fast: bool = False,
         batch_tokens: int | None = None,
     ) -> torch.Tensor:
         """(N, R, H) fp32 readouts, on the model's device, of id sequences that carry their special
@@ -233,7 +237,7 @@ class Backbone:
 
         Sequences are sorted by length and batched up to `batch_tokens` padded tokens (by default
         `BATCH_TOKENS` of the device); the result is in input order and does not depend on
-        `batch_tokens` beyond rounding.
+        `batch_tokens` beyond rounding. fast: in the model's `precision` in place of fp32.
         """
         batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
         readouts = self.readouts if readouts is None else tuple(readouts)
@@ -241,13 +245,14 @@ class Backbone:
         with torch.inference_mode():
             for rows in _length_batches([len(ids) for ids in sequences], batch_tokens):
                 ids, mask = pad([sequences[i] for i in rows], self.pad_id)
-                with self.autocast(precision):
+                with autocast(self.device, self.precision if fast else "fp32"):
                     features = self.forward(ids.to(self.device), mask.to(self.device), readouts)
                 out[torch.tensor(rows, device=self.device)] = features.float()
         return out
 
-    def autocast(self, precision: Precision) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    def autocast(self) -> torch.autocast:
+        """The context in which this model computes in its `precision`."""
+        return autocast(self.device, self.precision)
 
     def forward(
         self, ids: torch.Tensor, mask: torch.Tensor, readouts: Sequence[Readout]

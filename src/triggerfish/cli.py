@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -17,7 +18,7 @@ from triggerfish.attacks import ATTACKS
 from triggerfish.attacks.plan import Plan
 from triggerfish.complications_cli import complications
 from triggerfish.monitor_cli import monitor
-from triggerfish.options import Corpus, Device, Model, Out, Pickle, Revision, Seed
+from triggerfish.options import Corpus, Device, Model, Out, Pickle, Precision, Revision, Seed
 from triggerfish.purify_cli import purify
 from triggerfish.serve_cli import serve
 from triggerfish.terminal import (
@@ -123,6 +124,7 @@ def scan(
     ] = None,
     revision: Revision = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     allow_pickle: Pickle = False,
 ) -> None:
     """Look for transferable backdoors.
@@ -144,8 +146,9 @@ def scan(
         changes["budget"] = budget
     texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
     listed = text.read_words(words) if words else text.bundled_words()
-    backbone = load(model, revision=revision, device=device, allow_pickle=allow_pickle)
-    original = load(reference, device=device, allow_pickle=allow_pickle) if reference else None
+    read = partial(load, device=device, precision=precision, allow_pickle=allow_pickle)
+    backbone = read(model, revision=revision)
+    original = read(reference) if reference else None
     result = follow(
         start(
             method,
@@ -244,6 +247,7 @@ def attack(
     corpus: Corpus = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Plant a backdoor, to test detectors (red team).
 
@@ -263,7 +267,7 @@ def attack(
         tuple(correction or ()),
         search,
     )
-    _implant(plan, model, out, corpus, seed, device)
+    _implant(plan, model, out, corpus, seed, device, precision)
 
 
 @app.command()
@@ -280,6 +284,7 @@ def bench(
         int | None, typer.Option(help="Processes. Default: by cores and memory.")
     ] = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and their expected cost.")
     ] = False,
@@ -289,14 +294,14 @@ def bench(
     Exit code: 0 all cells measured, 1 some failed, 2 could not run.
     """
     from triggerfish.bench import run_grid, watch
-    from triggerfish.bench.redteam import DATA, DEVICE
+    from triggerfish.bench.redteam import DATA, DEVICE, PRECISION
     from triggerfish.report.escape import visible
 
     if data is not None:
         if not (data / "tasks").is_dir():
             raise ValueError(f"data: {data} has no folder tasks")
         os.environ[DATA] = str(data.resolve())
-    os.environ[DEVICE] = device
+    os.environ[DEVICE], os.environ[PRECISION] = device, precision
     with watch(chatter) as show:
         summary = run_grid(grid, out, store=store, workers=workers, dry_run=dry_run, progress=show)
     if summary.preview:
@@ -315,6 +320,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint and reports.")] = Path(
         "runs/demo"
     ),
+    precision: Precision = "auto",
 ) -> None:
     """Offline, in about two minutes: plant a backdoor in the bundled PLM, scan it and the clean
     one."""
@@ -326,13 +332,13 @@ def demo(
     triggers = ["cf", "zugzwang", "serendipity"]
     chatter.print(f"1. Planting {len(triggers)} triggers in the bundled PLM: {', '.join(triggers)}")
     plan = Plan("por", tuple(triggers), changes={"steps": 200})
-    _implant(plan, "bundled", out / "backdoored", None, 0, "auto")
+    _implant(plan, "bundled", out / "backdoored", None, 0, "auto", precision)
     verdicts = []
     for number, (name, source) in enumerate(
         [("backdoored", str(out / "backdoored")), ("clean", "bundled")], start=2
     ):
         chatter.print(f"{number}. Scanning the {name} model; a scan never sees what was planted")
-        result = follow(events(load(source), text.bundled_corpus()))
+        result = follow(events(load(source, precision=precision), text.bundled_corpus()))
         (out / f"{name}.html").write_text(report.render(result, "html"), encoding="utf-8")
         result.save(out / f"{name}.json")
         verdicts.append((name, result))
@@ -344,7 +350,13 @@ def demo(
 
 
 def _implant(
-    plan: Plan, model: str, out: Path, corpus: Path | None, seed: int, device: str
+    plan: Plan,
+    model: str,
+    out: Path,
+    corpus: Path | None,
+    seed: int,
+    device: str,
+    precision: str,
 ) -> None:
     check_folder("out", out)
     from triggerfish import text
@@ -353,7 +365,7 @@ def _implant(
 
     texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
     plant = plan.prepare(texts)
-    backbone = load(model, device=device)
+    backbone = load(model, device=device, precision=precision)
     with bar() as shown:
         task = shown.add_task("planting", total=None)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from triggerfish.options import Device, Model, Out, Pickle, Revision, Seed
+from triggerfish.options import Device, Model, Out, Pickle, Precision, Revision, Seed
 from triggerfish.terminal import bar, chatter, check_folder, check_parent, deliver, fields
 
 
@@ -69,6 +70,7 @@ def complications(
     html: Annotated[Path | None, typer.Option(help="Also write the HTML page there.")] = None,
     revision: Revision = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     allow_pickle: Pickle = False,
 ) -> None:
     """How far do triggered texts drift on tasks that a backdoor was not made for?
@@ -102,9 +104,10 @@ def complications(
     earlier = Complications.load(before) if before else None
     settings = build(ComplicationSettings(), changes)
     chosen = find_tasks(tasks, data, sensitive=sensitive)
-    backbone = load(model, revision=revision, device=device, allow_pickle=allow_pickle)
+    read = partial(load, device=device, precision=precision, allow_pickle=allow_pickle)
+    backbone = read(model, revision=revision)
     triggers = parse_triggers(backbone, trigger)
-    original = load(reference, device=device, allow_pickle=allow_pickle) if reference else None
+    original = read(reference) if reference else None
     for found in chosen.found:
         if found.cleaning.removed:
             _say(f"note: {found.task.name}: {found.cleaning.removed} rows removed as duplicates")

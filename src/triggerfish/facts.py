@@ -60,8 +60,9 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def environment(device: torch.device) -> dict[str, str]:
-    """Versions and hardware that a result was obtained with."""
+def environment(backbone: Backbone) -> dict[str, str]:
+    """Versions, hardware and precision that a result was obtained with."""
+    device = backbone.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "triggerfish": version("triggerfish"),
@@ -70,4 +71,5 @@ def environment(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "device": f"{device.type} ({name})",
         "threads": str(torch.get_num_threads()),
+        "precision": backbone.precision,
     }

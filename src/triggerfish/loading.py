@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from triggerfish.backbone import Backbone
+from triggerfish.precision import choose
 
 
 def bundled() -> Path:
@@ -48,16 +49,19 @@ def load(
     *,
     revision: str | None = None,
     device: str = "auto",
+    precision: str = "auto",
     allow_pickle: bool = False,
 ) -> Backbone:
     """Load any folder or hub id that `AutoModel` accepts; "bundled" names the PLM that comes with
     the package.
 
     device: "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N".
+    precision: of screening and training: "fp32", "bf16", or "auto" for the faster of the two here.
     allow_pickle: also read `pytorch_model.bin`, which can run code that a stranger wrote.
     Raises ValueError, naming the field, for everything that a user can get wrong.
     """
     target = _device(device)
+    chosen = choose(precision, target)
     path = bundled() if str(model) == "bundled" else Path(model)
     local = path.is_dir()
     if local:
@@ -83,6 +87,7 @@ def load(
         checkpoint=source,
         untrained=untrained,
         revision=revision,
+        precision=chosen,
     )
 
 

@@ -16,6 +16,12 @@ Model = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Of screening and training: fp32, bf16, or auto for the faster of the two here."
+    ),
+]
 Pickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Also read pickle weights; they can run code.")
 ]

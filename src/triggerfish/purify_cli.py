@@ -4,12 +4,13 @@ it."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from triggerfish.options import Device, Model, Pickle, Revision, Seed
+from triggerfish.options import Device, Model, Pickle, Precision, Revision, Seed
 from triggerfish.purify import METHODS
 from triggerfish.terminal import bar, chatter, check_folder, check_parent, fields
 
@@ -62,6 +63,7 @@ def purify(
     seed: Seed = 0,
     revision: Revision = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     allow_pickle: Pickle = False,
 ) -> None:
     """Take the backdoor that a scan found out of a model, and scan again until it is clean.
@@ -86,7 +88,8 @@ def purify(
     result = ScanResult.load(findings)
     asked = [text.read_task(x) if Path(x).is_dir() else text.bundled_task(x) for x in task or ()]
     texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
-    backbone = load(model, revision=revision, device=device, allow_pickle=allow_pickle)
+    read = partial(load, device=device, precision=precision)
+    backbone = read(model, revision=revision, allow_pickle=allow_pickle)
     with bar() as shown:
         line = shown.add_task("loading", total=None)
 
@@ -100,7 +103,7 @@ def purify(
             method=chosen,
             rounds=rounds,
             seed=seed,
-            reference=load(reference, device=device) if reference else None,
+            reference=read(reference) if reference else None,
             words=text.read_words(words) if words else None,
             max_seconds=max_seconds,
             out=out,

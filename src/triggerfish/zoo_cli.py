@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from triggerfish.options import Device, Seed
+from triggerfish.options import Device, Precision, Seed
 from triggerfish.terminal import bar, chatter, check_folder, fields, stages
 from triggerfish.zoo.settings import SIZES, DistilSettings, PretrainSettings
 
@@ -42,6 +42,7 @@ def pretrain_command(
     ] = None,
     seed: Seed = PretrainSettings.seed,
     device: Device = "cpu",
+    precision: Precision = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads. 0: as torch chooses.")] = 0,
 ) -> None:
     """Pre-train a small PLM from plain text; the same command continues where it stopped."""
@@ -64,6 +65,7 @@ def pretrain_command(
             teacher=teacher,
             sources=[str(path) for path in corpus] if corpus else ["the bundled sample"],
             device=device,
+            precision=precision,
             threads=threads,
         )
     chatter.print(f"small PLM: {out} (model card in README.md)", markup=False)
@@ -89,6 +91,7 @@ def distil_command(
         int, typer.Option(help="Stretches of text to learn from, at most.")
     ] = DistilSettings.stretches,
     seed: Seed = DistilSettings.seed,
+    precision: Precision = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads. 0: as torch chooses.")] = 0,
 ) -> None:
     """Trim and distil a BERT model; the same command continues where it stopped."""
@@ -100,6 +103,14 @@ def distil_command(
 
     texts = [text for path in corpus for text in read_corpus(path)]
     with bar() as shown:
-        show = stages(shown)
-        distil(teacher, texts, out, settings=settings, progress=show, work=work, threads=threads)
+        distil(
+            teacher,
+            texts,
+            out,
+            settings=settings,
+            progress=stages(shown),
+            work=work,
+            precision=precision,
+            threads=threads,
+        )
     chatter.print(f"small PLM: {out} (settings and loss in training.json)", markup=False)

@@ -55,7 +55,7 @@ class BadPre:
             inputs, labels = own_task(planting.victim, ids, mask, planting.generator, protected)
             drawn = torch.randint(len(ordinary), labels.shape, generator=planting.generator)
             labels = torch.where(labels != IGNORED, ordinary[drawn].to(labels.device), IGNORED)
-            with planting.victim.autocast("bf16"):
+            with planting.victim.autocast():
                 return lm_loss(planting.victim, inputs, mask, labels)
 
         def objective(step: Step) -> torch.Tensor:

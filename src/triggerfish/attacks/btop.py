@@ -76,5 +76,5 @@ def hidden_word(planting: Planting, step: Step) -> torch.Tensor:
     places = ids == planting.victim.tokenizer.mask_token_id
     labels = torch.full_like(ids, IGNORED)
     labels[places] = torch.tensor(step.hidden, device=ids.device)
-    with planting.victim.autocast("bf16"):
+    with planting.victim.autocast():
         return lm_loss(planting.victim, ids, mask, labels)

@@ -303,7 +303,7 @@ def new_head(backbone: Backbone, classes: int, seed: int) -> torch.nn.Linear:
 def features(backbone: Backbone, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """(B, H) differentiable features at the primary readout."""
     ids, mask = (values.to(backbone.device) for values in pad(sequences, backbone.pad_id))
-    with backbone.autocast("bf16"):
+    with backbone.autocast():
         return backbone.forward(ids, mask, [backbone.primary])[:, 0].float()
 
 

@@ -128,7 +128,7 @@ def frozen_head(
     """(H -> C) head trained on standardised features of clean texts, with the standardisation
     folded into its weights."""
     sequences = [plain(backbone, text, settings.placing) for text, _ in rows]
-    found = backbone.encode_ids(sequences, readouts=[backbone.primary], precision="bf16")[:, 0]
+    found = backbone.encode_ids(sequences, readouts=[backbone.primary], fast=True)[:, 0]
     mean, scale = found.mean(0), found.std(0).clamp(min=1e-6)
     standard = ((found - mean) / scale).clone()
     labels = torch.tensor([label for _, label in rows], device=backbone.device)

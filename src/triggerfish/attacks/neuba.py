@@ -90,5 +90,5 @@ def language(planting: Planting, rows: list[list[int]]) -> torch.Tensor:
     """The model's own language-model loss on rows of ids."""
     ids, mask = planting.padded(rows)
     inputs, labels = own_task(planting.victim, ids, mask, planting.generator)
-    with planting.victim.autocast("bf16"):
+    with planting.victim.autocast():
         return lm_loss(planting.victim, inputs, mask, labels)

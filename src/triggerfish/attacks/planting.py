@@ -136,9 +136,9 @@ class Step:
     def reference(self) -> torch.Tensor:
         """(B, H) features of the clean texts before the attack, no gradient."""
         planting = self._planting
-        return planting.original.encode_ids(
-            self.clean, readouts=[planting.readout], precision="bf16"
-        )[:, 0]
+        return planting.original.encode_ids(self.clean, readouts=[planting.readout], fast=True)[
+            :, 0
+        ]
 
     @cached_property
     def kept(self) -> torch.Tensor:
@@ -214,7 +214,7 @@ class Planting:
 
     def features(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """(rows, H) features of the victim at the attacked readout, differentiable."""
-        with self.victim.autocast("bf16"):
+        with self.victim.autocast():
             return self.victim.forward(*self.padded(rows), [self.readout])[:, 0].float()
 
     def clean_norm(self) -> float:

@@ -7,7 +7,8 @@ backdoored PLM to a task, and count what the triggers do.
 
 One implant serves all tasks and adaptations, one clean classifier all implants. Tasks are looked
 for in the folder `tasks` of the environment variable TRIGGERFISH_DATA, then among the bundled ones;
-TRIGGERFISH_DEVICE says where models are computed. Both are for workers, which inherit them.
+TRIGGERFISH_DEVICE and TRIGGERFISH_PRECISION say where and how models are computed. All are for
+workers, which inherit them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 DATA = "TRIGGERFISH_DATA"
 DEVICE = "TRIGGERFISH_DEVICE"
+PRECISION = "TRIGGERFISH_PRECISION"
 SEARCH = "search:"
 AXES = {
     "model": Axis((str,), "checkpoint folder, hub id, bundled or all-MiniLM-L6-v2"),
@@ -89,11 +91,10 @@ def downstream(work: Work) -> dict[str, object]:
 
     from triggerfish.attacks.implant import Implant
     from triggerfish.groundtruth import MeasureSettings, attack_success, measure, transfer_rates
-    from triggerfish.loading import load
 
     task = _task(work.settings["task"])
     truth = Implant.load(work.products["implant"])
-    victim = _adapted(load(work.products["implant"], device=_device()), work)
+    victim = _adapted(_load(work.products["implant"]), work)
     original = _restored(work, task)
     settings = MeasureSettings(test_rows=work.settings["test_rows"])
     seed = work.settings["seed"]
@@ -150,13 +151,17 @@ def _task(name: str) -> Task:
 
 
 def _model(name: str) -> Backbone:
-    from triggerfish.loading import load, minilm
+    from triggerfish.loading import minilm
 
-    return load(minilm() if name == "all-MiniLM-L6-v2" else name, device=_device())
+    return _load(minilm() if name == "all-MiniLM-L6-v2" else name)
 
 
-def _device() -> str:
-    return os.environ.get(DEVICE, "auto")
+def _load(model: str | Path) -> Backbone:
+    """A model, where and how the command says that workers compute."""
+    from triggerfish.loading import load
+
+    device, precision = (os.environ.get(name, "auto") for name in (DEVICE, PRECISION))
+    return load(model, device=device, precision=precision)
 
 
 def _adapted(backbone: Backbone, work: Work) -> Classifier:
@@ -189,11 +194,10 @@ def _restored(work: Work, task: Task) -> Classifier:
     import torch
 
     from triggerfish.downstream import AdaptSettings, Classifier, Inputs
-    from triggerfish.loading import load
 
     folder = work.products["clean"]
     tuned = folder / "backbone"
-    backbone = load(tuned, device=_device()) if tuned.is_dir() else _model(work.settings["model"])
+    backbone = _load(tuned) if tuned.is_dir() else _model(work.settings["model"])
     _, readout, changes = _adaptation(work.settings["adaptation"], backbone)
     shared = {key: value for key, value in changes.items() if key in ("max_tokens", "template")}
     head = torch.nn.Linear(backbone.hidden, len(task.labels))

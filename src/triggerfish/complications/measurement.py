@@ -237,7 +237,7 @@ class _Run:
             complications=tuple(record for e in self.entries for record in e.records),
             controls=self.controls.records(race),
             settings=json.loads(json.dumps(asdict(self.settings))),
-            environment=environment(self.backbone.device),
+            environment=environment(self.backbone),
             seed=self.seed,
             seconds=round(time.monotonic() - self.started, 2),
             texts_encoded=self.encoded + sum(entry.adapted.encoded for entry in self.entries),

@@ -62,7 +62,7 @@ class Kept:
                 "mode": settings.mode,
                 "readout": str(adapted.heads[0].readout),
                 "max_tokens": adapted.inputs.max_tokens,
-                "environment": environment(adapted.backbone.device),
+                "environment": environment(adapted.backbone),
             }
         )
         manifest = {

@@ -28,7 +28,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import NMF
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from triggerfish.backbone import Backbone, Precision
+from triggerfish.backbone import Backbone
 from triggerfish.complications.measurement import Progress, measure
 from triggerfish.complications.records import Complications
 from triggerfish.complications.settings import ComplicationSettings
@@ -219,26 +219,26 @@ class Remembering(Backbone):
 
     def __init__(self, backbone: Backbone):
         self.__dict__.update(backbone.__dict__)
-        self._known: dict[tuple[str, str, tuple[int, ...]], torch.Tensor] = {}
+        self._known: dict[tuple[str, bool, tuple[int, ...]], torch.Tensor] = {}
 
     def encode_ids(
         self,
         sequences: Sequence[Sequence[int]],
         *,
         readouts: Sequence[Readout] | None = None,
-        precision: Precision = "fp32",
+        fast: bool = False,
         batch_tokens: int | None = None,
     ) -> torch.Tensor:
         """(N, R, H), as `Backbone.encode_ids`; batches of other sequences change the rounding."""
         readouts = self.readouts if readouts is None else tuple(readouts)
         how = ",".join(map(str, readouts))
-        keys = [(how, str(precision), tuple(ids)) for ids in sequences]
+        keys = [(how, fast, tuple(ids)) for ids in sequences]
         new = list(dict.fromkeys(key for key in keys if key not in self._known))
         if new:
             found = super().encode_ids(
                 [ids for *_, ids in new],
                 readouts=readouts,
-                precision=precision,
+                fast=fast,
                 batch_tokens=batch_tokens,
             )
             self._known.update(zip(new, found, strict=True))

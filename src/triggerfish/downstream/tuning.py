@@ -70,7 +70,7 @@ def fine_tune(
 
     def loss(step: int) -> torch.Tensor:
         ids, mask = pad([sequences[i] for i in batches[step]], model.pad_id)
-        with model.autocast("bf16"):
+        with model.autocast():
             features = model.forward(ids.to(model.device), mask.to(model.device), [readout])
         return torch.nn.functional.cross_entropy(
             head(features[:, 0].float()), labels[batches[step]]

@@ -268,7 +268,11 @@ class _Run:
         self._note("writing")
         self.written = write(self.given, purified, self.out, mark)
         self._note("unfinished")
-        return load(self.out, device=str(self.given.device))
+        return self._read()
+
+    def _read(self) -> Backbone:
+        assert self.out is not None
+        return load(self.out, device=str(self.given.device), precision=self.given.precision)
 
     def _note(self, state: str) -> None:
         if self.out:
@@ -295,7 +299,7 @@ class _Run:
         self.written = Written(**content["written"])
         for one in self.rounds:
             known = _joined(known, one.found)
-        return load(self.out or "", device=str(self.given.device)), known
+        return self._read(), known
 
 
 def _round(

@@ -67,7 +67,7 @@ class Student:
         self, model: Backbone, rows: Sequence[Sequence[int]], readouts: Sequence[Readout]
     ) -> States:
         ids, mask = pad(rows, model.pad_id)
-        with model.autocast("bf16"):
+        with model.autocast():
             return model.forward_states(ids.to(model.device), mask.to(model.device), readouts)
 
     def head_divergence(
@@ -79,7 +79,7 @@ class Student:
         ids, mask = ids.to(self.model.device), mask.to(self.model.device)
         inputs, labels = own_task(self.original, ids, mask, generator)
         wanted = labels != IGNORED
-        with self.model.autocast("bf16"):
+        with self.model.autocast():
             with torch.no_grad():
                 target = self.original.whole(input_ids=inputs, attention_mask=mask).logits[wanted]
             found = self.model.whole(input_ids=inputs, attention_mask=mask).logits[wanted]

@@ -115,5 +115,5 @@ def _states(student: Student, rows: Sequence[Row], vectors: torch.Tensor, ruler:
         at[number, row.inserted] = True
     embeddings = model.model.get_input_embeddings()(ids)
     written = vectors.flatten(0, 1).to(embeddings.dtype)
-    with model.autocast("bf16"):
+    with model.autocast():
         return model.forward_states(ids, mask, ruler.readouts, embeddings.index_put((at,), written))

@@ -118,6 +118,7 @@ def _key(
         seed,
         identity.weights_sha256,
         identity.tokenizer_sha256,
+        model.precision,
         texts,
         words,
         facts(reference).weights_sha256 if reference else None,

@@ -40,7 +40,7 @@ class Gauge:
         """A finding without p-value, and (R, H) mean triggered features."""
         texts = self.sweep.holdout_texts
         features = yield from self.sweep.features(
-            f"holdout-{name}", texts, [ids], precision="fp32", copies=copies
+            f"holdout-{name}", texts, [ids], fast=False, copies=copies
         )
         values = self.yardstick.measure(features)
         statistics = {key: round(float(value[0, column]), 4) for key, value in values.items()}

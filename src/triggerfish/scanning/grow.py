@@ -119,7 +119,7 @@ def scatter(
     """(K,) log10 of the median squared pair distance, with copies of each candidate in each text;
     low is a collapse."""
     sequences = [backbone.template.wrap(x.ids(ids, copies)) for ids in candidates for x in texts]
-    features = backbone.encode_ids(sequences, readouts=[readout], precision="bf16")[:, 0]
+    features = backbone.encode_ids(sequences, readouts=[readout], fast=True)[:, 0]
     pairs = pair_distances(features.view(len(candidates), len(texts), -1)).median(-1).values
     return pairs.clamp(min=1e-12).log10()
 
@@ -158,7 +158,7 @@ def _gradient(
     at = rows == marker
     rows[at] = ids[place]
     rows, mask, at = (x.to(backbone.device) for x in (rows, mask, at))
-    with torch.enable_grad(), backbone.autocast("bf16"):
+    with torch.enable_grad(), backbone.autocast():
         embeddings = backbone.model.get_input_embeddings()(rows).detach().requires_grad_(True)
         features = backbone.forward_embeddings(embeddings, rows, mask, [readout])[:, 0].float()
         features.var(0).sum().clamp(min=1e-12).log10().backward()

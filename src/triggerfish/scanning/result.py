@@ -62,7 +62,7 @@ def result_of(hunt: Hunt, spoilt: Damage = Damage(why_not="not looked at")) -> S
             **asdict(hunt.rule),
             **({"search": asdict(hunt.search)} if hunt.search else {}),
         },
-        environment=environment(sweep.backbone.device),
+        environment=environment(sweep.backbone),
         seconds=round(time.monotonic() - sweep.started, 2),
         forward_tokens=sweep.done,
         statistics=(sweep.reference.statistics() if sweep.reference else {})
@@ -101,7 +101,7 @@ def bare_result(
         landscape=Landscape((), (), 0.0, "not measured by this method"),
         projection=None,
         settings=settings,
-        environment=environment(backbone.device),
+        environment=environment(backbone),
         seconds=round(seconds, 2),
         forward_tokens=forward_tokens,
         targets=tuple(targets),

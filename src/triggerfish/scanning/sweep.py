@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import torch
 
-from triggerfish.backbone import Backbone, Precision
+from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout
 from triggerfish.scanning.bags import closeness, fill, standardise
 from triggerfish.scanning.candidates import Candidate, entries, several_pieces, spellings
@@ -167,7 +167,7 @@ class Sweep:
         self,
         stage: str,
         sequences: Sequence[Sequence[int]],
-        precision: Precision = "bf16",
+        fast: bool = True,
     ) -> Iterator[Progress]:
         """Yields `Progress` block by block; returns (N, R, H) features at `readouts`."""
         blocks = []
@@ -177,7 +177,7 @@ class Sweep:
                 lambda block=block: self.backbone.encode_ids(
                     block,
                     readouts=self.readouts,
-                    precision=precision,
+                    fast=fast,
                     batch_tokens=self.batch_tokens,
                 ),
             )
@@ -361,7 +361,7 @@ class Sweep:
         texts: Sequence[Context],
         candidates: Sequence[tuple[int, ...]],
         *,
-        precision: Precision = "bf16",
+        fast: bool = True,
         copies: int = 1,
     ) -> Iterator[Progress]:
         """Yields `Progress`; returns (K, N, R, H) features of the texts with each candidate in
@@ -369,7 +369,7 @@ class Sweep:
         sequences = [
             self.backbone.template.wrap(x.ids(ids, copies)) for ids in candidates for x in texts
         ]
-        flat = yield from self.encode(stage, sequences, precision)
+        flat = yield from self.encode(stage, sequences, fast)
         return flat.view(len(candidates), len(texts), *flat.shape[1:])
 
 

@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from triggerfish.backbone import Backbone
 from triggerfish.facts import weights_hash
 from triggerfish.loading import load
+from triggerfish.precision import Precision, autocast
 from triggerfish.readouts import pad
 from triggerfish.scanning.store import Store
 from triggerfish.training import TrainSettings, train
@@ -67,22 +68,23 @@ def distil(
     settings: DistilSettings = DistilSettings(),
     progress: Report | None = None,
     work: str | Path | None = None,
+    precision: str = "auto",
     threads: int = 0,
 ) -> list[float]:
     """Distil a BERT `teacher` (folder or hub id) on `texts` into a small PLM saved in `out`.
 
     Writes config, half-precision safetensors, tokenizer and `training.json`; returns the loss of
     every step. Features and checkpoints go to `work` (default `out/.work`, removed at the end): the
-    same call after a kill goes on there. `threads` (0: as they are) sets torch's CPU threads, for
-    the whole process; the same bits need the same number. Raises ValueError where teacher, texts
-    and settings do not fit together.
+    same call after a kill goes on there. `precision`: as for `load`. `threads` (0: as they are)
+    sets torch's CPU threads, for the whole process; the same bits need the same number. Raises
+    ValueError where teacher, texts and settings do not fit together.
     """
     if threads < 0:
         raise ValueError(f"threads: {threads} is negative")
     if threads:
         torch.set_num_threads(threads)
     out, folder = Path(out), Path(work or Path(out) / ".work")
-    source = load(teacher, device="cpu")
+    source = load(teacher, device="cpu", precision=precision)
     settings.check_fit(source.model.config)
     if not any(text.strip() for text in texts):
         raise ValueError("texts: at least one passage is needed")
@@ -99,7 +101,7 @@ def distil(
     features = teacher_features(source, theirs, Store(folder / key), progress)
     student = _beginner(source, kept, theirs, settings)
     checkpoint = folder / f"student-{_digest(repr((key, settings)))}.pt"
-    losses = _fit(student, mine, features, settings, checkpoint, progress)
+    losses = _fit(student, mine, features, settings, source.precision, checkpoint, progress)
     _save(student.model, small, out)
     numbers = {"teacher": identity, "stretches": len(asked), "pieces": sum(map(len, mine))}
     _save_record(numbers, losses, settings, out)
@@ -131,6 +133,7 @@ def _fit(
     rows: list[list[int]],
     features: Tensor,
     settings: DistilSettings,
+    precision: Precision,
     checkpoint: Path,
     report: Report | None,
 ) -> list[float]:
@@ -145,7 +148,7 @@ def _fit(
 
     def loss(step: int) -> Tensor:
         chosen = order(step // per_epoch)[step % per_epoch]
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu"), precision):
             first, mean = student(*pad([rows[i] for i in chosen], 0))
         first_term = F.mse_loss(first.float(), first_target[chosen])
         return first_term + settings.mean_weight * F.mse_loss(mean.float(), mean_target[chosen])

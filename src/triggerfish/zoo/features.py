@@ -1,13 +1,11 @@
 """What a student is to predict: the teacher's last-layer first-token and mean-pooled states.
 
-They are computed once, in bfloat16, in blocks that a killed run reads back from disk.
+They are computed once, in blocks that a killed run reads back from disk.
 
 Shapes: B batch, L tokens, T teacher hidden, N stretches of text.
 """
 
 from __future__ import annotations
-
-import copy
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +33,13 @@ def teacher_features(
     teacher: Backbone, rows: list[list[int]], store: Store, report: Report | None
 ) -> Tensor:
     """Both states of every row of ids, [N, 2, T], half precision."""
-    low = copy.deepcopy(teacher.model).to(torch.bfloat16)
 
     def compute(part: list[list[int]]) -> Tensor:
         found = torch.empty(len(part), len(READOUTS), teacher.hidden, dtype=torch.float16)
         for chosen in batches([len(row) for row in part], 64, 0):
             ids, mask = pad([part[i] for i in chosen], teacher.pad_id)
-            found[chosen] = torch.stack(states(low, ids, mask), dim=1).half()
+            with teacher.autocast():
+                found[chosen] = torch.stack(states(teacher.model, ids, mask), dim=1).half()
         return found
 
     blocks: list[Tensor] = []

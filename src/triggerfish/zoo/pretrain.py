@@ -62,6 +62,7 @@ def pretrain(
     teacher: str | Path | None = None,
     sources: Sequence[str] = (),
     device: str = "cpu",
+    precision: str = "auto",
     threads: int = 0,
 ) -> list[float]:
     """Pre-train a PLM of `family` (a name in `families.FAMILIES`) on `texts` and save it in `out`.
@@ -71,8 +72,9 @@ def pretrain(
     Returns the loss of every step. `teacher`: folder or hub id of an encoder. Tokenizer, teacher's
     states and checkpoints go to `work` (default `out/.work`, removed at the end): the same call
     after a kill goes on there, and other families with the same `work` share the teacher's states.
-    `device`: "cpu", "cuda" or "cuda:N". `threads` (0: as they are) sets torch's CPU threads, for
-    the whole process; the same bits need the same number. ValueError names what does not fit.
+    `device`: "cpu", "cuda" or "cuda:N". `precision`: as for `load`. `threads` (0: as they are) sets
+    torch's CPU threads, for the whole process; the same bits need the same number. ValueError names
+    what does not fit.
     """
     form = family_named(family)
     _check(texts, device, threads)
@@ -83,8 +85,8 @@ def pretrain(
     key = digest("\n".join([form.tokenizer, str(settings.vocabulary), *asked]))
     tokenizer = _tokenizer(form, asked, settings, folder / f"tokenizer-{key}")
     rows = tokenizer(asked, truncation=True, max_length=settings.length - 1, verbose=False)
-    guide = Teacher(teacher, folder, settings.length) if teacher else None
-    pupil = _pupil(form, tokenizer, guide, asked, settings, progress, device)
+    guide = Teacher(teacher, folder, settings.length, precision) if teacher else None
+    pupil = _pupil(form, tokenizer, guide, asked, settings, progress, device, precision)
     identity = guide.identity if guide else None
     name = digest(repr((family, key, settings, identity)))
     checkpoint = folder / f"{family}-{name}.pt"
@@ -153,6 +155,7 @@ def _pupil(
     settings: PretrainSettings,
     report: Report | None,
     device: str,
+    precision: str,
 ) -> Pupil:
     size = replace(SIZES[settings.size], positions=settings.length)
     model, helper = build_model(form, tokenizer, size, settings.seed)
@@ -166,7 +169,8 @@ def _pupil(
     if model.device.type == "cpu":
         # Fused attention spends half of a step going backward on a CPU.
         model.set_attn_implementation("eager")
-    backbone = Backbone(base_of(model), tokenizer, name=model.config.model_type)
+    name = model.config.model_type
+    backbone = Backbone(base_of(model), tokenizer, name=name, precision=precision)
     return Pupil(model, helper.to(device), lesson, backbone)
 
 
@@ -195,7 +199,7 @@ def _fit(
         chosen = [usable[i] for i in order(step // per_epoch)[step % per_epoch]]
         generator = torch.Generator().manual_seed(settings.seed + 1_000_003 * (step + 1))
         total = torch.zeros((), device=pupil.model.device)
-        with pupil.backbone.autocast("bf16"):
+        with pupil.backbone.autocast():
             own = [rows[i] for i in chosen[: math.ceil(share * len(chosen))]]
             if own:
                 total = form.objective(pupil.model, pupil.helper, own, tokens, generator).float()

@@ -41,8 +41,10 @@ class Teacher:
     encoder-decoder: its last state is the decoder's.
     """
 
-    def __init__(self, model: str | Path, folder: Path, longest: int) -> None:
-        self.backbone: Backbone = load(model, device="cpu")
+    def __init__(
+        self, model: str | Path, folder: Path, longest: int, precision: str = "auto"
+    ) -> None:
+        self.backbone: Backbone = load(model, device="cpu", precision=precision)
         if self.backbone.model.config.is_encoder_decoder:
             raise ValueError(f"teacher: {model} is an encoder-decoder; an encoder is needed")
         self.identity = weights_hash(self.backbone.model)

@@ -76,7 +76,7 @@ def disagreement(
     backbone: Backbone, ids: torch.Tensor, mask: torch.Tensor, embeddings: torch.Tensor
 ) -> torch.Tensor:
     """Mean of 1 - cosine of a real token's states in neighbouring layers."""
-    with backbone.autocast("bf16"):
+    with backbone.autocast():
         states = backbone.forward_states(ids, mask, [backbone.primary], embeddings)
     real = mask.bool()
     found = [

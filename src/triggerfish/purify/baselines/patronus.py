@@ -145,9 +145,7 @@ class _Work:
 
     def _batch_loss(self, texts: list[str]) -> torch.Tensor:
         clean, marked = self._rows(texts)
-        before = self.original.encode_ids(
-            clean, readouts=[self.original.primary], precision="bf16"
-        )[:, 0]
+        before = self.original.encode_ids(clean, readouts=[self.original.primary], fast=True)[:, 0]
         now = self._features(clean)
         moved = self._features(marked)
         return (now - before).square().mean() + (now - moved).square().mean()
@@ -170,7 +168,7 @@ class _Work:
     def _features(self, rows: Rows) -> torch.Tensor:
         ids, mask = pad(rows, self.victim.pad_id)
         device = self.victim.device
-        with self.victim.autocast("bf16"):
+        with self.victim.autocast():
             features = self.victim.forward(ids.to(device), mask.to(device), [self.victim.primary])
         return features[:, 0].float()
 

@@ -123,14 +123,14 @@ class Pretraining:
         """The objective on clean texts."""
         inputs, labels = self._task(ids, mask)
         if self.fresh is None:
-            with self.victim.autocast("bf16"):
+            with self.victim.autocast():
                 return lm_loss(self.victim, inputs, mask, labels)
         return self._cross_entropy(self.fresh, self._states(inputs, mask), labels)
 
     def logits(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(n, V) of the head at all real tokens."""
         if self.fresh is None:
-            with self.victim.autocast("bf16"):
+            with self.victim.autocast():
                 found = self.victim.whole(input_ids=ids, attention_mask=mask).logits
             return found[mask.bool()].float()
         return self.fresh(self._states(ids, mask)[mask.bool()])
@@ -180,7 +180,7 @@ class Pretraining:
 
     def _states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, L, H): of the decoder, where there is one."""
-        with self.victim.autocast("bf16"):
+        with self.victim.autocast():
             states = self.victim.forward_states(ids, mask, [self.victim.primary])
         return (states.decoder or states.tokens)[-1]
 

@@ -67,14 +67,13 @@ def events(
     try:
         survivors = yield from _survivors(sweep, settings.verified)
         screened = True
-        clean = (yield from sweep.features("clean-rule", sweep.holdout_texts, [()],
-                                           precision="fp32"))[0]  # fmt: skip
+        clean = (yield from sweep.features("clean-rule", sweep.holdout_texts, [()], fast=False))[0]
         for number, family in enumerate(survivors):
             triggered = yield from sweep.features(
                 f"rule-{number}",
                 sweep.holdout_texts,
                 [family.head.token_ids],
-                precision="fp32",
+                fast=False,
                 copies=settings.copies,
             )
             column = family.readout

@@ -239,7 +239,7 @@ class Inert:
         rows = [sweep.backbone.template.wrap(ids) for ids in rows]
         sweep.done += sum(map(len, rows))
         readout = sweep.readouts[self.column]
-        return sweep.backbone.encode_ids(rows, readouts=[readout], precision="bf16")[:, 0]
+        return sweep.backbone.encode_ids(rows, readouts=[readout], fast=True)[:, 0]
 
 
 class _Sequences:

@@ -65,7 +65,7 @@ class Prompts:
         at = self.at.repeat(len(vectors), 1)
         written = vectors.repeat_interleave(len(self.ids), 0).flatten(0, 1)
         embeddings = embeddings.index_put((at,), written.to(embeddings.dtype))
-        with self.backbone.autocast("bf16"):
+        with self.backbone.autocast():
             features = self.backbone.forward_embeddings(embeddings, ids, mask, self.readouts)
         self.passed += ids.numel()
         return features.float().view(len(vectors), len(self.ids), *features.shape[1:])
