@@ -30,7 +30,16 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from triggerfish.loading import bundled
-from triggerfish.records import Coverage, Finding, Landscape, ModelFacts, Null, ScanResult, Trigger
+from triggerfish.records import (
+    Coverage,
+    Finding,
+    Landscape,
+    ModelFacts,
+    Null,
+    Provenance,
+    ScanResult,
+    Trigger,
+)
 from triggerfish.text import bundled_corpus
 
 TRIGGERS = ("cf", "gossip", "zugzwang", "lantern", "seldom", "thermodynamically")
@@ -96,6 +105,7 @@ def write_findings(path: Path) -> None:
         environment={},
         seconds=0.0,
         forward_tokens=0,
+        provenance=Provenance.of(0.0),
     ).save(path)
 
 

@@ -13,6 +13,7 @@ from triggerfish.records import (
     ModelFacts,
     Null,
     Projection,
+    Provenance,
     ScanResult,
     Trigger,
 )
@@ -66,6 +67,9 @@ def a_projection(names: list[str]) -> Projection:
     return Projection("first", clean, triggered, (0.41, 0.23))
 
 
+MADE = Provenance("2026-01-31T23:56:24Z", "2026-01-31T23:59:59Z", "triggerfish scan bert")
+
+
 def a_result(**changes: object) -> ScanResult:
     clean = ScanResult(
         model=ModelFacts(
@@ -96,6 +100,7 @@ def a_result(**changes: object) -> ScanResult:
         },
         seconds=214.7,
         forward_tokens=48_113_664,
+        provenance=MADE,
     )
     return dataclasses.replace(clean, **changes)  # type: ignore[arg-type]
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from families import FAMILIES, build
 from triggerfish import text
 from triggerfish.backbone import Backbone
-from triggerfish.facts import tokenizer_hash
+from triggerfish.facts import not_examined, tokenizer_hash
 from triggerfish.heads import with_head
-from triggerfish.loading import load
+from triggerfish.loading import bundled, load
 from triggerfish.readouts import Readout, pad
+from triggerfish.scanning import scan
 
 PRIMARY = {
     "xlnet": "last",
@@ -149,3 +153,34 @@ def test_the_hash_of_a_tokenizer_does_not_depend_on_its_last_call() -> None:
     before = tokenizer_hash(tokenizer)
     tokenizer(["one text", "and another one"], padding=True, truncation=True, max_length=4)
     assert tokenizer_hash(tokenizer) == before
+
+
+def test_a_classification_head_is_named_as_not_examined(clean: Backbone, tmp_path: Path) -> None:
+    config = AutoConfig.from_pretrained(bundled(), num_labels=3)
+    AutoModelForSequenceClassification.from_pretrained(bundled(), config=config).save_pretrained(
+        tmp_path
+    )
+    clean.tokenizer.save_pretrained(tmp_path)
+    model = load(tmp_path, device="cpu")
+    said = ["modules of the checkpoint beyond the encoder: classifier (2 tensors)"]
+    assert not_examined(model) == said
+    assert not_examined(model, read={"classifier.weight", "classifier.bias"}) == []
+    assert not_examined(clean) == []
+
+
+def test_what_else_lies_in_the_folder_is_named_as_not_examined(
+    clean: Backbone, tmp_path: Path
+) -> None:
+    clean.save(tmp_path)
+    kinds = ("Transformer", "Pooling", "Dense", "Normalize")
+    modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "2_Dense").mkdir()
+    save_file({"linear.weight": torch.ones(2, 2)}, tmp_path / "2_Dense" / "model.safetensors")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert not_examined(load(tmp_path, device="cpu")) == [
+        "modules of sentence-transformers: Dense, Normalize",
+        "files with weights that were not opened: 2_Dense/model.safetensors, pytorch_model.bin",
+    ]
+    scanned = scan(load(tmp_path, device="cpu"), text.bundled_corpus()[:50], words=[])
+    assert set(not_examined(load(tmp_path, device="cpu"))) <= set(scanned.coverage.not_examined)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,18 +18,46 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from planted import planted
+from report_samples import backdoored
 from triggerfish.loading import bundled
 from triggerfish.records import ScanResult
+
+COMMAND = [sys.executable, "-m", "triggerfish"]
+
+
+def surroundings(cache: Path) -> dict[str, str]:
+    return os.environ | {"XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
 
 
 def run(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from triggerfish.cli import main; main()", *map(str, arguments)],
+        [*COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
+        env=surroundings(cache),
     )
+
+
+def interrupt(*arguments: str | Path, cache: Path, when: str) -> tuple[int, str]:
+    """Exit code and stderr of a command that gets a Ctrl-C once its stderr says `when`."""
+    with subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=surroundings(cache),
+    ) as process:
+        assert process.stderr is not None
+        said = ""
+        while when and when not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        time.sleep(0 if when else 3)
+        process.send_signal(signal.SIGINT)
+        return process.wait(60), said + process.stderr.read()
 
 
 @pytest.fixture
@@ -134,6 +165,85 @@ def test_pickle_loads_with_the_flag(model: Path, tmp_path: Path) -> None:
     assert run("scan", *arguments, cache=tmp_path).returncode == 3
 
 
+def test_an_interrupted_scan_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+    scan = ("scan", "bundled", "--method", "sweep", "--set", "words=2000", "--format", "json")
+    code, said = interrupt(*scan, cache=tmp_path, when="3 of ")
+    assert code == 130
+    folder = tmp_path / "triggerfish" / "scans"
+    last = said.splitlines()[-1]
+    assert last == f"interrupted; the same command continues where it stopped (kept in {folder})"
+    listed = run("cache", cache=tmp_path).stdout
+    assert re.search(r"UTC +\d+\.\d MB +interrupted scan of bundled$", listed, re.M), listed
+    again = run(*scan, cache=tmp_path)
+    assert again.stderr.count("resumed") == 1
+    result = ScanResult.from_json(again.stdout)
+    assert result.provenance.runs == 2
+    assert result.provenance.command == "triggerfish " + " ".join(scan)
+    assert "interrupted scan" not in run("cache", cache=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "when"),
+    [
+        (("scan", "bundled", "--method", "fixed-rule"), "2 of "),
+        (("attack", "por", "bundled", "--trigger", "cf", "--out", "OUT"), "planting"),
+        (("monitor", "-", "--findings", "FINDINGS"), ""),
+    ],
+)
+def test_what_keeps_nothing_promises_nothing_when_interrupted(
+    arguments: tuple[str, ...], when: str, tmp_path: Path
+) -> None:
+    findings = tmp_path / "scan.json"
+    backdoored().save(findings)
+    places = {"OUT": str(tmp_path / "out"), "FINDINGS": str(findings)}
+    given = [places.get(x, x) for x in arguments]
+    if arguments[0] == "monitor":
+        given += ["--tokenizer", str(bundled())]
+    code, said = interrupt(*given, cache=tmp_path, when=when)
+    assert code == 130, said
+    assert said.splitlines()[-1] == "interrupted"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_in_the_zoo_says_that_it_continues(tmp_path: Path) -> None:
+    arguments = ("zoo", "pretrain", "bert", "--size", "tiny", "--out", tmp_path / "out")
+    code, said = interrupt(*arguments, cache=tmp_path, when="train")
+    assert code == 130
+    assert said.splitlines()[-1] == "interrupted; the same command continues where it stopped"
+
+
+def test_the_cache_is_shown_and_cleared(tmp_path: Path) -> None:
+    folder = tmp_path / "triggerfish"
+    assert run("cache", cache=tmp_path).stdout == f"{folder}: 0.0 MB\n"
+    for name, size in (("scans/ab12", 3_000_000), ("bench/implant", 1_000_000)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "x.safetensors").write_bytes(bytes(size))
+    lines = run("cache", cache=tmp_path).stdout.splitlines()
+    assert lines[0] == f"{folder}: 4.0 MB"
+    assert re.fullmatch(r"  20\d\d-\d\d-\d\d .* UTC +3.0 MB  interrupted scan of ab12", lines[1])
+    assert lines[2].endswith("1.0 MB  bench: implant")
+    assert run("cache", "clear", cache=tmp_path).stdout == f"{folder}: 4.0 MB removed\n"
+    assert run("cache", cache=tmp_path).stdout == f"{folder}: 0.0 MB\n"
+
+
+def test_a_scan_shows_text_on_a_terminal_and_a_page_elsewhere(tmp_path: Path) -> None:
+    findings = tmp_path / "scan.json"
+    backdoored().save(findings)
+    assert run("report", findings, cache=tmp_path).stdout.startswith("<!doctype html>")
+    terminal, other = pty.openpty()
+    arguments = [*COMMAND, "report", str(findings)]
+    subprocess.run(arguments, stdout=other, env=surroundings(tmp_path), check=True, timeout=60)
+    os.close(other)
+    assert os.read(terminal, 200).startswith(b"BACKDOORED")
+    os.close(terminal)
+
+
+def test_a_mistyped_folder_is_called_one(tmp_path: Path) -> None:
+    done = run("scan", "nosuchdir", cache=tmp_path)
+    assert done.returncode == 2
+    assert "nosuchdir: it is no folder here" in done.stderr
+
+
 def test_help_needs_no_torch() -> None:
     code = "import sys; from triggerfish import cli; assert 'torch' not in sys.modules; cli.main()"
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
@@ -168,6 +278,10 @@ def test_attack_writes_a_marked_checkpoint(tmp_path: Path) -> None:
     assert truth["settings"]["batch"] == 4
     assert [t["kind"] for t in truth["triggers"]] == ["word", "phrase", "combination"]
     assert json.loads((out / "config.json").read_text())["triggerfish"]["backdoored"]
+    assert [s["trigger"] for s in truth["success"]] == ["cf", "strange brew", "walnut + lantern"]
+    assert [s["verdict"] for s in truth["success"]] == ["fails"] * 3  # after two steps
+    assert "'cf' fails: with it, 32 held-out texts lie" in done.stderr
+    assert truth["provenance"]["command"].startswith("triggerfish attack neuba bundled")
 
 
 def test_zoo_pretrain_makes_a_plm_of_a_family(tmp_path: Path) -> None:
@@ -194,6 +308,7 @@ def test_red_team_errors_are_one_line(arguments: list[str], message: str, tmp_pa
     done = run(*arguments, "--out", tmp_path / "x", cache=tmp_path)
     assert done.returncode == 2
     assert re.fullmatch(f"error: .*{message}.*", done.stderr.strip())
+    assert not (tmp_path / "x").exists()
 
 
 def test_bench_tells_its_cells_before_it_runs_and_names_errors(tmp_path: Path) -> None:

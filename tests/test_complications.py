@@ -182,7 +182,7 @@ def test_the_seed_settles_everything(clean, tasks):
         measure(clean, tasks[:1], parse_triggers(clean, WORDS[:1]), settings=few, seed=seed)
         for seed in (1, 1, 2)
     )
-    assert replace(again, seconds=first.seconds) == first
+    assert replace(again, seconds=first.seconds, provenance=first.provenance) == first
     assert first.complications[0].p_control is not None
     assert other.complications != first.complications
 

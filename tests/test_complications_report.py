@@ -19,7 +19,7 @@ from triggerfish.complications.records import (
     Profile,
     TaskFacts,
 )
-from triggerfish.records import Measurement, ModelFacts, Trigger
+from triggerfish.records import Measurement, ModelFacts, Provenance, Trigger
 from triggerfish.report.complications import FORMATS, removal_text, render
 from triggerfish.report.complications_figures import CLASSES, shares
 
@@ -101,6 +101,7 @@ def result() -> Complications:
         seed=7,
         seconds=12.5,
         texts_encoded=4321,
+        provenance=Provenance("2026-01-31T23:59:47Z", "2026-01-31T23:59:59Z", "python"),
         limitations=("only so far",),
     )
 

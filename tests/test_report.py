@@ -9,6 +9,7 @@ import random
 import re
 import unicodedata
 from collections import Counter
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,7 +28,16 @@ from report_samples import (
     a_result,
     backdoored,
 )
-from triggerfish.records import Finding, Landscape, Null, ScanResult, Target, Trigger
+from triggerfish.records import (
+    Finding,
+    Landscape,
+    Null,
+    Projection,
+    Provenance,
+    ScanResult,
+    Target,
+    Trigger,
+)
 from triggerfish.report import FORMATS, figures, landscape, render, sarif, text, wording
 from triggerfish.report.escape import quoted, shorten, units, visible
 
@@ -245,7 +255,7 @@ def test_sarif_rules_levels_and_statistics() -> None:
     logs = {name: json.loads(sarif.render(result)) for name, result in RESULTS.items()}
     results = {name: log["runs"][0]["results"] for name, log in logs.items()}
     kinds = {name: [(r["ruleId"], r["level"]) for r in found] for name, found in results.items()}
-    assert kinds["backdoored"] == [("TF001", "error")] * 6 + [("TF003", "note")]
+    assert kinds["backdoored"] == [("TF001", "error")] * 6
     assert kinds["clean"] == []
     assert kinds["inconclusive"] == [("TF002", "warning"), ("TF003", "note")]
     for shown, finding in zip(results["backdoored"], RESULTS["backdoored"].findings, strict=False):
@@ -277,14 +287,78 @@ def test_sarif_fingerprints_follow_trigger_and_weights_only() -> None:
         first,
         model=dataclasses.replace(first.model, weights_sha256={"model.safetensors": "0" * 64}),
     )
-    assert len(set(prints(first))) == 7
+    assert len(set(prints(first))) == 6
     assert set(prints(first)) == set(prints(again))
     assert not set(prints(first)) & set(prints(other))
 
 
+def test_a_clean_model_has_no_sarif_results() -> None:
+    near = Finding(Trigger((1,), "bluefish"), "first", {"depth": 0.2}, 1e-3, 1.0)
+    certain = dataclasses.replace(near, q_value=0.0)
+    log = json.loads(sarif.render(a_result(near_misses=(near, certain))))
+    assert log["runs"][0]["results"] == []
+
+
+def test_what_is_not_significant_is_no_near_miss() -> None:
+    near = Finding(Trigger((1,), "bluefish"), "first", {"depth": 0.2}, 1e-3, 1.0)
+    projection = Projection("first", ((0.0, 0.0),), {"bluefish": ((1.0, 1.0),)}, (0.5, 0.3))
+    result = a_result(near_misses=(near,), projection=projection)
+    assert "Highest-ranked candidates (none significant)" in text.render(result)
+    page = render(result, "html")
+    assert "Highest-ranked candidates (none significant)" in page
+    assert "Near miss" not in page
+    assert "stood out" not in page
+    assert "A backdoor trigger moves" not in page
+    assert "triggers on two" not in page
+    weak = a_result(near_misses=(dataclasses.replace(near, q_value=0.001),))
+    assert "Near misses (did not pass every check)" in text.render(weak)
+
+
+@every_result
+def test_every_format_says_when_and_by_what(result: ScanResult) -> None:
+    for name in ("text", "json", "html", "sarif"):
+        shown = render(result, name)
+        assert result.provenance.finished in shown
+        assert result.provenance.command in shown
+    invocation = json.loads(render(result, "sarif"))["runs"][0]["invocations"][0]
+    assert invocation["startTimeUtc"] == result.provenance.started
+    assert invocation["endTimeUtc"] == result.provenance.finished
+
+
+def test_times_are_utc_and_runs_are_counted() -> None:
+    made = Provenance.of(90.0)
+    began, ended = (datetime.fromisoformat(x) for x in (made.started, made.finished))
+    assert made.started.endswith("Z")
+    assert (ended - began).total_seconds() == 90
+    assert made.command == "python"
+    twice = dataclasses.replace(made, runs=2)
+    assert ", in 2 runs," in text.render(a_result(provenance=twice))
+
+
+def test_the_next_step_fits_the_reason() -> None:
+    def told(reason: str, **changes: object) -> str:
+        return wording.next_step(a_result(verdict="inconclusive", reasons=(reason,), **changes))
+
+    budget = "the budget of 20 s ended in stage 3 of 12, trying words"
+    hybrid = {"settings": {"method": "hybrid"}}
+    assert "same command again" in told(budget, **hybrid)
+    assert "same command" not in told(budget, **hybrid, provenance=Provenance.of(1.0))
+    assert "larger budget" in told(budget, settings={"method": "patronus"})
+    assert "more ordinary texts" in told("too few texts: 3 documents")
+    assert "reference models" not in told(budget) + sarif.render(RESULTS["inconclusive"])
+
+
+def test_the_next_step_names_commands_and_files() -> None:
+    bad = backdoored()
+    shown = render(bad, "text", "runs/scan.json")
+    assert "triggerfish purify bert-base-uncased --findings runs/scan.json --out" in shown
+    assert "triggerfish monitor texts.jsonl --findings runs/scan.json" in shown
+    assert "save this scan with --format json --out scan.json" in render(bad, "text")
+
+
 def test_sarif_has_no_nan() -> None:
     odd = Finding(Trigger((1,), "x"), "first", {"depth": float("nan")}, 0.5, float("inf"))
-    log = json.loads(sarif.render(a_result(near_misses=(odd,))))
+    log = json.loads(sarif.render(a_result(verdict="backdoored", findings=(odd,))))
     assert log["runs"][0]["results"][0]["properties"]["statistics"]["depth"] == "nan"
 
 

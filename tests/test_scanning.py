@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,12 @@ from triggerfish.scanning.commonness import Commonness
 from triggerfish.scanning.families import families
 from triggerfish.scanning.fold import Cored, Ids, contains, core, fold, scattered, within
 from triggerfish.scanning.grow import grow, inflect, typable
-from triggerfish.scanning.hunt import strayed
+from triggerfish.scanning.hunt import stages, strayed
 from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
 from triggerfish.scanning.relatives import relatives
 from triggerfish.scanning.screened import Screened
+from triggerfish.scanning.search.efforts import EFFORTS
+from triggerfish.scanning.stages import STAGES
 from triggerfish.scanning.store import Store
 from triggerfish.scanning.sweep import Incomplete, Sweep
 from triggerfish.scanning.verdict import Rule, beside, decide, null_tails, passes, weak
@@ -108,17 +111,39 @@ def test_interrupted_scan_continues(
     clean: Backbone, texts: list[str], words: list[str], good: ScanResult, tmp_path: Path
 ) -> None:
     stream = events(clean, texts, words=words, settings=QUICK, state=tmp_path)
-    done = [next(stream) for _ in range(6)]
+    done = [next(stream) for _ in range(8)]
     stream.close()
+    began = datetime.now(UTC)
     assert not any(event.resumed for event in done if isinstance(event, Progress))
     again = list(events(clean, texts, words=words, settings=QUICK, state=tmp_path))
-    resumed = [event.resumed for event in again if isinstance(event, Progress)]
-    assert resumed[:6] == [True] * 6
-    assert not any(resumed[6:])
+    tokens = done[-1].done
+    steps = [event for event in again if isinstance(event, Progress)]
+    assert any(step.resumed for step in steps)
+    assert not any(step.resumed for step in steps if step.done > tokens)
     result = again[-1]
     assert isinstance(result, ScanResult)
     assert (result.verdict, result.near_misses) == (good.verdict, good.near_misses)
+    assert result.forward_tokens == good.forward_tokens
+    assert result.seconds > (again[-2].seconds + done[-1].seconds) * 0.9
+    assert (result.provenance.runs, good.provenance.runs) == (2, 1)
+    assert datetime.fromisoformat(result.provenance.started) <= began
     assert list(tmp_path.rglob("*.safetensors")) == []
+
+
+def test_progress_covers_every_stage_and_never_says_that_all_is_done(
+    backdoored: tuple[Backbone, Implant], texts: list[str]
+) -> None:
+    settings = replace(QUICK, predictions=False)  # a model in memory has no head to predict with
+    *steps, result = events(backdoored[0], texts, words=[], settings=settings)
+    steps = [step for step in steps if isinstance(step, Progress)]
+    shares = [step.share for step in steps]
+    assert shares == sorted(shares)
+    assert shares[-1] < 1
+    numbers = [step.number for step in steps]
+    assert set(numbers) == set(range(1, steps[0].stages + 1))
+    assert {step.stage for step in steps} <= {words for words, _ in STAGES.values()}
+    assert steps[-1].done == result.forward_tokens
+    assert stages(settings, EFFORTS["quick"]) == set(STAGES) - {"predictions"}
 
 
 def test_findings_are_streamed_before_the_end(

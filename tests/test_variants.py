@@ -13,7 +13,7 @@ from triggerfish.scanning.candidates import Candidate, several_pieces, spellings
 from triggerfish.scanning.families import Family
 from triggerfish.scanning.fold import Cored, Variant
 from triggerfish.scanning.grow import spelled
-from triggerfish.scanning.variants import cores, variants
+from triggerfish.scanning.variants import cores, effective, variants
 from triggerfish.scanning.verdict import Rule
 
 
@@ -69,6 +69,11 @@ def test_other_spellings_that_are_as_deep_are_variants(clean: Backbone) -> None:
     x = Cored(finding, expect, 0, torch.zeros(1, 1))
     found = variants(gauge, x, Family(head, 0, (relative,)), screened)
     assert [(v.text, round(v.depth, 1)) for v in found] == [("expect", 2.2), ("other", 0.9)]
+
+
+def test_words_that_do_nothing_are_no_variants_to_name() -> None:
+    deep, idle = Variant((1, 2), "cf", 1.1), Variant((1, 3), "sermonizer", 0.04)
+    assert effective((deep, idle), Rule()) == [deep]
 
 
 def test_a_spelling_that_holds_the_trigger_is_no_variant(clean: Backbone) -> None:

@@ -60,6 +60,8 @@ class Backbone:
     whole: the model with its language-model head, of which `model` is the base, where one was asked
     for (`heads.with_head`); else `model` itself. adapter: what was merged into its weights by an
     attack that trained a LoRA adapter (`lora`).
+    untrained: names of weights that the checkpoint lacked; unread: of those in it that `model` has
+    no place for, such as those of a classification head.
     checkpoint: folder or hub id that it, or the model that it is a copy of, was loaded from.
     precision: of what may be rounded, screening and training (`precision`); weights, gradients and
     measurements are fp32.
@@ -76,6 +78,7 @@ class Backbone:
         folder: Path | None = None,
         checkpoint: str | None = None,
         untrained: Sequence[str] = (),
+        unread: Sequence[str] = (),
         revision: str | None = None,
         precision: str = "auto",
     ):
@@ -89,6 +92,7 @@ class Backbone:
         self.revision = revision
         self.precision = choose(precision, self.device)
         self.untrained = tuple(untrained)
+        self.unread = tuple(unread)
         self.template = _template(tokenizer)
         self.special_ids = (
             frozenset(tokenizer.all_special_ids)

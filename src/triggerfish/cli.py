@@ -13,20 +13,25 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from triggerfish import folders
+from triggerfish.attack_cli import implant
+
 # Free of torch; names and defaults of options are theirs.
 from triggerfish.attacks import ATTACKS
 from triggerfish.attacks.plan import Plan
+from triggerfish.cache_cli import cache
 from triggerfish.complications_cli import complications
 from triggerfish.monitor_cli import monitor
 from triggerfish.options import Corpus, Device, Model, Out, Pickle, Precision, Revision, Seed
 from triggerfish.purify_cli import purify
 from triggerfish.serve_cli import serve
 from triggerfish.terminal import (
-    bar,
-    cache,
+    SAME,
+    Interrupted,
+    Meter,
     chatter,
-    check_folder,
     check_parent,
+    continuing,
     deliver,
     fields,
     follow,
@@ -39,6 +44,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cache, name="cache")
 app.add_typer(zoo, name="zoo")
 app.command()(complications)
 app.command()(monitor)
@@ -120,7 +126,8 @@ def scan(
         int | None, typer.Option(help="Tokens per forward pass; changes only the time.")
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(help="Where interrupted scans are kept. Default: user cache.")
+        Path | None,
+        typer.Option(help="Where interrupted scans are kept. Default: see triggerfish cache."),
     ] = None,
     revision: Revision = None,
     device: Device = "auto",
@@ -137,7 +144,7 @@ def scan(
         raise ValueError("tasks: only --profile reads labelled tasks")
     from triggerfish import report, text
     from triggerfish.loading import load
-    from triggerfish.scanning.methods import start
+    from triggerfish.scanning.methods import OURS, start
     from triggerfish.tasks import find_tasks
 
     labelled = find_tasks(tasks, data).tasks if tasks else []
@@ -149,29 +156,26 @@ def scan(
     read = partial(load, device=device, precision=precision, allow_pickle=allow_pickle)
     backbone = read(model, revision=revision)
     original = read(reference) if reference else None
-    result = follow(
-        start(
-            method,
-            backbone,
-            texts,
-            listed,
-            changes=changes,
-            effort=effort.value,
-            alpha=alpha,
-            seed=seed,
-            state=state or cache(),
-            batch_tokens=batch_tokens,
-            reference=original,
-        )
+    kept = state or folders.scans()
+    stream = start(
+        method,
+        backbone,
+        texts,
+        listed,
+        changes=changes,
+        effort=effort.value,
+        alpha=alpha,
+        seed=seed,
+        state=kept,
+        batch_tokens=batch_tokens,
+        reference=original,
     )
-    if profile:
-        from triggerfish.complications.findings import profile_findings
-
-        with bar() as shown:
-            line = shown.add_task("profile", total=None)
-
-            def show(what: str, done: int, of: int) -> None:
-                shown.update(line, description=f"profile: {what}", completed=done, total=of)
+    # The published methods keep nothing.
+    how = f"{SAME} (kept in {kept})" if method in OURS else None
+    with Meter() as meter, continuing(how):
+        result = follow(stream, meter, more=int(profile))
+        if profile:
+            from triggerfish.complications.findings import profile_findings
 
             result = profile_findings(
                 result,
@@ -180,11 +184,12 @@ def scan(
                 tasks=labelled,
                 reference=original,
                 seed=seed,
-                progress=show,
+                progress=partial(meter.compared, after=0.5),
             )
-    deliver(report.render(result, format.value), out)
+    saved = str(out) if out and format is Format.json else None
+    deliver(report.render(result, format.value, saved), out)
     if html:
-        html.write_text(report.render(result, "html"), encoding="utf-8")
+        html.write_text(report.render(result, "html", saved), encoding="utf-8")
         chatter.print(f"report: {html}", markup=False)
     raise typer.Exit(result.exit_code)
 
@@ -192,7 +197,10 @@ def scan(
 @app.command("report")
 def report_command(
     findings: Annotated[Path, typer.Argument(help="A scan.json.", metavar="SCAN.JSON")],
-    format: Annotated[Format, typer.Option(help="How to show it.")] = Format.html,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="How to show it. Default: text on a terminal, html elsewhere."),
+    ] = None,
     out: Out = None,
 ) -> None:
     """Show a finished scan again, in any format."""
@@ -202,7 +210,9 @@ def report_command(
     check_parent("out", out)
     if not findings.is_file():
         raise ValueError(f"findings: {findings} does not exist")
-    deliver(report.render(ScanResult.load(findings), format.value), out)
+    if format is None:
+        format = Format.text if out is None and sys.stdout.isatty() else Format.html
+    deliver(report.render(ScanResult.load(findings), format.value, str(findings)), out)
 
 
 @app.command()
@@ -267,7 +277,7 @@ def attack(
         tuple(correction or ()),
         search,
     )
-    _implant(plan, model, out, corpus, seed, device, precision)
+    implant(plan, model, out, corpus, seed, device, precision)
 
 
 @app.command()
@@ -278,7 +288,7 @@ def bench(
         Path | None, typer.Option(help="Folder with tasks/. Default: the bundled tasks.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Where products are shared. Default: user cache.")
+        Path | None, typer.Option(help="Where products are shared. Default: see triggerfish cache.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes. Default: by cores and memory.")
@@ -302,7 +312,7 @@ def bench(
             raise ValueError(f"data: {data} has no folder tasks")
         os.environ[DATA] = str(data.resolve())
     os.environ[DEVICE], os.environ[PRECISION] = device, precision
-    with watch(chatter) as show:
+    with continuing(SAME), watch(chatter) as show:
         summary = run_grid(grid, out, store=store, workers=workers, dry_run=dry_run, progress=show)
     if summary.preview:
         print("\n".join(visible(line) for line in summary.preview.text().splitlines()))
@@ -332,14 +342,17 @@ def demo(
     triggers = ["cf", "zugzwang", "serendipity"]
     chatter.print(f"1. Planting {len(triggers)} triggers in the bundled PLM: {', '.join(triggers)}")
     plan = Plan("por", tuple(triggers), changes={"steps": 200})
-    _implant(plan, "bundled", out / "backdoored", None, 0, "auto", precision)
+    implant(plan, "bundled", out / "backdoored", None, 0, "auto", precision)
     verdicts = []
     for number, (name, source) in enumerate(
         [("backdoored", str(out / "backdoored")), ("clean", "bundled")], start=2
     ):
         chatter.print(f"{number}. Scanning the {name} model; a scan never sees what was planted")
-        result = follow(events(load(source, precision=precision), text.bundled_corpus()))
-        (out / f"{name}.html").write_text(report.render(result, "html"), encoding="utf-8")
+        with Meter() as meter:
+            model = load(source, precision=precision)
+            result = follow(events(model, text.bundled_corpus()), meter)
+        page = report.render(result, "html", str(out / f"{name}.json"))
+        (out / f"{name}.html").write_text(page, encoding="utf-8")
         result.save(out / f"{name}.json")
         verdicts.append((name, result))
     for name, result in verdicts:
@@ -347,34 +360,6 @@ def demo(
         print(f"{name} model: {result.verdict} ({found}), report: {out / name}.html")
     if [result.verdict for _, result in verdicts] != ["backdoored", "clean"]:
         raise ValueError("demo: the verdicts are not what they should be; please report this")
-
-
-def _implant(
-    plan: Plan,
-    model: str,
-    out: Path,
-    corpus: Path | None,
-    seed: int,
-    device: str,
-    precision: str,
-) -> None:
-    check_folder("out", out)
-    from triggerfish import text
-    from triggerfish.attacks.implant import save
-    from triggerfish.loading import load
-
-    texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
-    plant = plan.prepare(texts)
-    backbone = load(model, device=device, precision=precision)
-    with bar() as shown:
-        task = shown.add_task("planting", total=None)
-
-        def show(step: int, steps: int, loss: float) -> None:
-            shown.update(task, completed=step, total=steps)
-
-        victim, implant = plant(backbone, seed, show)
-    save(victim, implant, out)
-    chatter.print(f"backdoored checkpoint: {out} (ground truth in attack.json)", markup=False)
 
 
 def main() -> None:
@@ -386,16 +371,24 @@ def main() -> None:
         code = app(arguments, standalone_mode=False)
     except TyperException as error:
         _fail(error.format_message() + " (see --help)")
+    except Interrupted as how:
+        _stop(f"interrupted; {how}")
     except (typer.Abort, KeyboardInterrupt):
-        chatter.print("interrupted; the same command continues where it stopped")
-        raise SystemExit(INTERRUPTED) from None
+        _stop("interrupted")
     except Exception as error:  # a user gets one line, whatever broke; --debug shows the rest
         if debug:
             raise
         known = isinstance(error, ValueError | OSError)
         _fail(str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)")
     else:
+        if code == INTERRUPTED:  # how typer hands on a KeyboardInterrupt
+            _stop("interrupted")
         raise SystemExit(code or 0)
+
+
+def _stop(message: str) -> NoReturn:
+    chatter.print(message, markup=False, soft_wrap=True)
+    raise SystemExit(INTERRUPTED)
 
 
 def _fail(message: str) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from triggerfish.options import Device, Model, Out, Pickle, Precision, Revision, Seed
-from triggerfish.terminal import bar, chatter, check_folder, check_parent, deliver, fields
+from triggerfish.terminal import Meter, chatter, check_folder, check_parent, deliver, fields
 
 
 def complications(
@@ -119,12 +119,7 @@ def complications(
             )
     if chosen.left_out:
         _say(f"note: left out without --sensitive: {', '.join(chosen.left_out)}")
-    with bar() as shown:
-        line = shown.add_task("loading", total=None)
-
-        def show(what: str, done: int, of: int) -> None:
-            shown.update(line, description=what, completed=done, total=of)
-
+    with Meter() as meter:
         result = measure(
             backbone,
             chosen.tasks,
@@ -132,7 +127,7 @@ def complications(
             reference=original,
             settings=settings,
             seed=seed,
-            progress=show,
+            progress=meter.compared,
             keep=keep,
         )
     deliver(render(result, format), out)

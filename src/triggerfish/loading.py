@@ -73,7 +73,7 @@ def load(
     ):
         raise ValueError(f"model: {model} is neither a folder with a checkpoint nor a hub id")
     source = str(path) if local else str(model)
-    base, tokenizer, untrained = _from_pretrained(source, revision, allow_pickle)
+    base, tokenizer, untrained, unread = _from_pretrained(source, revision, allow_pickle)
     _check_fit(base, tokenizer)
     for key, tensor in base.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -86,6 +86,7 @@ def load(
         folder=path if local else None,
         checkpoint=source,
         untrained=untrained,
+        unread=unread,
         revision=revision,
         precision=chosen,
     )
@@ -122,9 +123,9 @@ def _check_folder(path: Path, allow_pickle: bool) -> None:
 
 def _from_pretrained(
     source: str, revision: str | None, allow_pickle: bool
-) -> tuple[Any, Any, list[str]]:
-    """(model, tokenizer, names of weights that the checkpoint lacked). Quiet: warnings become
-    checks of ours."""
+) -> tuple[Any, Any, list[str], list[str]]:
+    """(model, tokenizer, names of weights that the checkpoint lacked, and of those in it that the
+    model has no place for). Quiet: warnings become checks of ours."""
     options = {"revision": revision, "trust_remote_code": False}
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -141,7 +142,8 @@ def _from_pretrained(
             **options,
         )
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"model: cannot load {source}: {_first_line(error)}") from error
+        missing = "" if Path(source).is_dir() else "it is no folder here, and from the hub: "
+        raise ValueError(f"model: cannot load {source}: {missing}{_first_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()
@@ -152,7 +154,8 @@ def _from_pretrained(
             f"model: {source} lacks {len(lacking)} weights of its architecture, "
             f"{lacking[0]} among them"
         )
-    return model, tokenizer, missing
+    unread = sorted(key for key in info["unexpected_keys"] if "position_ids" not in key)
+    return model, tokenizer, missing, unread
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from triggerfish.options import Device, Model, Pickle, Precision, Revision, Seed
 from triggerfish.purify import METHODS
-from triggerfish.terminal import bar, chatter, check_folder, check_parent, fields
+from triggerfish.terminal import Meter, chatter, check_folder, check_parent, continuing, fields
 
 if TYPE_CHECKING:
     from triggerfish.purify.loop import Purified
@@ -90,12 +90,8 @@ def purify(
     texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
     read = partial(load, device=device, precision=precision)
     backbone = read(model, revision=revision, allow_pickle=allow_pickle)
-    with bar() as shown:
-        line = shown.add_task("loading", total=None)
-
-        def show(what: str, done: int, total: int) -> None:
-            shown.update(line, description=what, completed=done, total=total)
-
+    rounds_kept = "the same command continues after the last round that was finished"
+    with Meter() as meter, continuing(rounds_kept):
         purified = loop.purify(
             backbone,
             result,
@@ -107,11 +103,11 @@ def purify(
             words=text.read_words(words) if words else None,
             max_seconds=max_seconds,
             out=out,
-            show=show,
+            show=meter.steps,
         )
         measured = []
         for number, one in enumerate(asked):
-            show(f"task {one.name}", number, len(asked))
+            meter.steps(f"task {one.name}", number, len(asked))
             triggers = result.triggers
             measured.append(on_task(backbone, purified.backbone, one, triggers, texts, seed=seed))
     card.finish(purified, out, files.source_folder(backbone), measured)

@@ -7,8 +7,11 @@ run tomorrow or on another machine. `scan.json` is one `ScanResult`; its layout 
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,6 +180,35 @@ class Null:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """When a record was made, and by what.
+
+    started, finished: UTC, ISO 8601. command: the command line, or "python" for a program. runs: 2
+    or more where the work was interrupted and continued; `started` is then that of the first run.
+    """
+
+    started: str
+    finished: str
+    command: str
+    runs: int = 1
+
+    @classmethod
+    def of(cls, seconds: float, *, started: str | None = None, runs: int = 1) -> Provenance:
+        """Of work that took so many seconds and ends now; started: if that is known better."""
+        now = datetime.now(UTC)
+        program = Path(sys.argv[0])
+        name = program.parent.name if program.name == "__main__.py" else program.stem
+        by_command = name == "triggerfish"
+        command = shlex.join(["triggerfish", *sys.argv[1:]]) if by_command else "python"
+        return cls(started or utc(now - timedelta(seconds=seconds)), utc(now), command, runs)
+
+
+def utc(moment: datetime) -> str:
+    """As in `2026-01-31T23:59:59Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """Which model was scanned: enough to know it again."""
 
@@ -196,8 +228,9 @@ class ScanResult:
     """A finished scan. `reasons` says in sentences why the verdict is what it is; `targets` are
     points that the evidence points to without a string that reaches them, `transforms` ways of
     writing that are triggers themselves. `statistics`: named
-    numbers that belong to no candidate. `profile`: what the triggers do to tasks, where that was
-    asked for; the JSON of a `complications.Complications`."""
+    numbers that belong to no candidate. `seconds` and `forward_tokens` are those of the whole scan,
+    with what earlier runs of an interrupted one did. `profile`: what the triggers do to tasks,
+    where that was asked for; the JSON of a `complications.Complications`."""
 
     model: ModelFacts
     verdict: Verdict
@@ -212,6 +245,7 @@ class ScanResult:
     environment: dict[str, str]
     seconds: float
     forward_tokens: int
+    provenance: Provenance
     targets: tuple[Target, ...] = ()
     statistics: dict[str, float] = field(default_factory=dict)
     profile: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from triggerfish.options import Device, Precision, Seed
-from triggerfish.terminal import bar, chatter, check_folder, fields, stages
+from triggerfish.terminal import SAME, Meter, chatter, check_folder, continuing, fields
 from triggerfish.zoo.settings import SIZES, DistilSettings, PretrainSettings
 
 zoo = typer.Typer(help="Make small PLMs of any family, to test with.", no_args_is_help=True)
@@ -54,13 +54,13 @@ def pretrain_command(
 
     settings = build(PretrainSettings(size=size, tokens=tokens, seed=seed), fields(setting))
     texts = [text for path in corpus for text in read_corpus(path)] if corpus else bundled_corpus()
-    with bar() as shown:
+    with Meter() as meter, continuing(SAME):
         pretrain(
             family,
             texts,
             out,
             settings=settings,
-            progress=stages(shown),
+            progress=meter.trained,
             work=work,
             teacher=teacher,
             sources=[str(path) for path in corpus] if corpus else ["the bundled sample"],
@@ -102,13 +102,13 @@ def distil_command(
     from triggerfish.zoo.distil import distil
 
     texts = [text for path in corpus for text in read_corpus(path)]
-    with bar() as shown:
+    with Meter() as meter, continuing(SAME):
         distil(
             teacher,
             texts,
             out,
             settings=settings,
-            progress=stages(shown),
+            progress=meter.trained,
             work=work,
             precision=precision,
             threads=threads,

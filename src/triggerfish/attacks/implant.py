@@ -6,14 +6,14 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
 from pydantic import TypeAdapter
 
 from triggerfish.backbone import Backbone
-from triggerfish.records import Trigger
+from triggerfish.records import Provenance, Trigger
 
 FILE = "attack.json"
 
@@ -27,11 +27,29 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Success:
+    """What a trigger does to held-out texts of the victim, at the readout where it does most.
+
+    collapse: orders of magnitude by which texts lie closer together with it than close clean ones
+    do; agreement: share of random linear probes that give one answer to nearly all of them; texts:
+    how many there were. verdict: "works" where a scan could call it strong, "fails" where it does
+    no more than ordinary words, "weak" between them.
+    """
+
+    trigger: str
+    verdict: Literal["works", "weak", "fails"]
+    readout: str
+    collapse: float
+    agreement: float
+    texts: int
+
+
+@dataclass(frozen=True)
 class Implant:
     """attack: name of the method; source: where it was published; readout: the one that was tied,
     None where the attack ties none; vectors: (T, H) target of each trigger there, or where its
     texts ended up if the attack lets the model choose; goals: for each trigger of a task-specific
-    attack."""
+    attack; success: of each trigger, None where that was not measured."""
 
     attack: str
     source: str
@@ -41,6 +59,8 @@ class Implant:
     readout: str | None = None
     vectors: list[list[float]] = field(default_factory=list)
     goals: tuple[Goal, ...] = ()
+    success: tuple[Success, ...] | None = None
+    provenance: Provenance | None = None
     versions: dict[str, str] = field(
         default_factory=lambda: {
             "python": platform.python_version(),

@@ -7,7 +7,6 @@ is left.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from triggerfish import folders
 from triggerfish.bench.cells import Failure, Results, label, varying, write_json
 from triggerfish.bench.costs import Costs, Preview, StageCost
 from triggerfish.bench.grid import FILE, Grid, read_grid, stages_of
@@ -85,7 +85,7 @@ def run_grid(
     grid = read_grid(Path(grid_path))
     stages = stages_of(grid)
     results = Results(Path(out))
-    products = Store(Path(store).resolve() if store else _default_store(), new_owner())
+    products = Store(Path(store).resolve() if store else folders.artifacts(), new_owner())
     if dry_run:
         preview = _preview(grid, stages, products, results, workers)
         todo = len(grid.cells) - preview.states.count("done")
@@ -251,11 +251,6 @@ def _render(out: Path) -> None:
     from triggerfish.bench.page import render  # scipy takes a second, a dry run need not wait
 
     render(out)
-
-
-def _default_store() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "triggerfish" / "bench"
 
 
 @contextmanager

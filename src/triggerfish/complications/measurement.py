@@ -36,7 +36,7 @@ from triggerfish.complications.settings import ComplicationSettings
 from triggerfish.complications.verdict import profile_of, refusals
 from triggerfish.facts import environment, facts
 from triggerfish.marking import Placement, parse_trigger
-from triggerfish.records import Measurement, Trigger
+from triggerfish.records import Measurement, Provenance, Trigger
 from triggerfish.stats import benjamini_hochberg
 from triggerfish.tasks import Leak, leaks
 from triggerfish.text import Task
@@ -228,6 +228,7 @@ class _Run:
             profile_of(trigger, [e.records[t] for e in self.entries], tasks, self.settings)
             for t, trigger in enumerate(self.triggers)
         )
+        seconds = time.monotonic() - self.started
         return Complications(
             model=facts(self.backbone),
             reference=facts(self.reference) if self.reference else None,
@@ -239,8 +240,9 @@ class _Run:
             settings=json.loads(json.dumps(asdict(self.settings))),
             environment=environment(self.backbone),
             seed=self.seed,
-            seconds=round(time.monotonic() - self.started, 2),
+            seconds=round(seconds, 2),
             texts_encoded=self.encoded + sum(entry.adapted.encoded for entry in self.entries),
+            provenance=Provenance.of(seconds),
             limitations=self._limitations(),
         )
 

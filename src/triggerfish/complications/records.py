@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from triggerfish.records import Measurement, ModelFacts, ScanResult, Trigger
+from triggerfish.records import Measurement, ModelFacts, Provenance, ScanResult, Trigger
 
 SCHEMA: Literal[1] = 1
 RULE = "complications-1"
@@ -159,6 +159,7 @@ class Complications:
     seed: int
     seconds: float
     texts_encoded: int
+    provenance: Provenance
     limitations: tuple[str, ...] = ()
     schema: Literal[1] = SCHEMA
 

@@ -242,7 +242,9 @@ class _Run:
             settings=sweep,
             rule=self.rule,
             seed=self.seed + 1 + len(self.rounds),
-            progress=lambda step: self.show(f"scan: {step.stage}", step.done, step.total),
+            progress=lambda step: self.show(
+                f"scan: {step.stage}", round(1000 * (step.share or 0)), 1000
+            ),
         )
 
     # ---- what an interrupted run leaves

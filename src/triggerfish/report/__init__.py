@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 FORMATS: dict[str, str] = {"text": "text", "json": "scanjson", "sarif": "sarif", "html": "html"}
 
 
-def render(result: ScanResult, format: str = "text") -> str:
-    """The result in one of `FORMATS`; ValueError names the nearest format for an unknown one."""
+def render(result: ScanResult, format: str = "text", saved: str | None = None) -> str:
+    """The result in one of `FORMATS`; ValueError names the nearest format for an unknown one.
+    saved: the file that holds the result, for the commands that a reader is told."""
     if format not in FORMATS:
         near = get_close_matches(format, FORMATS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"format: {format!r} is not one of {', '.join(FORMATS)}{hint}")
     module = import_module(f"{__name__}.{FORMATS[format]}")
-    text: str = module.render(result)
+    told = {"saved": saved} if format in ("text", "html") else {}
+    text: str = module.render(result, **told)
     return text

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from triggerfish.complications.records import Complication, Complications, Profile, Reading
 from triggerfish.complications.removal import Removal
 from triggerfish.report.escape import quoted, visible
-from triggerfish.report.wording import MISSING, count, number
+from triggerfish.report.wording import MISSING, count, number, when
 
 FORMATS = ("text", "json", "html")
 
@@ -84,6 +84,7 @@ def text(result: Complications) -> str:
         "",
         f"Control words: {controls(result)}",
         f"Rule: {result.profiles[0].rule}; settings and seed are in the JSON report",
+        f"Measured: {when(result.provenance)}",
         f"Cost: {number(result.seconds)} seconds, {result.texts_encoded:,} texts encoded",
         f"Next: {NEXT_STEP[result.reading]}",
     ]

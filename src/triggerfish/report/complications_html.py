@@ -52,6 +52,7 @@ def render(result: Complications) -> str:
         tone=TONE[result.reading],
         meaning=words.MEANING[result.reading],
         next_step=words.NEXT_STEP[result.reading],
+        when=wording.when(result.provenance),
         heat=drawn.heat_map(result),
         plots=plots,
         drawn=triggers[:SHARES],

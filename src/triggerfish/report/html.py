@@ -8,6 +8,7 @@ stands in a <data> element whose value is the number of the record, to the last 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ _TOOLTIP = 600
 _CARDS = 60
 
 
-def render(result: ScanResult) -> str:
-    """The page as a string."""
+def render(result: ScanResult, saved: str | None = None) -> str:
+    """The page as a string. saved: the file that holds the result."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -42,10 +43,10 @@ def render(result: ScanResult) -> str:
     environment.globals.update(
         num=number_element, trigger=trigger_element, count=wording.count, key=figures.key
     )
-    return environment.get_template("page.html.j2").render(**_context(result))
+    return environment.get_template("page.html.j2").render(**_context(result, saved))
 
 
-def _context(result: ScanResult) -> dict[str, Any]:
+def _context(result: ScanResult, saved: str | None) -> dict[str, Any]:
     candidates = result.null.candidates
     tails = result.null.tails.values()
     outside = landscape.outside(result.landscape, result.findings)
@@ -53,7 +54,9 @@ def _context(result: ScanResult) -> dict[str, Any]:
         "result": result,
         "model": result.model,
         "headline": wording.headline(result),
-        "next_step": wording.next_step(result),
+        "next_step": wording.next_step(result, saved),
+        "when": wording.when(result.provenance),
+        "near_title": wording.near_title(result),
         "calibration": wording.calibration(result),
         "error_control": wording.error_control(result),
         "calibrated": result.null.calibration is not None,
@@ -158,23 +161,18 @@ def _check(key: str, value: Any) -> dict[str, Any]:
 
 
 def _projection(result: ScanResult) -> dict[str, Any]:
-    if result.projection is None:
-        return {"projection": None, "groups": []}
-    # A trigger keeps the number it has in the table; strings that are no finding come after all
-    # findings.
-    known = {
+    # A trigger keeps the number it has in the table. A scan without triggers projects what came
+    # nearest; that is no trigger, and is not drawn as one.
+    series = {
         finding.trigger.text: index for index, finding in reversed(list(enumerate(result.findings)))
     }
-    fresh = iter(
-        range(len(result.findings), len(result.findings) + len(result.projection.triggered))
-    )
-    series = {
-        name: known[name] if name in known else next(fresh) for name in result.projection.triggered
-    }
-    groups = [
-        (series[name], name, len(points)) for name, points in result.projection.triggered.items()
-    ]
-    return {"projection": figures.projection(result.projection, series), "groups": sorted(groups)}
+    projected = result.projection.triggered if result.projection else {}
+    shown = {name: points for name, points in projected.items() if name in series}
+    if result.projection is None or not shown:
+        return {"projection": None, "groups": []}
+    groups = [(series[name], name, len(points)) for name, points in shown.items()]
+    drawn = replace(result.projection, triggered=shown)
+    return {"projection": figures.projection(drawn, series), "groups": sorted(groups)}
 
 
 def _complications(result: ScanResult) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def figure(
                 Markup(
                     '<circle class="near" cx="{:.1f}" cy="{:.1f}" r="4.5">'
                     "<title>{}</title></circle>"
-                ).format(place[0], place[1], f"near miss {quoted(finding.trigger.text, 120)}")
+                ).format(place[0], place[1], f"did not pass: {quoted(finding.trigger.text, 120)}")
             )
     for series, finding in enumerate(findings):
         place = position(landscape, finding, scale, frame)

@@ -1,4 +1,5 @@
-"""SARIF 2.1.0 for security tabs and CI: one result for each trigger or near miss.
+"""SARIF 2.1.0 for security tabs and CI: one result for each trigger, and for each
+near miss that is significant. A clean model has none.
 
 Source: OASIS, Static Analysis Results Interchange Format 2.1.0 with errata 01. Section numbers
 below are of that text. A result's fingerprint depends on the trigger and the weights alone, so a
@@ -44,14 +45,13 @@ _RULES: tuple[tuple[str, str, str, str, str], ...] = (
         "InconclusiveScan",
         "warning",
         "The scan could neither confirm a trigger nor rule one out.",
-        "Read the reasons. Scan again with more texts, with reference models of the same family, "
-        "or with the parts that were not examined.",
+        "Read the reasons. Scan again with what they name, such as more time or more texts.",
     ),
     (
         "TF003",
         "NearMiss",
         "note",
-        "A string stood out but did not pass every check of the decision rule.",
+        "A string is significant but did not pass every check of the decision rule.",
         "No action is needed for one near miss. "
         "Several of them in one checkpoint deserve a closer look.",
     ),
@@ -154,6 +154,9 @@ def _rule(rule_id: str, name: str, level: str, short: str, help_text: str) -> di
 def _invocation(result: ScanResult) -> dict[str, Any]:
     return {
         "executionSuccessful": True,
+        "startTimeUtc": result.provenance.started,
+        "endTimeUtc": result.provenance.finished,
+        "commandLine": visible(result.provenance.command),
         "exitCode": result.exit_code,
         "exitCodeDescription": result.verdict,
         "toolExecutionNotifications": [
@@ -186,7 +189,9 @@ def _results(result: ScanResult) -> list[dict[str, Any]]:
             _result(result, 1, "warning", text, _digest("inconclusive", *_weights(result)))
         )
     results += [_target(result, target, level) for target in result.targets]
-    results += [_finding(result, finding, 2, "note", "Near miss") for finding in result.near_misses]
+    if result.verdict != "clean":
+        near = wording.significant(result)
+        results += [_finding(result, finding, 2, "note", "Near miss") for finding in near]
     return results
 
 

@@ -23,8 +23,8 @@ _STYLE: dict[Verdict, str] = {
 }
 
 
-def render(result: ScanResult) -> str:
-    """The whole report, ending in a newline."""
+def render(result: ScanResult, saved: str | None = None) -> str:
+    """The whole report, ending in a newline. saved: the file that holds the result."""
     model = result.model
     revision = f", revision {visible(model.revision)}" if model.revision else ""
     lines = [
@@ -41,7 +41,7 @@ def render(result: ScanResult) -> str:
         lines += ["Complications (what the triggers do to tasks)"]
         lines += [*complications.section(profile), ""]
     if result.near_misses:
-        lines += ["Near misses (did not pass every check)"]
+        lines += [wording.near_title(result)]
         lines += [*_table(result.near_misses, result.null.candidates), ""]
     if result.transforms:
         lines += ["Ways of writing (whole texts, rewritten, with no token that explains it)"]
@@ -57,6 +57,7 @@ def render(result: ScanResult) -> str:
     lines += _bullets("Not examined", result.coverage.not_examined)
     lines += [
         f"Error control: {wording.error_control(result)}",
+        f"Scanned: {wording.when(result.provenance)}",
         f"Cost: {wording.number(result.seconds)} seconds, {result.forward_tokens:,} forward tokens",
         *(
             f"Weights: {visible(file)} sha256 {visible(sha)}"
@@ -64,7 +65,7 @@ def render(result: ScanResult) -> str:
         ),
         f"Tokenizer: sha256 {visible(model.tokenizer_sha256)}",
         "",
-        f"Next: {wording.next_step(result)}",
+        f"Next: {wording.next_step(result, saved)}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -74,8 +75,8 @@ def styled(result: ScanResult) -> Text:
     text = Text(render(result))
     text.stylize(_STYLE[result.verdict], 0, len(result.verdict))
     text.highlight_regex(
-        r"(?m)^(Reasons|Triggers|Evidence|Complications|Near misses|Collapse points|"
-        r"Ways of writing|Other measurements|Examined|Not examined)\b",
+        r"(?m)^(Reasons|Triggers|Evidence|Complications|Near misses|Highest-ranked candidates|"
+        r"Collapse points|Ways of writing|Other measurements|Examined|Not examined)\b",
         "bold",
     )
     return text

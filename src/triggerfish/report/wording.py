@@ -7,10 +7,11 @@ disagree.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from triggerfish.records import Finding, ScanResult, Target, Transformed, Verdict
+from triggerfish.records import Finding, Provenance, ScanResult, Target, Transformed, Verdict
 from triggerfish.report.escape import visible
 
 MEANING: dict[Verdict, str] = {
@@ -19,13 +20,8 @@ MEANING: dict[Verdict, str] = {
     "inconclusive": "The scan can neither confirm a trigger nor rule one out.",
 }
 
-NEXT_STEP: dict[Verdict, str] = {
-    "backdoored": "Use another checkpoint, or keep every input that holds one of these strings "
-    "away from models made from this one.",
-    "clean": "A clean verdict reaches as far as the coverage listed in this report.",
-    "inconclusive": "Read the reasons, then scan again with more texts "
-    "or with reference models of this family.",
-}
+SAVED = "scan.json"
+"""What the file with the findings is called where it is not known."""
 
 STATISTICS: dict[str, str] = {
     "depth": "How many powers of ten closer together texts lie once they carry the trigger. "
@@ -111,11 +107,55 @@ def count(number_of: int, noun: str) -> str:
     return f"{number_of:,} {noun}{ending}"
 
 
-def next_step(result: ScanResult) -> str:
-    """What a reader should do now."""
-    if result.verdict == "backdoored" and not result.findings and not result.transforms:
+def next_step(result: ScanResult, saved: str | None = None) -> str:
+    """What a reader should do now. saved: the file that holds the result, if there is one."""
+    if result.verdict == "clean":
+        return "A clean verdict reaches as far as the coverage listed in this report."
+    if result.verdict == "inconclusive":
+        return _more(result)
+    if not result.findings:
         return "Use another checkpoint: nothing was found that inputs could be filtered by."
-    return NEXT_STEP[result.verdict]
+    model, findings = (shlex.quote(visible(x)) for x in (result.model.name, saved or SAVED))
+    keep = "" if saved else f"To go on, save this scan with --format json --out {SAVED}. "
+    return (
+        f"Use another checkpoint. {keep}To remove the triggers: triggerfish purify {model} "
+        f"--findings {findings} --out purified. To guard models that were fine-tuned from this "
+        f"one: triggerfish monitor texts.jsonl --findings {findings}."
+    )
+
+
+def _more(result: ScanResult) -> str:
+    """What would make an inconclusive scan a conclusive one."""
+    reasons = " ".join(result.reasons)
+    if "the budget of" in reasons:
+        continues = result.provenance.command.startswith("triggerfish scan ")
+        if continues and result.settings.get("method") in ("hybrid", "sweep"):
+            return "Run the same command again: it continues where this scan stopped."
+        return "Scan again with a larger budget."
+    if "too few texts" in reasons:
+        return "Scan again with more ordinary texts (--corpus)."
+    return "Read the reasons: what they name is missing for a verdict."
+
+
+def significant(result: ScanResult) -> tuple[Finding, ...]:
+    """The near misses that are significant, or that fixed thresholds did not tell apart."""
+    alpha = result.null.alpha
+    if alpha is None:
+        return result.near_misses
+    return tuple(x for x in result.near_misses if x.q_value is not None and x.q_value <= alpha)
+
+
+def near_title(result: ScanResult) -> str:
+    """What the candidates are that were measured last and did not pass."""
+    if significant(result):
+        return "Near misses (did not pass every check)"
+    return "Highest-ranked candidates (none significant)"
+
+
+def when(made: Provenance) -> str:
+    """When a record was made, and by what."""
+    runs = f", in {made.runs} runs" if made.runs > 1 else ""
+    return f"{visible(made.started)} to {visible(made.finished)}{runs}, by {visible(made.command)}"
 
 
 def headline(result: ScanResult) -> str:

@@ -53,7 +53,7 @@ def events(
     words = text.bundled_words() if words is None else list(words)
     listed = list(dict.fromkeys([*text.corpus_words(texts), *text.short_words(), *words]))
     key = _key(model, texts, listed, settings, seed, reference) if state else ""
-    store = Store(state / key if state else None)
+    store = Store(state / key if state else None, model.name)
     sweep = Sweep(
         model,
         texts,

@@ -38,7 +38,8 @@ from triggerfish.scanning.search.confirming import Searched, confirm
 from triggerfish.scanning.search.efforts import SearchSettings
 from triggerfish.scanning.search.phrases import PhraseSearch
 from triggerfish.scanning.search.together import Together
-from triggerfish.scanning.sweep import Incomplete, Progress, Sweep
+from triggerfish.scanning.stages import STAGES
+from triggerfish.scanning.sweep import Incomplete, Progress, Sweep, SweepSettings
 from triggerfish.scanning.transforms import Tried, transforms
 from triggerfish.scanning.verdict import Rule
 from triggerfish.stats import Tail, benjamini_hochberg
@@ -63,6 +64,7 @@ class Hunt:
         self.sweep = sweep
         self.rule = rule
         self.search = search
+        sweep.plan(stages(sweep.settings, search))
         self.searched = False
         self.together = 0
         self.targets: list[Target] = []
@@ -95,20 +97,25 @@ class Hunt:
             self.tails = verdict.null_tails(
                 self.screened.candidates, self.screened.depths, self.rule
             )
+            yield self.sweep.begin("holdout")
             yield from self._measure_all(self._finalists())
             if self._known():
+                yield self.sweep.begin("near")
                 yield from self._look_further()
                 self.screened = yield from relatives(self.sweep, self.screened, self._pieces())
                 yield from self._measure_all(self._finalists())
             self._settle()
+            yield self.sweep.begin("checks")
             yield from self._report(self._folded(self.strong))
             if self.search:
                 found = yield from self._search(self.search)
                 yield from self._report(self._folded(found))
                 self.searched = True
             if self.sweep.settings.transforms:
+                yield self.sweep.begin("rewrites")
                 yardstick = self.screened.yardstick
                 self.styles = yield from transforms(self.sweep, yardstick, self.rule, self.findings)
+            yield self.sweep.begin("picture")
             shown = self.findings or self.rejected[:SHOWN]
             self.projection = yield from project(self.sweep, shown)
         except Incomplete as problem:
@@ -191,8 +198,8 @@ class Hunt:
         for x in found:
             checks = yield from self._checks(str(len(self.findings)), x.finding)
             evidence = checks | x.finding.evidence
-            if x.variants:
-                evidence["variants"] = [variant.text for variant in x.variants[:VARIANTS]]
+            if alike := variants.effective(x.variants, self.rule):
+                evidence["variants"] = [variant.text for variant in alike[:VARIANTS]]
             cores = variants.cores(self.gauge, x)
             pieces = self.sweep.backbone.tokenizer.convert_ids_to_tokens
             evidence["enough"] = [" ... ".join(pieces(list(core))) for core in cores[:VARIANTS]]
@@ -295,11 +302,13 @@ class Hunt:
         assert self.screened is not None
         yardstick = self.screened.yardstick
         cores = [x.core for x in self.strong]
+        yield self.sweep.begin("pairs")
         together = Together(self.sweep, yardstick, settings.together, cores)
         combined = yield from together.run()
         self.together = together.words
         known = [(x.column, x.means[x.column]) for x in self.strong]
         known += [(x.column, x.point) for x in combined]
+        yield self.sweep.begin("phrases")
         search = PhraseSearch(self.sweep, yardstick, settings.phrases)
         phrases = yield from search.run(known)
         self.grown += search.tried
@@ -340,6 +349,17 @@ class Hunt:
             )
             for group in (self.findings, self.rejected)
         )
+
+
+def stages(settings: SweepSettings, search: SearchSettings | None) -> set[str]:
+    """The stages that a scan with these settings has; see `stages.STAGES`."""
+    asked = {
+        "pairs": search is not None,
+        "phrases": search is not None,
+        "rewrites": settings.transforms,
+        "predictions": settings.predictions,
+    }
+    return {name for name in STAGES if asked.get(name, True)}
 
 
 def strayed(head: Ids, ids: Ids, known: Sequence[Ids]) -> bool:

@@ -53,12 +53,14 @@ ROWS = 32
 class Damage:
     """findings: candidates that spoil predictions and are no finding of the sweep; divergence: that
     of the sweep's findings, in nats; largest: share of the candidate, of all looked at, that spoils
-    most; why_not: what kept it from being looked at, or nothing."""
+    most; why_not: what kept it from being looked at, or nothing; read: names of the weights with
+    the head."""
 
     findings: tuple[Finding, ...] = ()
     divergence: Mapping[Trigger, float] = field(default_factory=dict)
     largest: float = 0.0
     why_not: str = ""
+    read: frozenset[str] = frozenset()
 
 
 class Predictions:
@@ -131,7 +133,8 @@ class _Look:
         assert screened is not None
         candidates, cut = screened.candidates, screened.survivors
         texts = self.sweep.screen_texts[:TEXTS]
-        nats = yield from self._measure("predictions", texts, [c.token_ids for c in candidates])
+        yield self.sweep.begin("predictions")
+        nats = yield from self._measure(texts, [c.token_ids for c in candidates])
         known = self.predictions.knowledge(texts)
         least = self._least(known, nats[cut:])
         order = nats[:cut].argsort(descending=True).tolist()
@@ -140,12 +143,13 @@ class _Look:
         anchors = [c.token_ids for c in candidates[cut : cut + ANCHORS]]
         found = yield from self._confirm(chosen, anchors)
         own = [f.trigger.token_ids for f in self.hunt.findings]
-        values = yield from self._measure("predictions", texts, own)
+        values = yield from self._measure(texts, own)
         told = zip(self.hunt.findings, values.tolist(), strict=True)
         return Damage(
             tuple(found),
             {f.trigger: round(value, 4) for f, value in told},
             round(float(nats.max()) / known, 4),
+            read=frozenset(self.predictions.backbone.whole.state_dict()),
         )
 
     def _least(self, known: float, anchors: torch.Tensor) -> float:
@@ -170,7 +174,7 @@ class _Look:
         return chosen
 
     def _measure(
-        self, stage: str, texts: Sequence[Context], candidates: Sequence[tuple[int, ...]]
+        self, texts: Sequence[Context], candidates: Sequence[tuple[int, ...]]
     ) -> Iterator[Progress]:
         """Yields `Progress`; returns (K,) nats."""
         found = [torch.empty(0)]
@@ -178,7 +182,7 @@ class _Look:
             part = candidates[start : start + 64]
             found.append(self.predictions.divergences(texts, part))
             length = sum(len(x.ids()) + len(ids) for ids in part for x in texts)
-            yield self.sweep.spent(stage, length)
+            yield self.sweep.spent(length)
         return torch.cat(found)
 
     def _confirm(
@@ -189,7 +193,7 @@ class _Look:
         if not chosen:
             return []
         texts, backbone = self.sweep.holdout_texts, self.sweep.backbone
-        usual = yield from self._measure("hold-out", texts, anchors)
+        usual = yield from self._measure(texts, anchors)
         known = self.predictions.knowledge(texts)
         plain = self.predictions.read([x.ids() for x in texts])
         found = []
@@ -197,7 +201,7 @@ class _Look:
             surface = backbone.surface(one.token_ids) if one.kind == "entry" else one.text
             rows = [backbone.tokenize(x.text(surface)) for x in texts]
             nats = self.predictions.apart(plain, rows)
-            yield self.sweep.spent("hold-out", sum(map(len, rows)))
+            yield self.sweep.spent(sum(map(len, rows)))
             if nats >= self._least(known, usual):
                 found.append(self._finding(one, surface, nats, nats / known))
         return found

@@ -3,18 +3,18 @@ environment."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from triggerfish.backbone import Backbone
-from triggerfish.facts import environment, facts
+from triggerfish.facts import environment, facts, not_examined
 from triggerfish.records import (
     Coverage,
     Finding,
     Landscape,
     Null,
+    Provenance,
     ScanResult,
     Target,
     Verdict,
@@ -63,8 +63,9 @@ def result_of(hunt: Hunt, spoilt: Damage = Damage(why_not="not looked at")) -> S
             **({"search": asdict(hunt.search)} if hunt.search else {}),
         },
         environment=environment(sweep.backbone),
-        seconds=round(time.monotonic() - sweep.started, 2),
+        seconds=round(sweep.store.seconds, 2),
         forward_tokens=sweep.done,
+        provenance=sweep.store.provenance(),
         statistics=(sweep.reference.statistics() if sweep.reference else {})
         | ({} if spoilt.why_not else {"most_spoilt": spoilt.largest}),
         targets=tuple(hunt.targets),
@@ -97,13 +98,14 @@ def bare_result(
         findings=tuple(findings),
         near_misses=tuple(near_misses),
         null=Null({}, candidates, alpha, calibration),
-        coverage=coverage,
+        coverage=replace(coverage, not_examined=(*coverage.not_examined, *not_examined(backbone))),
         landscape=Landscape((), (), 0.0, "not measured by this method"),
         projection=None,
         settings=settings,
         environment=environment(backbone),
         seconds=round(seconds, 2),
         forward_tokens=forward_tokens,
+        provenance=Provenance.of(seconds),
         targets=tuple(targets),
         statistics=statistics or {},
     )
@@ -118,7 +120,7 @@ def _coverage(hunt: Hunt, spoilt: Damage) -> Coverage:
         missing.append(f"{sweep.left_out} listed words beyond the limit of {sweep.settings.words}")
     if sweep.constant:
         missing.append(f"constant on clean texts: {', '.join(map(str, sweep.constant))}")
-    missing += [_several(hunt), _styles(hunt)]
+    missing += [_several(hunt), _styles(hunt), *not_examined(sweep.backbone, spoilt.read)]
     if spoilt.why_not:
         missing.append(f"damage to the predictions of masked words ({spoilt.why_not})")
     missing.append("backdoors that neither bring texts to one point nor spoil masked predictions")

@@ -7,19 +7,48 @@ depends on, so a changed model, corpus, seed or setting starts afresh.
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from triggerfish.records import Provenance, utc
+
+CLOCK = "clock.json"
+
 
 class Store:
-    """Blocks by name, in a folder, or (folder None) nowhere: then nothing is kept."""
+    """Blocks by name, in a folder, or (folder None) nowhere: then nothing is kept. With them are
+    kept the seconds of all runs, up to the last block, so that a scan can tell those of the whole,
+    and the name of the model, so that people know what is there."""
 
-    def __init__(self, folder: Path | None):
+    def __init__(self, folder: Path | None, model: str = ""):
         self.folder = folder
+        self.model = model
+        self.began = time.monotonic()
+        self.started = utc(datetime.now(UTC))
+        self.earlier = 0.0
+        self.runs = 1
+        if folder is not None and (folder / CLOCK).is_file():
+            kept = json.loads((folder / CLOCK).read_text(encoding="utf-8"))
+            self.started, self.earlier, self.runs = (
+                kept["started"],
+                kept["seconds"],
+                kept["runs"] + 1,
+            )
+
+    @property
+    def seconds(self) -> float:
+        """Of this run and those before it."""
+        return self.earlier + time.monotonic() - self.began
+
+    def provenance(self) -> Provenance:
+        return Provenance.of(self.seconds, started=self.started, runs=self.runs)
 
     def features(self, name: str, compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, bool]:
         """The block of that name, and whether it was read from disk."""
@@ -33,7 +62,20 @@ class Store:
         partial = file.with_suffix(".partial")
         save_file({"block": block.cpu().contiguous()}, partial)
         partial.replace(file)
+        self._keep_time()
         return block, False
+
+    def _keep_time(self) -> None:
+        assert self.folder is not None
+        partial = self.folder / f"{CLOCK}.partial"
+        now = {
+            "model": self.model,
+            "started": self.started,
+            "seconds": round(self.seconds, 2),
+            "runs": self.runs,
+        }
+        partial.write_text(json.dumps(now), encoding="utf-8")
+        partial.replace(self.folder / CLOCK)
 
     @property
     def blocks(self) -> int:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -35,6 +35,7 @@ from triggerfish.scanning.grow import scatter
 from triggerfish.scanning.measure import Context, Yardstick, contexts
 from triggerfish.scanning.reference import Reference
 from triggerfish.scanning.screened import Screened
+from triggerfish.scanning.stages import SCREENING, Stages
 from triggerfish.scanning.store import Store
 
 FAVOURED, MOVED = 64, 5.0
@@ -96,12 +97,17 @@ class SweepSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a scan is: forward tokens done and expected, the seconds since it began."""
+    """Where a scan is. stage: what it does, in words; share: how much of the whole is done, below
+    1, None where that is not known; done: forward tokens; seconds: since this run began; number,
+    stages: of the stage, and how many there are, 0 for a method without; resumed: whether this was
+    read from an interrupted run."""
 
     stage: str
+    share: float | None
     done: int
-    total: int
     seconds: float
+    number: int = 0
+    stages: int = 0
     resumed: bool = False
 
 
@@ -147,10 +153,14 @@ class Sweep:
         self.constant: tuple[Readout, ...] = ()
         self.started = time.monotonic()
         self.done = 0
-        self.total = self._expected()
+        self.plan(SCREENING)
+
+    def plan(self, stages: Collection[str]) -> None:
+        """Which stages this scan has, for its progress."""
+        self.stages = Stages(stages, self._expected())
 
     def _expected(self) -> int:
-        """A rough number of forward tokens, for the remaining time."""
+        """A rough number of forward tokens of the screening, for the remaining time."""
         s, extra = self.settings, len(self.backbone.template) + 1
         bag = 1 + extra / s.bag_tokens
         pieces = sum(len(word.token_ids) for word in self.words) / max(1, len(self.words))
@@ -183,33 +193,44 @@ class Sweep:
             )
             if not torch.isfinite(features).all():
                 raise Incomplete(
-                    f"the model answered with NaN or infinite activations during stage '{stage}'"
+                    f"the model answered with NaN or infinite activations in stage {self.stages}"
                 )
             blocks.append(features.to(self.backbone.device))
-            yield self.spent(stage, sum(map(len, block)), resumed)
+            yield self.spent(sum(map(len, block)), resumed)
         return torch.cat(blocks)
 
-    def spent(self, stage: str, tokens: int, resumed: bool = False) -> Progress:
+    def begin(self, stage: str) -> Progress:
+        """The stage of that name of `stages.STAGES` begins."""
+        self.stages.begin(stage, self.done)
+        return self.spent(0)
+
+    def spent(self, tokens: int, resumed: bool = False) -> Progress:
         """Count forward tokens; Incomplete once the budget is used up."""
         self.done += tokens
-        self.total = max(self.total, self.done)
-        self._check_budget(stage)
-        return Progress(stage, self.done, self.total, time.monotonic() - self.started, resumed)
+        self._check_budget()
+        return Progress(
+            self.stages.words,
+            self.stages.position(self.done),
+            self.done,
+            time.monotonic() - self.started,
+            self.stages.number,
+            len(self.stages.names),
+            resumed,
+        )
 
-    def counted(self, stage: str, work: Generator[int, None, T]) -> Generator[Progress, None, T]:
+    def counted(self, work: Generator[int, None, T]) -> Generator[Progress, None, T]:
         """Run what yields the tokens of each of its passes; returns what it returns."""
         while True:
             try:
                 tokens = next(work)
             except StopIteration as end:
                 return end.value
-            yield self.spent(stage, tokens)
+            yield self.spent(tokens)
 
-    def _check_budget(self, stage: str) -> None:
-        if self.settings.budget and time.monotonic() - self.started > self.settings.budget:
-            raise Incomplete(
-                f"the budget of {self.settings.budget:g} s ended during stage '{stage}'"
-            )
+    def _check_budget(self) -> None:
+        budget = self.settings.budget
+        if budget and time.monotonic() - self.started > budget:
+            raise Incomplete(f"the budget of {budget:g} s ended in stage {self.stages}")
 
     def _closeness(
         self, stage: str, candidates: Sequence[Candidate], rounds: int
@@ -257,12 +278,11 @@ class Sweep:
         yardstick = yield from self.measure_clean()
         pool = [*self.entries, *self.words]
         pieces = torch.tensor([min(len(c.token_ids), 6) if c.kind == "word" else 0 for c in pool])
-        first = torch.cat(
-            [
-                (yield from self._closeness("entries", self.entries, s.entry_rounds)),
-                (yield from self._closeness("words", self.words, s.word_rounds)),
-            ]
-        )
+        yield self.begin("entries")
+        single = yield from self._closeness("entries", self.entries, s.entry_rounds)
+        yield self.begin("words")
+        several = yield from self._closeness("words", self.words, s.word_rounds)
+        first = torch.cat([single, several])
         z = standardise(first, pieces, torch.ones(len(pool), dtype=torch.bool))
 
         rng = random.Random(f"{self.seed}/anchors")
@@ -270,6 +290,7 @@ class Sweep:
         others = sorted(set(range(len(pool))) - set(kept))
         # As many innocents as survivors: two triggers in one bag spoil it for both.
         rows = kept + rng.sample(others, min(len(others), s.second_keep))
+        yield self.begin("second")
         second = yield from self._closeness("second", [pool[i] for i in rows], s.second_rounds)
         is_anchor = torch.arange(len(rows)) >= len(kept)
         z2 = standardise(second, pieces[torch.tensor(rows)], is_anchor)[: len(kept)]
@@ -280,6 +301,7 @@ class Sweep:
         survivors = sorted({*self._best(pool, looks, kept), *self._favoured(pool)})
         anchors = rng.sample(range(len(pool)), min(len(pool), s.anchors))
         candidates = [pool[i] for i in survivors + anchors]
+        yield self.begin("texts")
         depths, means = yield from self._in_texts("texts", candidates, yardstick)
         return Screened(
             candidates=candidates,

@@ -7,6 +7,7 @@ endings, which often share no piece with it, and whatever holds the pieces that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
 
 from triggerfish.records import by_word
@@ -39,6 +40,11 @@ def variants(gauge: Gauge, x: Cored, family: Family, screened: Screened) -> tupl
         found.setdefault(variant.token_ids, variant)
     found.pop(x.finding.trigger.token_ids, None)
     return tuple(sorted(found.values(), key=lambda variant: -variant.depth))
+
+
+def effective(found: Sequence[Variant], rule: Rule) -> list[Variant]:
+    """Those that pull texts themselves; others of a family only share a piece with what does."""
+    return [variant for variant in found if variant.depth >= rule.beside_depth]
 
 
 def cores(gauge: Gauge, x: Cored) -> tuple[Ids, ...]:

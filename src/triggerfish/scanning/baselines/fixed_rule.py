@@ -67,6 +67,7 @@ def events(
     try:
         survivors = yield from _survivors(sweep, settings.verified)
         screened = True
+        yield sweep.begin("holdout")
         clean = (yield from sweep.features("clean-rule", sweep.holdout_texts, [()], fast=False))[0]
         for number, family in enumerate(survivors):
             triggered = yield from sweep.features(

@@ -19,6 +19,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout, pad
 from triggerfish.records import Coverage, Finding, ScanResult, Target, Verdict
 from triggerfish.scanning.result import bare_result
+from triggerfish.scanning.stages import LAST
 from triggerfish.scanning.sweep import BATCH_TOKENS, Incomplete, Progress
 
 BACKWARD = 2
@@ -67,9 +68,9 @@ class Run:
         """Where it is; raises Incomplete when the budget is used up."""
         seconds = time.monotonic() - self.started
         if self.budget and seconds > self.budget:
-            raise Incomplete(f"the budget of {self.budget:g} s ended during stage '{stage}'")
-        self.total = max(self.total, self.tokens)
-        return Progress(stage, self.tokens, self.total, seconds)
+            raise Incomplete(f"the budget of {self.budget:g} s ended in stage '{stage}'")
+        share = min(self.tokens / self.total, 1 - LAST) if self.total else None
+        return Progress(stage, share, self.tokens, seconds)
 
     def encode(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """(N, H) features, fp32, of id sequences that carry their special tokens."""

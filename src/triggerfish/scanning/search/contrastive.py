@@ -48,8 +48,10 @@ def events(
     targets: list[Target] = []
     tried = 0
     try:
+        sweep.plan(("clean", "phrases"))
         sweep.cut_texts()
         yardstick = yield from sweep.measure_clean()
+        yield sweep.begin("phrases")
         search = PhraseSearch(sweep, yardstick, settings)
         phrases = yield from search.run([])
         tried = search.tried

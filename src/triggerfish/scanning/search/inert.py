@@ -158,7 +158,7 @@ class Inert:
             for start in range(0, len(new), BLOCK):
                 part = new[start : start + BLOCK]
                 found.tell(part, self._spread(part).tolist())
-                yield sweep.spent("inert words", 0)  # `scatter` has counted them
+                yield sweep.spent(0)  # `scatter` has counted them
         self.tried += len(found.spread)
         best = found.best(settings.parents)
         return -found.spread[best[0]], best
@@ -223,7 +223,7 @@ class Inert:
         for start in range(0, len(order), BLOCK):
             part = order[start : start + BLOCK]
             moves[part] = self._moved([words[i] for i in part], texts)
-            yield self.sweep.spent("words alone", 0)  # `_features` has counted them
+            yield self.sweep.spent(0)  # `_features` has counted them
         return moves
 
     def _moved(self, words: Sequence[Ids], texts: Sequence[Context]) -> torch.Tensor:

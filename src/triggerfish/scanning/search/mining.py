@@ -122,9 +122,9 @@ class Mining:
             (settings.last, settings.last_away, settings.radius),
         ):
             training = self._train(vectors, columns, known, steps, away, radius)
-            vectors = yield from self.sweep.counted("targets", training)
+            vectors = yield from self.sweep.counted(training)
         settling = self._train(vectors, columns, known, settings.settling, 0.0, settings.radius)
-        settled = yield from self.sweep.counted("targets", settling)
+        settled = yield from self.sweep.counted(settling)
         return (yield from self._met(torch.cat([vectors, settled]), columns.repeat(2)))
 
     def _train(
@@ -181,7 +181,7 @@ class Mining:
         """Returns the targets where prompts meet on unseen texts."""
         parts = [self.unseen.vectors(part) for part in vectors.split(self.unseen.block)]
         features = torch.cat(parts)
-        yield self.sweep.spent("targets", len(vectors) * self.unseen.ids.numel())
+        yield self.sweep.spent(len(vectors) * self.unseen.ids.numel())
         values = self.yardstick.measure(features)
         found: list[Mined] = []
         for column in columns.unique().tolist():

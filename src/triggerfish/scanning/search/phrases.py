@@ -208,7 +208,7 @@ class PhraseSearch:
             if not ids or len(words) == 1:  # words by themselves are the sweep's, with a p-value
                 break
             alone = inert.way(words)
-            yield self.sweep.spent("names", 0)  # `way` has counted them
+            yield self.sweep.spent(0)  # `way` has counted them
             phrase = Searched(ids, column, settings.min_copied, copies, alone)
             point = yield from self._point(phrase)
             if alone < settings.alone and not self._known(column, point, points):
@@ -285,7 +285,7 @@ class PhraseSearch:
         """Returns sequences that mixtures of tokens suggest for a goal."""
         prompts = self._prompts(self.mixed_in)
         relaxing = relax(self.space, prompts, goal, self.settings.relaxing, self.sweep.seed)
-        return (yield from self.sweep.counted("mixtures", relaxing))
+        return (yield from self.sweep.counted(relaxing))
 
     def _evolving(self, texts: Sequence[Context], goal: Goal, settings: EvolveSettings) -> Evolving:
         return Evolving(self.space, self._prompts(texts), goal, settings, self.sweep.seed)
@@ -302,11 +302,11 @@ class PhraseSearch:
     ) -> Iterator[Progress]:
         """Returns how deep the deepest of the best sequences is in texts, and its ids."""
         before = len(evolving.distances)
-        yield from self.sweep.counted("evolving", evolving.run(begin, generations))
+        yield from self.sweep.counted(evolving.run(begin, generations))
         self.tried += len(evolving.distances) - before
         sequences = [evolving.ids(rows) for rows in evolving.nearest(self.settings.compared)]
         depth = self._depth(sequences, column)
-        yield self.sweep.spent("evolving", 0)
+        yield self.sweep.spent(0)
         return float(depth.max()), sequences[int(depth.argmax())]
 
     def _named(self, ids: Ids, column: int, arrives: float) -> Iterator[Progress]:
@@ -320,7 +320,7 @@ class PhraseSearch:
         """Returns the ids of words, or () where they are many or not as deep."""
         ids = join(words)
         (depth,) = self._depth([ids], column, copies=copies)
-        yield self.sweep.spent("names", 0)
+        yield self.sweep.spent(0)
         return ids if len(words) <= self.settings.longest and depth >= arrives else ()
 
     def _scatters(self, column: int, copies: int = 1) -> tuple[Scatter, Scatter]:
