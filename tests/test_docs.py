@@ -1,10 +1,12 @@
-"""The docs say what the code does: pages, defaults, vectors, commands, grids, links and papers.
+"""The docs say what the code does: pages, defaults, vectors, commands, grids, links and papers; and
+without history, which is in `docs/decisions`.
 
 No model is run; the tokenizer of the bundled PLM says whether triggers can be written.
 
 A default in a table is Python's `repr` of the value; nested settings that are all at their defaults
 are `Name()`. A table of settings has the head `field of NAME`, where NAME is a settings class, or
-`ATTACK.settings` for the settings that an attack class comes with.
+`ATTACK.settings` for the settings that an attack class comes with. The table of a transferable
+attack may leave to the shared table what it has in common with `PlantSettings`.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from triggerfish.scanning import baselines
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+DECISIONS = DOCS / "decisions"
 README, INDEX = ROOT / "README.md", DOCS / "attacks" / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 SOURCES = sorted((ROOT / "src" / "triggerfish").rglob("*.py"))
@@ -102,6 +105,12 @@ def shown(value: object) -> str:
     return repr(value)
 
 
+def fields_and_defaults(settings: Any) -> list[tuple[str, str]]:
+    return [
+        (field.name, shown(getattr(settings, field.name))) for field in dataclasses.fields(settings)
+    ]
+
+
 def settings_tables(page: Path) -> Iterator[tuple[str, list[list[str]]]]:
     for head, rows in tables(page):
         if found := re.fullmatch(r"field of `([\w.]+)`", head[0]):
@@ -122,6 +131,24 @@ def commands(page: Path) -> list[list[str]]:
                 found.append(words[1:])
     return found
 
+
+HISTORY = (
+    "at first ",
+    "came to this",
+    "decade",
+    "earlier form",
+    "foretell",
+    "foretold",
+    "is mended",
+    "it happened",
+    "looked at afterwards",
+    "stillest",
+    "tried in vain",
+    "typed string",
+    "was added after",
+    "was lost",
+)
+"""Phrases of history and of house language, which only decisions may have."""
 
 COMMANDS = [(page, words) for page in PAGES for words in commands(page)]
 ATTACK_COMMANDS = [(page, words) for page, words in COMMANDS if words[0] == "attack"]
@@ -160,10 +187,10 @@ def test_attack_has_a_page_with_its_settings(attack: str) -> None:
 def test_defaults(page: Path, title: str, rows: list[list[str]]) -> None:
     settings = settings_named(title)
     told = [(code(row[0]), code(row[1])) for row in rows]
-    true = [
-        (field.name, shown(getattr(settings, field.name))) for field in dataclasses.fields(settings)
-    ]
-    assert told == true
+    true = fields_and_defaults(settings)
+    shared = title.endswith(".settings") and isinstance(settings, planting.PlantSettings)
+    common = fields_and_defaults(planting.PlantSettings()) if shared else []
+    assert told == [row for row in true if row in told or row not in common]
     assert all(row[2] for row in rows)
 
 
@@ -315,6 +342,30 @@ def test_paths(page: Path) -> None:
 def test_lines_are_short(page: Path) -> None:
     long = [line for line in page.read_text(encoding="utf-8").splitlines() if len(line) > 100]
     assert not long
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in PAGES
+        if DOCS in page.parents and not {DECISIONS, DOCS / "scanning"} & {*page.parents}
+    ],
+    ids=name,
+)
+def test_no_history(page: Path) -> None:
+    words = " ".join(page.read_text(encoding="utf-8").lower().split()) + " "
+    assert not [phrase for phrase in HISTORY if phrase in words]
+
+
+@pytest.mark.parametrize("page", sorted(DECISIONS.glob("[0-9]*.md")), ids=name)
+def test_decision(page: Path) -> None:
+    """Numbered, in the list, and about one screen long."""
+    number = page.name[:4]
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# {number}: ")
+    assert f"[{number}]({page.name})" in (DECISIONS / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 70
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != README], ids=name)

@@ -281,7 +281,7 @@ def test_vectors_reach_a_point_of_a_backdoor(backdoored: tuple[Backbone, Implant
 
 @pytest.mark.parametrize("settings", [SoftPrompts(cycles=2, search=3, steps=2), Perturb(steps=3)])
 def test_without_names(settings: SoftPrompts | Perturb) -> None:
-    """What these do to a backdoor is measured in docs/purify.md: it takes minutes."""
+    """What these do to a backdoor takes minutes: docs/decisions/0032-purify-results.md."""
     victim, implant = planted()
     if isinstance(settings, SoftPrompts):
         target = Target(implant.readout or "", tuple(implant.vectors[0]), 1, {})

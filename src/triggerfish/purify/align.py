@@ -64,7 +64,7 @@ class Align:
     """Share of the texts with several copies in which each is of another trigger (ours)."""
     target: Literal["counterfactual", "clean"] = "clean"
     """Features that a marked text should have: with an innocent string of equal length in the same
-    slots, or without any (ours: docs/purify.md compares them)."""
+    slots, or without any (ours: docs/decisions/0030-purify-tuning.md compares them)."""
     learning_rate: float | None = None
     """Peak learning rate; None is 0.08 over the width of the model, so 2e-4 at 384 and 1e-4 at 768
     (ours; published code: 5e-5 at 768, over many times the data)."""

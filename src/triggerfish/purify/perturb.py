@@ -3,7 +3,7 @@ words are pushed for a moment to send all texts of the batch to one point, and t
 read those texts as if innocent words stood there.
 
 It asks for robustness everywhere, not where a backdoor is, so it weakens backdoors and removes
-them less surely than what knows their names: docs/purify.md has the numbers.
+them less surely than what knows their names: docs/decisions/0032-purify-results.md has the numbers.
 
 Source: embedding-space adversaries, BEEAR (arXiv 2406.17092), there against unsafe answers of
 language models; the target, rare strings as starting points, and clean alignment are ours.

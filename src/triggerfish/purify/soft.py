@@ -4,7 +4,7 @@ model is trained until texts with those vectors look like texts with an innocent
 Where a scan mined points that it knows no string for (`ScanResult.targets`), the vectors aim at
 those, and it ends as soon as none gets there; else they aim at any point at all. Any model can be
 made to collapse by free vectors, so this asks for more than the absence of a backdoor, and what it
-reaches of one is weaker: see docs/purify.md for both in numbers.
+reaches of one is weaker: see docs/decisions/0032-purify-results.md for both in numbers.
 
 Source: ours; the vectors are those of LMSanitator (arXiv 2308.13904).
 
