@@ -260,7 +260,7 @@ def test_attack_command_would_plant(
     """Settings, goals and triggers are accepted, and `bundled` has the head that is needed."""
     asked: list[tuple[Plan, str, Path]] = []
     monkeypatch.setattr(
-        cli, "_implant", lambda plan, model, out, *rest: asked.append((plan, model, out))
+        cli, "implant", lambda plan, model, out, *rest: asked.append((plan, model, out))
     )
     result = CliRunner().invoke(cli.app, words)
     assert not result.exception, result.exception
