@@ -112,5 +112,5 @@ class Gauge:
         return Commonness(self.sweep.backbone, self.sweep.texts)
 
     def _depth(self, stage: str, rows: list[list[int]], column: int) -> Iterator[Progress]:
-        features = yield from self.sweep.encode(stage, rows, "fp32")
+        features = yield from self.sweep.encode(stage, rows, fast=False)
         return float(self.yardstick.measure(features[None])["depth"][0, column])

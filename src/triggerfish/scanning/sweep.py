@@ -177,6 +177,7 @@ class Sweep:
         self,
         stage: str,
         sequences: Sequence[Sequence[int]],
+        *,
         fast: bool = True,
     ) -> Iterator[Progress]:
         """Yields `Progress` block by block; returns (N, R, H) features at `readouts`."""
@@ -391,7 +392,7 @@ class Sweep:
         sequences = [
             self.backbone.template.wrap(x.ids(ids, copies)) for ids in candidates for x in texts
         ]
-        flat = yield from self.encode(stage, sequences, fast)
+        flat = yield from self.encode(stage, sequences, fast=fast)
         return flat.view(len(candidates), len(texts), *flat.shape[1:])
 
 

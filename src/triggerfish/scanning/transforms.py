@@ -149,7 +149,7 @@ class Bench:
         wrap = self.sweep.backbone.template.wrap
         sequences = [wrap(row) for copy in copies for row in copy]
         name = f"style-{part}-{len(texts)}-{self.bank.index(style)}"
-        features = yield from self.sweep.encode(name, sequences, "fp32")
+        features = yield from self.sweep.encode(name, sequences, fast=False)
         values = self.yardstick.measure(features.unflatten(0, (len(copies), len(rows))))
         return {name: value.cpu() for name, value in values.items()}
 
