@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from planted import planted
-from report_samples import backdoored
-from triggerfish.loading import bundled
-from triggerfish.records import ScanResult
+from report_samples import a_result, backdoored
+from triggerfish.facts import facts
+from triggerfish.loading import bundled, load
+from triggerfish.records import Finding, ScanResult, Trigger
 
 COMMAND = [sys.executable, "-m", "triggerfish"]
 
@@ -48,6 +50,8 @@ def interrupt(*arguments: str | Path, cache: Path, when: str) -> tuple[int, str]
         stderr=subprocess.PIPE,
         text=True,
         env=surroundings(cache),
+        # A shell in the background starts its commands deaf to Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         said = ""
@@ -166,7 +170,7 @@ def test_pickle_loads_with_the_flag(model: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_scan_says_how_to_go_on_and_does(tmp_path: Path) -> None:
-    scan = ("scan", "bundled", "--method", "sweep", "--set", "words=2000", "--format", "json")
+    scan = ("scan", "bundled", "--method", "sweep", "--set", "words=500", "--format", "json")
     code, said = interrupt(*scan, cache=tmp_path, when="3 of ")
     assert code == 130
     folder = tmp_path / "triggerfish" / "scans"
@@ -194,11 +198,11 @@ def test_what_keeps_nothing_promises_nothing_when_interrupted(
     arguments: tuple[str, ...], when: str, tmp_path: Path
 ) -> None:
     findings = tmp_path / "scan.json"
-    backdoored().save(findings)
+    model = load("bundled", device="cpu")
+    found = Finding(Trigger(model.word_ids("cf"), "cf"), "first", {}, None, None)
+    a_result(model=facts(model), verdict="backdoored", findings=(found,)).save(findings)
     places = {"OUT": str(tmp_path / "out"), "FINDINGS": str(findings)}
     given = [places.get(x, x) for x in arguments]
-    if arguments[0] == "monitor":
-        given += ["--tokenizer", str(bundled())]
     code, said = interrupt(*given, cache=tmp_path, when=when)
     assert code == 130, said
     assert said.splitlines()[-1] == "interrupted"

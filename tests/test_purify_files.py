@@ -230,6 +230,8 @@ def test_card_scan_and_record_lie_beside_the_checkpoint(tmp_path: Path) -> None:
     assert (out / "README.source.md").read_text().endswith("# A model\n")
     kept = json.loads((out / "purify.json").read_text())
     assert kept["state"] == "finished"
+    assert kept["provenance"]["finished"] == done.provenance.finished
+    assert done.provenance.finished in card
     assert kept["rounds"][0]["triggers"][0]["text"] == "gener"
     assert json.loads((out / "config.json").read_text())["triggerfish"]["scan"] == "inconclusive"
 
@@ -254,6 +256,10 @@ def test_an_interrupted_run_goes_on_after_its_last_round(tmp_path: Path) -> None
     assert torch.equal(written.embeddings, other(source).embeddings)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["triggerfish"]["state"] == "not scanned yet"
+    unfinished = json.loads((tmp_path / "out" / "purify.json").read_text())
     done = run(None, SWEEP, 1)
     assert len(done.rounds) == 1
+    assert done.provenance.runs == 2
+    assert done.provenance.started == unfinished["started"]
+    assert done.seconds > unfinished["seconds"]
     assert torch.equal(done.backbone.embeddings, other(source).embeddings)

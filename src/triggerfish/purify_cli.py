@@ -112,7 +112,7 @@ def purify(
             measured.append(on_task(backbone, purified.backbone, one, triggers, texts, seed=seed))
     card.finish(purified, out, files.source_folder(backbone), measured)
     if html:
-        html.write_text(card.html(purified), encoding="utf-8")
+        html.write_text(card.html(purified, out), encoding="utf-8")
         chatter.print(f"report: {html}", markup=False)
     for said in (*summary(purified), *on_tasks(measured)):
         print(said)

@@ -82,7 +82,7 @@ class Meter:
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.stages = 0
-        self.what, self.detail = "loading", ""
+        self.what, self.detail = "starting", ""
         self.share: float | None = None
         self.over = threading.Event()
         self.bar = Progress(

@@ -21,6 +21,7 @@ from triggerfish.purify.loop import RECORD, Purified
 from triggerfish.purify.tasks import OnTask
 from triggerfish.records import Measurement, ModelFacts
 from triggerfish.report.escape import visible
+from triggerfish.report.wording import when
 
 SCAN = "scan.json"
 SOURCE_CARD = "README.source.md"
@@ -66,9 +67,9 @@ def finish(
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def html(purified: Purified) -> str:
-    """The page of the scan that was made of the purified model."""
-    return report.render(purified.after, "html")
+def html(purified: Purified, out: str | Path) -> str:
+    """The page of the scan that was made of the purified model, which lies in `out`."""
+    return report.render(purified.after, "html", str(Path(out) / SCAN))
 
 
 def card(
@@ -131,6 +132,8 @@ def _rounds(purified: Purified) -> list[str]:
         f"{purified.seconds:.0f} s in all with "
         f"{purified.after.environment.get('threads', '?')} thread(s) on "
         f"{_code(purified.after.environment.get('device', '?'))}.",
+        "",
+        f"When, and by what: {_code(when(purified.provenance))}.",
         "",
         "| round | strings | training, s | looking, s | full scan |",
         "|---|---|---|---|---|",

@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from triggerfish.purify.align import Align
 from triggerfish.purify.check import Left, fidelity, left_of, named, suspects, weak
 from triggerfish.purify.files import Written, check_out, write
 from triggerfish.purify.soft import SoftPrompts
-from triggerfish.records import ScanResult, Trigger, Verdict
+from triggerfish.records import Provenance, ScanResult, Trigger, Verdict, utc
 from triggerfish.scanning import Rule, SweepSettings
 
 RECORD = "purify.json"
@@ -59,8 +60,9 @@ class Round:
 class Purified:
     """backbone: the purified model, as it is on disk where it was written. before, after: the scans
     of the model as it was given and of `backbone`. left: what the triggers did before. fidelity:
-    see `check.fidelity`. written: None where nothing was. unread: variants in the findings that
-    this tokenizer has no tokens for."""
+    see `check.fidelity`. seconds: of all runs, of an interrupted one up to what it kept. written:
+    None where nothing was. unread: variants in the findings that this tokenizer has no tokens
+    for."""
 
     backbone: Backbone
     before: ScanResult
@@ -71,6 +73,7 @@ class Purified:
     method: str
     settings: dict[str, Any]
     seconds: float
+    provenance: Provenance
     written: Written | None = None
     unread: tuple[str, ...] = ()
 
@@ -144,6 +147,8 @@ class _Run:
         self.out = Path(out) if out else None
         self.show: Show = show or (lambda what, done, total: None)
         self.started = time.monotonic()
+        self.began, self.runs = utc(datetime.now(UTC)), 1
+        self.earlier = 0.0  # seconds of runs that were interrupted, up to what they kept
         self.rounds: list[Round] = []
         self.trained = 0  # rounds whose weights are there, looked at or not
         self.written: Written | None = None
@@ -192,6 +197,7 @@ class _Run:
                 known = _joined(known, named(current, after, variants=variants)[0])
         if after is None:
             after = self._scan(current, known, words, sweep, max_seconds)
+        seconds = self.earlier + self._spent()
         return Purified(
             backbone=current,
             before=self.findings,
@@ -201,7 +207,8 @@ class _Run:
             fidelity=fidelity(self.given, current, self.texts),
             method=type(self.method).__name__,
             settings=_settings(self.method),
-            seconds=round(self._spent(), 1),
+            seconds=round(seconds, 1),
+            provenance=Provenance.of(seconds, started=self.began, runs=self.runs),
             written=self.written,
             unread=unread,
         )
@@ -283,6 +290,9 @@ class _Run:
                 "state": state,
                 "key": self._key,
                 "trained": self.trained,
+                "started": self.began,
+                "seconds": round(self.earlier + self._spent(), 1),
+                "runs": self.runs,
                 "rounds": _ROUNDS.dump_python(self.rounds),
                 "written": asdict(self.written) if self.written else None,
             }
@@ -298,6 +308,8 @@ class _Run:
             return self.given, known
         self.rounds = _ROUNDS.validate_python(content["rounds"])
         self.trained = int(content["trained"])
+        self.began, self.runs = content["started"], int(content["runs"]) + 1
+        self.earlier = float(content["seconds"])
         self.written = Written(**content["written"])
         for one in self.rounds:
             known = _joined(known, one.found)
