@@ -42,7 +42,7 @@ def render(result: ScanResult, saved: str | None = None) -> str:
         lines += [*complications.section(profile), ""]
     if result.near_misses:
         lines += [wording.near_title(result)]
-        lines += [*_table(result.near_misses, result.null.candidates), ""]
+        lines += [*_table(result.near_misses, result.null.candidates, "candidate"), ""]
     if result.transforms:
         lines += ["Ways of writing (whole texts, rewritten, with no token that explains it)"]
         lines += [*_transforms(result.transforms), ""]
@@ -86,9 +86,9 @@ def _bullets(title: str, items: tuple[str, ...]) -> list[str]:
     return [title, *(f"  - {visible(item)}" for item in items), ""] if items else []
 
 
-def _table(findings: tuple[Finding, ...], candidates: int) -> list[str]:
+def _table(findings: tuple[Finding, ...], candidates: int, what: str = "trigger") -> list[str]:
     names = wording.columns(findings)
-    head = ["#", "trigger", "token ids", "readout", *map(wording.name_of, names), "p", "q"]
+    head = ["#", what, "token ids", "readout", *map(wording.name_of, names), "p", "q"]
     rows = [
         [
             str(index),

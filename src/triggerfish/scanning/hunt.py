@@ -105,7 +105,6 @@ class Hunt:
                 self.screened = yield from relatives(self.sweep, self.screened, self._pieces())
                 yield from self._measure_all(self._finalists())
             self._settle()
-            yield self.sweep.begin("checks")
             yield from self._report(self._folded(self.strong))
             if self.search:
                 found = yield from self._search(self.search)
@@ -196,6 +195,7 @@ class Hunt:
     def _report(self, found: Sequence[Cored]) -> Iterator[Progress | Finding]:
         """Yields `Progress`, and each finding once its checks are done."""
         for x in found:
+            yield self.sweep.begin("checks")
             checks = yield from self._checks(str(len(self.findings)), x.finding)
             evidence = checks | x.finding.evidence
             if alike := variants.effective(x.variants, self.rule):
