@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -127,8 +128,10 @@ def _from_pretrained(
     """(model, tokenizer, names of weights that the checkpoint lacked, and of those in it that the
     model has no place for). Quiet: warnings become checks of ours."""
     options = {"revision": revision, "trust_remote_code": False}
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    loggers = (transformers_logging, hub_logging)
+    verbosities = [one.get_verbosity() for one in loggers]
+    for one in loggers:
+        one.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(source, **options)
@@ -145,7 +148,8 @@ def _from_pretrained(
         missing = "" if Path(source).is_dir() else "it is no folder here, and from the hub: "
         raise ValueError(f"model: cannot load {source}: {missing}{_first_line(error)}") from error
     finally:
-        transformers_logging.set_verbosity(verbosity)
+        for one, verbosity in zip(loggers, verbosities, strict=True):
+            one.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()
     missing = sorted(key for key in info["missing_keys"] if "position_ids" not in key)
     lacking = [key for key in missing if "pooler" not in key]
