@@ -170,7 +170,9 @@ def test_pickle_loads_with_the_flag(model: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_scan_says_how_to_go_on_and_does(tmp_path: Path) -> None:
-    scan = ("scan", "bundled", "--method", "sweep", "--set", "words=500", "--format", "json")
+    fast = ("words=500", "characters=false", "transforms=false", "second_keep=500")
+    settings = [x for setting in fast for x in ("--set", setting)]
+    scan = ("scan", "bundled", "--method", "sweep", *settings, "--format", "json")
     code, said = interrupt(*scan, cache=tmp_path, when="3 of ")
     assert code == 130
     folder = tmp_path / "triggerfish" / "scans"
