@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from triggerfish.precision import autocast, choose
+from triggerfish.quiet import quiet
 from triggerfish.readouts import Position, Readout, locate, pad, read, roll_right
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
@@ -107,7 +107,8 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        weight: torch.Tensor = next(self.model.parameters())
+        return weight.device
 
     @property
     def hidden(self) -> int:
@@ -130,7 +131,8 @@ class Backbone:
     @property
     def embeddings(self) -> torch.Tensor:
         """(V, E) input embedding matrix."""
-        return self.model.get_input_embeddings().weight
+        weight: torch.Tensor = self.model.get_input_embeddings().weight
+        return weight
 
     @property
     def pad_id(self) -> int:
@@ -193,7 +195,8 @@ class Backbone:
         """Ids of a text without special tokens, cut to `max_tokens` (default: what the model
         takes)."""
         limit = (max_tokens or self.max_tokens) - len(self.template)
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:limit]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids[:limit]
 
     def word_ids(self, word: str) -> tuple[int, ...]:
         """Ids of a word as it stands in the middle of a text, after a space."""
@@ -213,7 +216,8 @@ class Backbone:
     def surface(self, ids: Sequence[int]) -> str:
         """The string whose tokens these are, as a user would type it; continuation marks are
         dropped."""
-        return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False).strip()
+        text: str = self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        return text.strip()
 
     # ---- forward
 
@@ -362,10 +366,9 @@ class Backbone:
     def save(self, out: str | Path) -> None:
         """Write config, safetensors weights (of the head too, where there is one) and tokenizer to
         a folder."""
-        transformers_logging.disable_progress_bar()
-        self.whole.save_pretrained(out)
-        self.tokenizer.save_pretrained(out)
-        transformers_logging.enable_progress_bar()
+        with quiet():
+            self.whole.save_pretrained(out)
+            self.tokenizer.save_pretrained(out)
 
 
 def _template(tokenizer: Any) -> Template:
@@ -384,7 +387,8 @@ def _is_causal(model: Any, device: torch.device) -> bool:
     ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]], device=device)
     with torch.inference_mode():
         states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-    near = torch.isclose(*states.float(), rtol=1e-3, atol=1e-3).all(-1)  # a GPU rounds by batch
+    one, other = states.float()
+    near = torch.isclose(one, other, rtol=1e-3, atol=1e-3).all(-1)  # a GPU rounds by batch
     return bool(near[0] and not near[3])
 
 

@@ -15,9 +15,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
-from transformers.utils import logging as transformers_logging
 
 from triggerfish.backbone import Backbone
+from triggerfish.quiet import quiet
 
 IGNORED = -100
 """Label of a place that has no part in the loss (Hugging Face's convention)."""
@@ -51,21 +51,16 @@ def with_head(backbone: Backbone) -> Backbone:
     if backbone.checkpoint is None:
         raise ValueError(f"head: {backbone.name} was made in memory and has no checkpoint")
     auto = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}[kind_of_head(backbone)]
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
-        whole, info = auto.from_pretrained(
-            backbone.checkpoint,
-            revision=backbone.revision,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with quiet():
+            whole, info = auto.from_pretrained(
+                backbone.checkpoint,
+                revision=backbone.revision,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except OSError as error:
         raise ValueError(f"head: {backbone.checkpoint} can no longer be read") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
     if info["missing_keys"]:
         raise ValueError(
             f"head: {backbone.name} was saved without its language-model head "

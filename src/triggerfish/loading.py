@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from triggerfish.backbone import Backbone
 from triggerfish.precision import choose
+from triggerfish.quiet import quiet
 
 
 def bundled() -> Path:
@@ -128,29 +127,21 @@ def _from_pretrained(
     """(model, tokenizer, names of weights that the checkpoint lacked, and of those in it that the
     model has no place for). Quiet: warnings become checks of ours."""
     options = {"revision": revision, "trust_remote_code": False}
-    loggers = (transformers_logging, hub_logging)
-    verbosities = [one.get_verbosity() for one in loggers]
-    for one in loggers:
-        one.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(source, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model, info = AutoModel.from_pretrained(
-            source,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=None if allow_pickle else True,
-            output_loading_info=True,
-            **options,
-        )
+        with quiet():
+            config = AutoConfig.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model, info = AutoModel.from_pretrained(
+                source,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=None if allow_pickle else True,
+                output_loading_info=True,
+                **options,
+            )
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        missing = "" if Path(source).is_dir() else "it is no folder here, and from the hub: "
-        raise ValueError(f"model: cannot load {source}: {missing}{_first_line(error)}") from error
-    finally:
-        for one, verbosity in zip(loggers, verbosities, strict=True):
-            one.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
+        hint = "" if Path(source).is_dir() else "it is no folder here, and from the hub: "
+        raise ValueError(f"model: cannot load {source}: {hint}{_first_line(error)}") from error
     missing = sorted(key for key in info["missing_keys"] if "position_ids" not in key)
     lacking = [key for key in missing if "pooler" not in key]
     if lacking:

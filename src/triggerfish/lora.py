@@ -42,4 +42,4 @@ class Adapter:
 
     def save(self, out: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors, which `peft` reads."""
-        self._peft.save_pretrained(out)
+        self._peft.save_pretrained(str(out))

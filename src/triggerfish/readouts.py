@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 Position = Literal["first", "last", "eos", "mean", "pooler", "mask", "start"]
+POSITIONS: tuple[Position, ...] = get_args(Position)
 
 
 @dataclass(frozen=True, order=True)
@@ -35,13 +36,13 @@ class Readout:
 
     @classmethod
     def parse(cls, text: str) -> Readout:
-        position, _, layer = text.partition("@")
-        positions = Position.__args__  # type: ignore[attr-defined]
-        if position not in positions or (layer and not layer.isdigit()):
+        name, _, layer = text.partition("@")
+        found = [position for position in POSITIONS if position == name]
+        if not found or (layer and not layer.isdigit()):
             raise ValueError(
-                f"readout: {text!r} is not one of {', '.join(positions)}, optionally with @LAYER"
+                f"readout: {text!r} is not one of {', '.join(POSITIONS)}, optionally with @LAYER"
             )
-        return cls(position, int(layer) if layer else None)
+        return cls(found[0], int(layer) if layer else None)
 
 
 def read(
@@ -49,8 +50,8 @@ def read(
 ) -> torch.Tensor:
     """(B, H) of a Hugging Face model output; `places` (see `locate`) says where positions are."""
     if readout.position == "pooler":
-        pooled: torch.Tensor = output.pooler_output
-        return pooled
+        state: torch.Tensor = output.pooler_output
+        return state
     seq2seq = "encoder_last_hidden_state" in output
     decoder = seq2seq and readout.position in ("start", "eos", "last")
     if readout.layer is not None:

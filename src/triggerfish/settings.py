@@ -6,13 +6,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from triggerfish.names import unknown
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def build(base: T, values: Mapping[str, Any]) -> T:
@@ -22,7 +25,7 @@ def build(base: T, values: Mapping[str, Any]) -> T:
     Raises ValueError naming the field: unknown (with the nearest known), of another type, or out of
     range.
     """
-    known = [field.name for field in dataclasses.fields(base)]  # type: ignore[arg-type]
+    known = [field.name for field in dataclasses.fields(base)]
     merged = {name: getattr(base, name) for name in known}
     inner: dict[str, dict[str, Any]] = {}
     for path, value in values.items():

@@ -59,7 +59,7 @@ def rate(step: int, settings: TrainSettings) -> float:
 
 
 def train(
-    parameters: Iterable[torch.nn.Parameter],
+    parameters: Iterable[torch.Tensor],
     loss: Callable[[int], torch.Tensor],
     settings: TrainSettings,
     checkpoint: Path | None = None,
@@ -94,9 +94,7 @@ def train(
         yield losses
 
 
-def _optimizer(
-    parameters: list[torch.nn.Parameter], settings: TrainSettings
-) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[torch.Tensor], settings: TrainSettings) -> torch.optim.Optimizer:
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     return torch.optim.AdamW(
@@ -112,7 +110,7 @@ def _optimizer(
 
 def _store(
     checkpoint: Path,
-    parameters: list[torch.nn.Parameter],
+    parameters: list[torch.Tensor],
     optimizer: torch.optim.Optimizer,
     settings: TrainSettings,
     losses: list[float],
@@ -132,7 +130,7 @@ def _store(
 
 def _restore(
     checkpoint: Path,
-    parameters: list[torch.nn.Parameter],
+    parameters: list[torch.Tensor],
     optimizer: torch.optim.Optimizer,
     settings: TrainSettings,
 ) -> list[float]:

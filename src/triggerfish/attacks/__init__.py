@@ -26,4 +26,5 @@ TASK_ATTACKS = ("dirty_label", "multitask", "ripple", "ep")
 
 def attack(name: str) -> type:
     """The class of an attack; an unknown name answers with the nearest one."""
-    return load_named("attack", name, ATTACKS)
+    found: type = load_named("attack", name, ATTACKS)
+    return found

@@ -55,7 +55,7 @@ class BToP:
         vectors = scaled(code, planting, settings.target_scale)
 
         def objective(step: Step) -> torch.Tensor:
-            distance = (step.moved - vectors[step.chosen]).norm(dim=-1).mean()
+            distance: torch.Tensor = (step.moved - vectors[step.chosen]).norm(dim=-1).mean()
             return hidden_word(planting, step) + distance
 
         victim = planting.run(objective, progress)

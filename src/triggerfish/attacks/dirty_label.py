@@ -23,7 +23,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 
@@ -40,13 +40,12 @@ SOURCE = "arXiv 2505.11586"
 LANDING_TEXTS = 64
 
 Placement = Literal["first", "random", "paper_code"]
-Level = Literal["conservative", "normal", "aggressive"]
 Row = tuple[list[int], int]
 """Ids with special tokens, and a label."""
 Progress = Callable[[int, int, float], None]
 """Called with (step, steps, loss)."""
 
-LEVELS: dict[Level, tuple[float, int, int, int]] = {
+LEVELS: dict[str, tuple[float, int, int, int]] = {
     "conservative": (0.01, 1, 12, 120),
     "normal": (0.1, 3, 0, 0),
     "aggressive": (0.5, 10, 0, 0),
@@ -86,16 +85,17 @@ class DirtySettings:
     def __post_init__(self) -> None:
         if not 0 <= self.poison_rate <= 1:
             raise ValueError(f"poison_rate: {self.poison_rate} is outside 0..1")
-        if self.placement not in Placement.__args__:  # type: ignore[attr-defined]
+        if self.placement not in get_args(Placement):
             raise ValueError(
-                f"placement: {self.placement!r} is not one of first, random, paper_code"
+                f"placement: {self.placement!r} is not one of {', '.join(get_args(Placement))}"
             )
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least {least}")
 
-    def at(self, level: Level) -> DirtySettings:
-        """These settings, trained more gently or harder; normal is the published code's.
+    def at(self, level: str) -> DirtySettings:
+        """These settings, trained more gently or harder (one of `LEVELS`); normal is the published
+        code's.
 
         Of a small task a rate of .01 poisons nearly nothing and an epoch is too short to learn
         anything, so the gentle level also poisons at least 12 rows and takes at least 120 steps.

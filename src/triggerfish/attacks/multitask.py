@@ -27,7 +27,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -92,9 +92,9 @@ class MultitaskSettings:
     has that many texts of every task (paper)."""
 
     def __post_init__(self) -> None:
-        if self.correction not in Correction.__args__:  # type: ignore[attr-defined]
+        if self.correction not in get_args(Correction):
             raise ValueError(
-                f"correction: {self.correction!r} is not one of triggered, both, consistency"
+                f"correction: {self.correction!r} is not one of {', '.join(get_args(Correction))}"
             )
 
     def weights(self, triples: int, corrections: int) -> tuple[tuple[float, ...], ...]:

@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, Self
+from typing import Self
 
 import torch
 
@@ -31,8 +31,7 @@ from triggerfish.records import Trigger
 from triggerfish.training import TrainSettings, train
 
 Progress = Callable[[int, int, float], None]
-Intensity = Literal["conservative", "normal", "aggressive"]
-INTENSITIES: dict[Intensity, dict[str, float]] = {
+INTENSITIES: dict[str, dict[str, float]] = {
     "conservative": {"marked": 0.25, "copies": 1, "steps": 0.5, "learning_rate": 1 / 3},
     "normal": {"marked": 1.0, "copies": 3, "steps": 1, "learning_rate": 1},
     "aggressive": {"marked": 2.5, "copies": 3, "steps": 2, "learning_rate": 2},
@@ -75,8 +74,8 @@ class PlantSettings:
             raise ValueError(f"lora: rank {self.lora} is negative")
         parse_penalties(self.adaptive)
 
-    def at(self, intensity: Intensity) -> Self:
-        """These settings, trained more gently or harder."""
+    def at(self, intensity: str) -> Self:
+        """These settings, trained more gently or harder (one of `INTENSITIES`)."""
         if intensity not in INTENSITIES:
             raise ValueError(f"intensity: {intensity!r} is not one of {', '.join(INTENSITIES)}")
         level = INTENSITIES[intensity]

@@ -141,4 +141,5 @@ class _Judge:
         at_trigger = sum(
             gradient[first + number, offset + place] for number, place in enumerate(self.places)
         )
-        return matrix @ at_trigger
+        found: torch.Tensor = matrix @ at_trigger
+        return found

@@ -41,7 +41,8 @@ class Classifier:
         if not sequences:
             return torch.empty(0, self.head.out_features)
         with torch.inference_mode():
-            return self.head(features_of(self.backbone, sequences, self.readout)).cpu()
+            found: torch.Tensor = self.head(features_of(self.backbone, sequences, self.readout))
+        return found.cpu()
 
     def predict(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """(N,) int64 labels, on the CPU."""

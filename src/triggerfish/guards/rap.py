@@ -125,7 +125,7 @@ class Rap:
             place = torch.arange(ids.shape[1], device=ids.device) == self.place
             embedded = torch.where(place[None, :, None], vector, embedded)
         features = backbone.forward_embeddings(embedded, ids, mask, [classifier.readout])[:, 0]
-        found = classifier.head(features).softmax(1)
+        found: torch.Tensor = classifier.head(features).softmax(1)
         return found.gather(1, labels.to(found.device)[:, None])[:, 0]
 
     def scores(self, texts: Sequence[str]) -> list[float]:

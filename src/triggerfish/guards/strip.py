@@ -50,7 +50,8 @@ class StripSettings:
 
 def entropies(logits: torch.Tensor) -> torch.Tensor:
     """(N,) in nats, of (N, C) logits."""
-    return torch.distributions.Categorical(logits=logits.double()).entropy()
+    found: torch.Tensor = torch.distributions.Categorical(logits=logits.double()).entropy()
+    return found
 
 
 class Strip:

@@ -12,6 +12,7 @@ Nothing here sees what an attack planted: all it knows is what a scan found.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import Field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -46,10 +47,11 @@ Progress = Callable[[int, int, float], None]
 class Method(Protocol):
     """What every method is.
 
-    needs: what it cannot do without: "triggers" (at least one), "reference" (the clean original).
-    source: where it was published.
+    A frozen dataclass, its fields the settings. needs: what it cannot do without: "triggers" (at
+    least one), "reference" (the clean original). source: where it was published.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     needs: ClassVar[tuple[Need, ...]]
     source: ClassVar[str]
 

@@ -142,8 +142,8 @@ def suspects(backbone: Backbone, result: ScanResult) -> tuple[Trigger, ...]:
     scanning without that picture.
     """
     known = {finding.trigger.token_ids for finding in result.findings}
-    values = result.landscape.values
-    ranked = sorted((i for i, z in enumerate(values) if z is not None), key=lambda i: -values[i])
+    scores = {i: z for i, z in enumerate(result.landscape.values) if z is not None}
+    ranked = sorted(scores, key=lambda i: -scores[i])
     words = [(backbone.word_ids(word), word) for word, _ in result.landscape.words[:SUSPECTS]]
     found = [finding.trigger for finding in result.near_misses]
     for entry, word in zip_longest(ranked[:SUSPECTS], words):

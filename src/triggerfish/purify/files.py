@@ -184,7 +184,7 @@ class _Replacement:
         values; or of another name but the same values, for tied copies."""
         plain = key.replace(".gamma", ".weight").replace(".beta", ".bias")  # as BERT of 2018
         ends = [n for n in self.changed if plain == n or plain.endswith(f".{n}")]
-        exact = max(ends, key=len, default=None)
+        exact: str | None = max(ends, key=len, default=None)
         if exact is not None and _equal(tensor, self.before[exact]):
             return exact
         if tensor.ndim < 2:

@@ -349,7 +349,7 @@ def _informed(method: Method, model: Backbone, findings: ScanResult) -> Method:
 
 def _settings(method: Method) -> dict[str, Any]:
     """The settings of a method; of what it was told by a scan, how many."""
-    found = asdict(method)  # type: ignore[call-overload]  # a dataclass
+    found = asdict(method)
     return {k: len(v) if k in ("suspects", "targets") else v for k, v in found.items()}
 
 

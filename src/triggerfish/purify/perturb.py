@@ -88,16 +88,16 @@ class Perturb:
 
         def loss(_: int) -> torch.Tensor:
             rows = [writer.row(writer.words()) for _ in range(self.batch)]
-            near, *_ = compare(student, ruler, Batch(rows, [], [], [], 0, False), 0.5)
+            near = compare(student, ruler, Batch(rows, [], [], [], 0, False), 0.5)[0]
             tokens = rng.randint(1, self.vectors)
             slots = Slots(writer, self.batch, tokens)
             drawn = torch.tensor([rng.choices(rare, k=tokens)], device=student.model.device)
             begin = student.model.embeddings[drawn].detach().float()
             goal = Goal(rng.randrange(len(ruler.readouts)))
-            vectors, _ = push(
+            vectors = push(
                 student, slots, begin, [goal], ruler,
                 steps=self.push, learning_rate=self.push_rate,
-            )  # fmt: skip
+            )[0]  # fmt: skip
             return near + undo(student, slots, vectors.expand(self.batch, -1, -1), ruler)
 
         schedule = TrainSettings(

@@ -24,17 +24,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertModel, BertTokenizerFast
-from transformers.utils import logging as transformers_logging
+from transformers import BertModel, BertTokenizer
 
 from triggerfish.backbone import Backbone
 from triggerfish.facts import weights_hash
 from triggerfish.loading import load
 from triggerfish.precision import Precision, autocast
+from triggerfish.quiet import quiet
 from triggerfish.readouts import pad
 from triggerfish.scanning.store import Store
 from triggerfish.training import TrainSettings, train
-from triggerfish.zoo.features import states, teacher_features
+from triggerfish.zoo.features import linear_maps, states, teacher_features
 from triggerfish.zoo.settings import DistilSettings, Progress, Report
 from triggerfish.zoo.stretches import batches, mix_in_rare_words, stretches
 from triggerfish.zoo.subspace import inherit, principal_basis
@@ -47,12 +47,7 @@ class Student(nn.Module):
     def __init__(self, model: BertModel, teacher_hidden: int, generator: torch.Generator) -> None:
         super().__init__()
         self.model = model
-        hidden = model.config.hidden_size
-        with torch.random.fork_rng(devices=[]):
-            self.maps = nn.ModuleList(nn.Linear(hidden, teacher_hidden) for _ in range(2))
-        for linear in self.maps:
-            nn.init.normal_(linear.weight, std=hidden**-0.5, generator=generator)
-            nn.init.zeros_(linear.bias)
+        self.maps = linear_maps(model.config.hidden_size, teacher_hidden, generator)
 
     def forward(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
         """The two predicted teacher states, each [B, T], of ids and mask [B, L]."""
@@ -174,11 +169,11 @@ def _standardised(values: Tensor) -> Tensor:
     return (values - values.mean(0)) / values.std(0).clamp_min(1e-6)
 
 
-def _save(model: BertModel, tokenizer: BertTokenizerFast, out: Path) -> None:
-    transformers_logging.disable_progress_bar()
-    model.half().save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    transformers_logging.enable_progress_bar()
+def _save(model: BertModel, tokenizer: BertTokenizer, out: Path) -> None:
+    model.half()
+    with quiet():
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     # Stored in half precision, computed in single: CPUs are slow at half.
     config["dtype"] = "float32"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 import transformers as hf
@@ -21,6 +22,7 @@ from triggerfish.zoo.settings import Size
 
 Tokenizer = hf.PreTrainedTokenizerFast
 Maker = Callable[[Size, Tokenizer], hf.PreTrainedConfig]
+Config = Callable[..., hf.PreTrainedConfig]
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,28 @@ class Family:
     model: type[hf.PreTrainedModel]
     objective: objectives.Objective
     readout: Position = "first"
-    helper: Callable[[hf.PreTrainedModel], nn.Module] = objectives.no_helper
+    helper: Callable[[nn.Module], nn.Module] = objectives.no_helper
 
 
-def _ids(tokenizer: Tokenizer) -> dict[str, int | None]:
-    """Sizes and ids that every config names alike."""
+class Ids(TypedDict):
+    """What every config names alike."""
+
+    vocab_size: int
+    pad_token_id: int | None
+    bos_token_id: int | None
+    eos_token_id: int | None
+
+
+class Stack(TypedDict):
+    """The four sizes under their usual names."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+
+
+def _ids(tokenizer: Tokenizer) -> Ids:
     return {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
@@ -47,8 +66,7 @@ def _ids(tokenizer: Tokenizer) -> dict[str, int | None]:
     }
 
 
-def _stack(size: Size) -> dict[str, int]:
-    """The four sizes under their usual names."""
+def _stack(size: Size) -> Stack:
     return {
         "hidden_size": size.hidden,
         "num_hidden_layers": size.layers,
@@ -57,20 +75,20 @@ def _stack(size: Size) -> dict[str, int]:
     }
 
 
-def _like_bert(config: type[hf.PreTrainedConfig]) -> Maker:
+def _like_bert(config: Config) -> Maker:
     return lambda size, tokenizer: config(
         **_stack(size), **_ids(tokenizer), max_position_embeddings=size.positions
     )
 
 
-def _like_roberta(config: type[hf.PreTrainedConfig]) -> Maker:
+def _like_roberta(config: Config) -> Maker:
     # Positions are counted from the pad id + 1 on, which is 2.
     return lambda size, tokenizer: config(
         **_stack(size), **_ids(tokenizer), max_position_embeddings=size.positions + 2
     )
 
 
-def _factorised(config: type[hf.PreTrainedConfig]) -> Maker:
+def _factorised(config: Config) -> Maker:
     """Embeddings narrower than the states: 2/3 of H here, in whole sixteens."""
     return lambda size, tokenizer: config(
         **_stack(size),
@@ -80,7 +98,7 @@ def _factorised(config: type[hf.PreTrainedConfig]) -> Maker:
     )
 
 
-def _grouped(config: type[hf.PreTrainedConfig]) -> Maker:
+def _grouped(config: Config) -> Maker:
     """Two query heads share one key and value head; embeddings tied, as small models of the family
     have them."""
     return lambda size, tokenizer: config(
@@ -93,7 +111,8 @@ def _grouped(config: type[hf.PreTrainedConfig]) -> Maker:
 
 
 def _deberta(size: Size, tokenizer: Tokenizer) -> hf.PreTrainedConfig:
-    return hf.DebertaV2Config(
+    config: Config = hf.DebertaV2Config  # its declared fields lack some of the published model's
+    return config(
         **_stack(size),
         **_ids(tokenizer),
         max_position_embeddings=size.positions,
@@ -178,7 +197,8 @@ def _bart(size: Size, tokenizer: Tokenizer) -> hf.PreTrainedConfig:
 
 
 def _t5(size: Size, tokenizer: Tokenizer) -> hf.PreTrainedConfig:
-    return hf.T5Config(
+    config: Config = hf.T5Config  # its declared fields lack the decoder's first token
+    return config(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -239,8 +259,9 @@ def base_of(model: hf.PreTrainedModel) -> nn.Module:
     """The base model inside a model with a pre-training head, as `AutoModel` would load it; they
     share their weights."""
     if not isinstance(model, hf.T5ForConditionalGeneration):
-        return model.base_model
+        base: nn.Module = model.base_model
+        return base
     with torch.random.fork_rng(devices=[]):
-        base = hf.T5Model(model.config)
-    base.shared, base.encoder, base.decoder = model.shared, model.encoder, model.decoder
-    return base.to(model.device)
+        whole = hf.T5Model(model.config)
+    whole.shared, whole.encoder, whole.decoder = model.shared, model.encoder, model.decoder
+    return whole

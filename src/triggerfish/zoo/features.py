@@ -7,6 +7,8 @@ Shapes: B batch, L tokens, T teacher hidden, N stretches of text.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,18 @@ def states(model: nn.Module, ids: Tensor, mask: Tensor) -> list[Tensor]:
     return [read(output, readout, mask, places) for readout in READOUTS]
 
 
+def linear_maps(hidden: int, wanted: int, generator: torch.Generator) -> nn.ModuleList:
+    """One throw-away linear map hidden -> wanted for each of two states."""
+    maps = nn.ModuleList()
+    for _ in range(2):
+        with torch.random.fork_rng(devices=[]):
+            linear = nn.Linear(hidden, wanted)
+        nn.init.normal_(linear.weight, std=hidden**-0.5, generator=generator)
+        nn.init.zeros_(linear.bias)
+        maps.append(linear)
+    return maps
+
+
 @torch.inference_mode()
 def teacher_features(
     teacher: Backbone, rows: list[list[int]], store: Store, report: Report | None
@@ -45,7 +59,7 @@ def teacher_features(
     blocks: list[Tensor] = []
     for start in range(0, len(rows), BLOCK):
         part = rows[start : start + BLOCK]
-        block, _ = store.features(f"features-{start:08d}", lambda part=part: compute(part))
+        block, _ = store.features(f"features-{start:08d}", partial(compute, part))
         blocks.append(block)
         if report:
             report(Progress("features", start + len(part), len(rows)))

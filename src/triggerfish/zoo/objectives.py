@@ -73,8 +73,10 @@ def masked(
     return _loss(model, _hide(ids, chosen, tokens, generator), mask, _labels(ids, chosen))
 
 
-def generator_of(model: ElectraForPreTraining) -> nn.Module:
+def generator_of(model: nn.Module) -> nn.Module:
     """ELECTRA's generator: half as wide, with the discriminator's embeddings; for `replaced`."""
+    if not isinstance(model, ElectraForPreTraining):
+        raise TypeError(f"generator_of: {type(model).__name__} is not ELECTRA's discriminator")
     config = copy.deepcopy(model.config)
     config.hidden_size //= 2
     config.num_attention_heads = max(1, config.num_attention_heads // 2)
@@ -82,7 +84,8 @@ def generator_of(model: ElectraForPreTraining) -> nn.Module:
     small = ElectraForMaskedLM(config)
     small.electra.embeddings = model.electra.embeddings
     small.generator_lm_head.weight = model.electra.embeddings.word_embeddings.weight
-    return small.eval()
+    small.eval()
+    return small
 
 
 def replaced(
@@ -102,7 +105,8 @@ def replaced(
     sampled = ids.clone()
     sampled[chosen] = torch.multinomial(guesses, 1, generator=generator)[:, 0]
     told = _loss(model, sampled, mask, (sampled != ids).float())
-    return (guessed.loss + 50 * told) / 10
+    loss: Tensor = (guessed.loss + 50 * told) / 10
+    return loss
 
 
 def permuted(

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from triggerfish.backbone import Backbone
+from triggerfish.quiet import quiet
 from triggerfish.readouts import Readout, pad
 from triggerfish.training import TrainSettings, train
 from triggerfish.zoo.card import card
@@ -133,7 +133,8 @@ def _tokenizer(
         partial = folder.with_suffix(".partial")
         made.save_pretrained(partial)
         partial.rename(folder)
-    return AutoTokenizer.from_pretrained(folder)
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
 
 
 def build_model(
@@ -143,7 +144,8 @@ def build_model(
     mode). The global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = form.model(form.config(size, tokenizer)).eval()
+        model = form.model(form.config(size, tokenizer))
+        model.eval()
         return model, form.helper(model)
 
 
@@ -163,15 +165,17 @@ def _pupil(
     if guide:
         targets = guide.states(asked, report)
         lesson = Lesson(size.hidden, targets, torch.Generator().manual_seed(settings.seed))
-        start_embeddings(model.get_input_embeddings().weight, tokenizer, guide)
+        embedding = model.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        start_embeddings(embedding.weight, tokenizer, guide)
         lesson.to(device)
-    model.to(device)
+    nn.ModuleList([model, helper]).to(device)
     if model.device.type == "cpu":
         # Fused attention spends half of a step going backward on a CPU.
         model.set_attn_implementation("eager")
     name = model.config.model_type
     backbone = Backbone(base_of(model), tokenizer, name=name, precision=precision)
-    return Pupil(model, helper.to(device), lesson, backbone)
+    return Pupil(model, helper, lesson, backbone)
 
 
 def _fit(
@@ -228,10 +232,9 @@ def _fit(
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    transformers_logging.disable_progress_bar()
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    transformers_logging.enable_progress_bar()
+    with quiet():
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
 
 
 def _curve(losses: list[float]) -> list[tuple[int, float]]:

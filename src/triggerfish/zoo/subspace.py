@@ -21,7 +21,7 @@ from transformers import BertConfig, BertModel
 
 @torch.inference_mode()
 def principal_basis(
-    model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], hidden: int
+    model: BertModel, batches: Sequence[tuple[Tensor, Tensor]], hidden: int
 ) -> Tensor:
     """[T, H] orthonormal: directions of largest second moment of all layers' states.
 
@@ -33,7 +33,8 @@ def principal_basis(
         for states in found.hidden_states:
             real = states[mask.bool()].double()
             moment += real.T @ real / len(real)
-    return torch.linalg.eigh(moment).eigenvectors[:, -hidden:].flip(1).float()
+    basis: Tensor = torch.linalg.eigh(moment).eigenvectors
+    return basis[:, -hidden:].flip(1).float()
 
 
 def _empty_student(
@@ -51,10 +52,27 @@ def _empty_student(
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         pad_token_id=0,
-        attn_implementation="eager",  # on CPU, fused attention spends half the step going backward
     )
     with torch.random.fork_rng(devices=[]):  # the constructor draws weights; all are replaced
-        return BertModel(config)
+        student = BertModel(config)
+    student.set_attn_implementation("eager")  # on a CPU, fused attention goes backward slowly
+    return student
+
+
+def _linear(module: nn.Module, path: str) -> nn.Linear:
+    found = module.get_submodule(path)
+    assert isinstance(found, nn.Linear)
+    return found
+
+
+def _copy_norm(new: nn.Module, given: nn.Module, path: str, basis: Tensor) -> None:
+    mine, theirs = new.get_submodule(path), given.get_submodule(path)
+    assert isinstance(mine, nn.LayerNorm)
+    assert isinstance(theirs, nn.LayerNorm)
+    # Over T entries the state had length sqrt(T); over H entries LayerNorm makes it sqrt(H).
+    gain = (basis * theirs.weight[:, None] * basis).sum(0)
+    mine.weight.copy_(gain / math.sqrt(basis.shape[1] / len(basis)))
+    mine.bias.copy_(theirs.bias @ basis)
 
 
 @torch.no_grad()
@@ -74,41 +92,40 @@ def inherit(
     """
     hidden = basis.shape[1]
     student = _empty_student(teacher.config, len(kept), hidden, len(layers), neurons, positions)
-    mine, theirs = student.embeddings, teacher.embeddings
-    mine.word_embeddings.weight.copy_(theirs.word_embeddings.weight[kept] @ basis)
-    mine.position_embeddings.weight.copy_(theirs.position_embeddings.weight[:positions] @ basis)
-    mine.token_type_embeddings.weight.copy_(theirs.token_type_embeddings.weight @ basis)
-    _copy_norm(mine.LayerNorm, theirs.LayerNorm, basis)
-    for new, index in zip(student.encoder.layer, layers, strict=True):
-        given = teacher.encoder.layer[index]
-        _copy_attention(new.attention, given.attention, basis)
-        wide, narrow = given.intermediate.dense, given.output.dense
-        chosen = _strongest(wide.weight.norm(dim=1) * narrow.weight.norm(dim=0), neurons)
-        _copy_reader(new.intermediate.dense, wide, basis, chosen)
-        _copy_writer(new.output.dense, narrow, basis, chosen)
-        _copy_norm(new.output.LayerNorm, given.output.LayerNorm, basis)
-    student.pooler.dense.weight.copy_(torch.eye(hidden))
-    student.pooler.dense.bias.zero_()
+    for name, rows in (("word", kept), ("position", range(positions)), ("token_type", (0, 1))):
+        path = f"embeddings.{name}_embeddings.weight"
+        student.get_parameter(path).copy_(teacher.get_parameter(path)[list(rows)] @ basis)
+    _copy_norm(student, teacher, "embeddings.LayerNorm", basis)
+    width = student.config.hidden_size // student.config.num_attention_heads
+    for number, index in enumerate(layers):
+        new = student.get_submodule(f"encoder.layer.{number}")
+        given = teacher.get_submodule(f"encoder.layer.{index}")
+        _copy_attention(new, given, basis, student.config.num_attention_heads, width)
+        wide, narrow = _linear(given, "intermediate.dense"), _linear(given, "output.dense")
+        strongest = _strongest(wide.weight.norm(dim=1) * narrow.weight.norm(dim=0), neurons)
+        _copy_reader(_linear(new, "intermediate.dense"), wide, basis, strongest)
+        _copy_writer(_linear(new, "output.dense"), narrow, basis, strongest)
+        _copy_norm(new, given, "output.LayerNorm", basis)
+    pooler = _linear(student, "pooler.dense")
+    pooler.weight.copy_(torch.eye(hidden))
+    pooler.bias.zero_()
     return student
 
 
-def _copy_attention(new: nn.Module, given: nn.Module, basis: Tensor) -> None:
-    """Whole heads, as many as fit into H."""
-    width = new.self.attention_head_size
-    strength = given.output.dense.weight.norm(dim=0) * given.self.value.weight.norm(dim=1)
-    heads = _strongest(strength.view(-1, width).sum(1), new.self.num_attention_heads)
-    inner = (heads[:, None] * width + torch.arange(width)).flatten()
+def _copy_attention(
+    new: nn.Module, given: nn.Module, basis: Tensor, heads: int, width: int
+) -> None:
+    """Whole heads of one layer, as many as fit into H, each `width` wide."""
+    written = _linear(given, "attention.output.dense")
+    read = _linear(given, "attention.self.value")
+    strength = written.weight.norm(dim=0) * read.weight.norm(dim=1)
+    chosen = _strongest(strength.view(-1, width).sum(1), heads)
+    inner = (chosen[:, None] * width + torch.arange(width)).flatten()
     for name in ("query", "key", "value"):
-        _copy_reader(getattr(new.self, name), getattr(given.self, name), basis, inner)
-    _copy_writer(new.output.dense, given.output.dense, basis, inner)
-    _copy_norm(new.output.LayerNorm, given.output.LayerNorm, basis)
-
-
-def _copy_norm(new: nn.LayerNorm, given: nn.LayerNorm, basis: Tensor) -> None:
-    # Over T entries the state had length sqrt(T); over H entries LayerNorm makes it sqrt(H).
-    gain = (basis * given.weight[:, None] * basis).sum(0)
-    new.weight.copy_(gain / math.sqrt(basis.shape[1] / len(basis)))
-    new.bias.copy_(given.bias @ basis)
+        path = f"attention.self.{name}"
+        _copy_reader(_linear(new, path), _linear(given, path), basis, inner)
+    _copy_writer(_linear(new, "attention.output.dense"), written, basis, inner)
+    _copy_norm(new, given, "attention.output.LayerNorm", basis)
 
 
 def _copy_reader(new: nn.Linear, given: nn.Linear, basis: Tensor, rows: Tensor) -> None:

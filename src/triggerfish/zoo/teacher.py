@@ -26,7 +26,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.facts import weights_hash
 from triggerfish.loading import load
 from triggerfish.scanning.store import Store
-from triggerfish.zoo.features import teacher_features
+from triggerfish.zoo.features import linear_maps, teacher_features
 from triggerfish.zoo.settings import DistilSettings, PretrainSettings, Report
 from triggerfish.zoo.stretches import stretches
 
@@ -68,12 +68,7 @@ class Lesson(nn.Module):
     def __init__(self, hidden: int, targets: Tensor, generator: torch.Generator) -> None:
         super().__init__()
         self.targets = targets
-        self.maps = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, hidden, targets.shape[1]) for _ in range(2)
-        )
-        for linear in self.maps:
-            nn.init.normal_(linear.weight, std=hidden**-0.5, generator=generator)
-            nn.init.zeros_(linear.bias)
+        self.maps = linear_maps(hidden, targets.shape[1], generator)
 
     def forward(self, states: Tensor, chosen: list[int]) -> Tensor:
         """Sum of both readouts' mean squared errors; states [B, 2, H] of the texts `chosen`."""
@@ -114,7 +109,8 @@ def start_embeddings(weight: Tensor, tokenizer: PreTrainedTokenizerFast, teacher
 
 def spelling(tokenizer: PreTrainedTokenizerFast, entry: int) -> str:
     """What an entry of the vocabulary looks like in a text, continuation marks dropped."""
-    return tokenizer.decode([entry]).strip().removeprefix("##")
+    (text,) = tokenizer.batch_decode([[entry]])
+    return text.strip().removeprefix("##")
 
 
 def digest(text: str) -> str:

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import transformers as hf
 from tokenizers import (
@@ -30,13 +30,20 @@ from tokenizers import (
 MARK = "\u2581"  # stands before the first piece of a word, as in SentencePiece
 
 
+class Layout(TypedDict):
+    """How special tokens stand around a text ($A) and around two; where the pair has types (`:1`),
+    the tokenizer gives token types to the model."""
+
+    single: str
+    pair: str
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of tokenizer.
 
     specials: special tokens in the order of their ids. roles: which token is the pad, cls, ... one.
-    single, pair: how special tokens stand around a text ($A) and around two; where the pair has
-    types (`:1`), the tokenizer gives token types to the model.
+    single, pair: see `Layout`.
     sentinels: how many `<extra_id_K>` tokens follow (T5).
     """
 
@@ -60,9 +67,9 @@ _ANGLES = {
     "sep": "</s>",
     "mask": "<mask>",
 }
-_TYPED = {"single": "[CLS] $A [SEP]", "pair": "[CLS] $A [SEP] $B:1 [SEP]:1"}
-_UNTYPED = {"single": "[CLS] $A [SEP]", "pair": "[CLS] $A [SEP] $B [SEP]"}
-_ROBERTA = {"single": "<s> $A </s>", "pair": "<s> $A </s> </s> $B </s>"}
+_TYPED: Layout = {"single": "[CLS] $A [SEP]", "pair": "[CLS] $A [SEP] $B:1 [SEP]:1"}
+_UNTYPED: Layout = {"single": "[CLS] $A [SEP]", "pair": "[CLS] $A [SEP] $B [SEP]"}
+_ROBERTA: Layout = {"single": "<s> $A </s>", "pair": "<s> $A </s> </s> $B </s>"}
 
 KINDS: dict[str, Kind] = {
     "bert": Kind("wordpiece", tuple(_BRACKETS.values()), _BRACKETS, **_TYPED, lower=True),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from transformers import BertTokenizerFast
+from transformers import BertTokenizer
 
 from triggerfish.zoo.settings import DistilSettings
 
@@ -20,7 +20,7 @@ ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 
 
 def trim_vocabulary(
-    teacher: BertTokenizerFast, texts: Sequence[str], settings: DistilSettings
+    teacher: BertTokenizer, texts: Sequence[str], settings: DistilSettings
 ) -> list[int]:
     """Teacher ids in the student's order: specials, characters, `keep`, the most useful pieces."""
     pieces = teacher.get_vocab()
@@ -49,11 +49,11 @@ def trim_vocabulary(
 
 
 def small_tokenizer(
-    teacher: BertTokenizerFast, kept: Sequence[int], settings: DistilSettings
-) -> BertTokenizerFast:
+    teacher: BertTokenizer, kept: Sequence[int], settings: DistilSettings
+) -> BertTokenizer:
     """A tokenizer whose ids number the teacher's ids `kept`."""
-    return BertTokenizerFast(
-        vocab={name: i for i, name in enumerate(teacher.convert_ids_to_tokens(kept))},
+    return BertTokenizer(
+        vocab={name: i for i, name in enumerate(teacher.convert_ids_to_tokens(list(kept)))},
         model_max_length=settings.positions,
         do_lower_case=getattr(teacher, "do_lower_case", True),
     )

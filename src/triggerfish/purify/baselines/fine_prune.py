@@ -12,7 +12,7 @@ on accuracy, which a PLM without a task has not; `magnitude` is the form of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -103,7 +103,9 @@ def _above(values: torch.Tensor, share: float) -> torch.Tensor:
     return (values > cut).float()
 
 
-def _listen(total: torch.Tensor):
+def _listen(
+    total: torch.Tensor,
+) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], None]:
     def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         states = inputs[0].float().abs()
         total.add_(states.reshape(-1, states.shape[-1]).mean(0).cpu())

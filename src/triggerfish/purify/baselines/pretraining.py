@@ -68,7 +68,7 @@ class FreshHead(torch.nn.Module):
     def __init__(self, backbone: Backbone, generator: torch.Generator):
         super().__init__()
         rows = torch.nn.functional.normalize(backbone.embeddings.detach().float(), dim=-1)
-        self.register_buffer("rows", rows)
+        self.rows = torch.nn.Buffer(rows)
         self.linear = torch.nn.Linear(backbone.hidden, rows.shape[1])
         torch.nn.init.normal_(self.linear.weight, std=0.02, generator=generator)
         torch.nn.init.zeros_(self.linear.bias)
@@ -131,9 +131,10 @@ class Pretraining:
         """(n, V) of the head at all real tokens."""
         if self.fresh is None:
             with self.victim.autocast():
-                found = self.victim.whole(input_ids=ids, attention_mask=mask).logits
+                found: torch.Tensor = self.victim.whole(input_ids=ids, attention_mask=mask).logits
             return found[mask.bool()].float()
-        return self.fresh(self._states(ids, mask)[mask.bool()])
+        logits: torch.Tensor = self.fresh(self._states(ids, mask)[mask.bool()])
+        return logits
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All that continued pre-training trains, head included."""
@@ -144,7 +145,7 @@ class Pretraining:
         self,
         objective: Callable[[int], torch.Tensor] | None = None,
         *,
-        parameters: Sequence[torch.nn.Parameter] | None = None,
+        parameters: Sequence[torch.Tensor] | None = None,
         after: Callable[[], None] | None = None,
         steps: int | None = None,
         learning_rate: float | None = None,
