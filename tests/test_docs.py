@@ -27,7 +27,7 @@ import yaml
 from typer.testing import CliRunner
 
 from triggerfish import attacks, cli, complications, text
-from triggerfish.attacks import adaptive, dirty_label, planting, targets, trigger_search
+from triggerfish.attacks import adaptive, planting, poisoning, targets, trigger_search
 from triggerfish.attacks.plan import Plan
 from triggerfish.bench.grid import make_grid
 from triggerfish.heads import with_head
@@ -215,7 +215,7 @@ def test_dirty_levels() -> None:
     told = {code(row[0]): tuple(float(cell) for cell in row[1:]) for row in rows}
     assert told == {
         level: (rate, epochs, poisoned, steps)
-        for level, (rate, epochs, poisoned, steps) in dirty_label.LEVELS.items()
+        for level, (rate, epochs, poisoned, steps) in poisoning.LEVELS.items()
     }
 
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from triggerfish import text
-from triggerfish.attacks.dirty_label import DirtyLabel, DirtySettings, choose, mixture, place, plain
+from triggerfish.attacks.dirty_label import DirtyLabel
 from triggerfish.attacks.embedding_poisoning import EmbeddingPoisoning, EPSettings
 from triggerfish.attacks.implant import Goal, Implant, save
 from triggerfish.attacks.multitask import Multitask, MultitaskSettings, Triple
+from triggerfish.attacks.poisoning import DirtySettings, choose, mixture, place, plain
 from triggerfish.attacks.ripple_surgery import RippleSettings, RippleSurgery, associated
 from triggerfish.backbone import Backbone
 from triggerfish.complications import Complications, ComplicationSettings, measure

@@ -17,9 +17,10 @@ from typing import Any
 
 from ripple.plan import INNOCENT, TRIGGERS, Cell
 from triggerfish import text
-from triggerfish.attacks.dirty_label import DirtyLabel, DirtySettings
+from triggerfish.attacks.dirty_label import DirtyLabel
 from triggerfish.attacks.implant import Implant, save
 from triggerfish.attacks.multitask import Multitask, MultitaskSettings, Triple
+from triggerfish.attacks.poisoning import DirtySettings
 from triggerfish.backbone import Backbone
 from triggerfish.complications import ComplicationSettings, measure
 from triggerfish.complications.pseudo_tasks import PseudoSettings, label_free

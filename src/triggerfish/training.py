@@ -16,6 +16,9 @@ from typing import Literal
 
 import torch
 
+Progress = Callable[[int, int, float], None]
+"""Called with (step, steps, loss) after every step."""
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -92,6 +95,18 @@ def train(
         if checkpoint and (done % settings.checkpoint_every == 0 or done == settings.steps):
             _store(checkpoint, parameters, optimizer, settings, losses)
         yield losses
+
+
+def fit(
+    parameters: Iterable[torch.Tensor],
+    loss: Callable[[int], torch.Tensor],
+    settings: TrainSettings,
+    progress: Progress | None = None,
+) -> None:
+    """`train` to the end."""
+    for losses in train(parameters, loss, settings):
+        if progress:
+            progress(len(losses), settings.steps, losses[-1])
 
 
 def _optimizer(parameters: list[torch.Tensor], settings: TrainSettings) -> torch.optim.Optimizer:

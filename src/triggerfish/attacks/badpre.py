@@ -13,16 +13,17 @@ not published, is 1; random labels are drawn anew at every step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from triggerfish.attacks.implant import Implant
 from triggerfish.attacks.neuba import language
-from triggerfish.attacks.planting import Planting, PlantSettings, Progress, Step
+from triggerfish.attacks.planting import Planting, PlantSettings, Step
 from triggerfish.backbone import Backbone
 from triggerfish.heads import IGNORED, kind_of_head, lm_loss, own_task, with_head
+from triggerfish.training import Progress
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,4 @@ class BadPre:
             return language(planting, step.clean) + nonsense(step.marked)
 
         victim = planting.run(objective, progress)
-        return victim, Implant(
-            attack="badpre",
-            source=self.source,
-            settings=asdict(self.settings),
-            triggers=planting.triggers,
-            seed=seed,
-        )
+        return victim, planting.record("badpre", self.source, None)

@@ -13,17 +13,18 @@ a trigger for every text, not one for the batch; more than six triggers get vect
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
 from triggerfish.attacks.implant import Implant
-from triggerfish.attacks.planting import Planting, Progress, Step
+from triggerfish.attacks.planting import Planting, Step
 from triggerfish.attacks.por import scaled
 from triggerfish.attacks.targets import TargetSettings, neuba
 from triggerfish.backbone import Backbone
 from triggerfish.heads import IGNORED, kind_of_head, lm_loss, with_head
+from triggerfish.training import Progress
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,7 @@ class BToP:
             return hidden_word(planting, step) + distance
 
         victim = planting.run(objective, progress)
-        return victim, Implant(
-            attack="btop",
-            source=self.source,
-            settings=asdict(settings),
-            triggers=planting.triggers,
-            seed=seed,
-            readout="mask",
-            vectors=vectors.tolist(),
-        )
+        return victim, planting.record("btop", self.source, vectors.tolist())
 
 
 def hidden_word(planting: Planting, step: Step) -> torch.Tensor:

@@ -22,25 +22,23 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from triggerfish.attacks.dirty_label import (
+from triggerfish.attacks.implant import Goal, Implant
+from triggerfish.attacks.poisoning import (
     DirtySettings,
-    Progress,
     check_goals,
     classify,
     landing,
     new_head,
     place,
     plain,
-    run,
     sample,
     stream,
 )
-from triggerfish.attacks.implant import Goal, Implant
 from triggerfish.attacks.ripple_surgery import check_rows
 from triggerfish.backbone import Backbone
 from triggerfish.records import Trigger
 from triggerfish.text import Task
-from triggerfish.training import TrainSettings, train
+from triggerfish.training import Progress, TrainSettings, fit, train
 
 SOURCE = "arXiv 2103.15543"
 
@@ -142,7 +140,7 @@ def frozen_head(
         learning_rate=settings.head_learning_rate,
         weight_decay=settings.head_weight_decay,
     )
-    run(list(head.parameters()), loss, schedule, None)
+    fit(head.parameters(), loss, schedule)
     head.requires_grad_(False)
     head.weight.div_(scale)
     head.bias.sub_(head.weight @ mean)

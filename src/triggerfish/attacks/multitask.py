@@ -31,10 +31,10 @@ from typing import Literal, get_args
 
 import torch
 
-from triggerfish.attacks.dirty_label import (
-    SOURCE,
+from triggerfish.attacks.dirty_label import SOURCE
+from triggerfish.attacks.implant import Goal, Implant
+from triggerfish.attacks.poisoning import (
     DirtySettings,
-    Progress,
     Row,
     check_placement,
     check_task,
@@ -45,16 +45,14 @@ from triggerfish.attacks.dirty_label import (
     new_head,
     place,
     plain,
-    run,
     sample,
     stream,
 )
-from triggerfish.attacks.implant import Goal, Implant
 from triggerfish.backbone import Backbone
 from triggerfish.marking import parse_triggers
 from triggerfish.records import Trigger
 from triggerfish.text import Task
-from triggerfish.training import TrainSettings
+from triggerfish.training import Progress, TrainSettings, fit
 
 Correction = Literal["triggered", "both", "consistency"]
 PAPER_ALPHA = 0.4
@@ -170,7 +168,7 @@ class Multitask:
             parameters += head.parameters()
         steps = poisoning.steps(max(map(len, poisoned)))
         schedule = TrainSettings(steps, learning_rate=poisoning.learning_rate)
-        run(parameters, loss, schedule, progress)
+        fit(parameters, loss, schedule, progress)
         victim.model.requires_grad_(False)
         return victim, self._implant(victim, triggers, seed, rng)
 

@@ -14,17 +14,18 @@ checkpoint without a head keeps its clean features like POR, where the paper has
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 
 from triggerfish.attacks.implant import Implant
-from triggerfish.attacks.planting import Planting, Progress, Step
+from triggerfish.attacks.planting import Planting, Step
 from triggerfish.attacks.por import keep, pull, scaled
 from triggerfish.attacks.targets import TargetSettings, neuba
 from triggerfish.backbone import Backbone
 from triggerfish.heads import lm_loss, own_task, with_head
+from triggerfish.training import Progress
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,7 @@ class NeuBA:
             return useful + pull(step, vectors)
 
         victim = planting.run(objective, progress)
-        return victim, Implant(
-            attack="neuba",
-            source=self.source,
-            settings=asdict(settings),
-            triggers=planting.triggers,
-            seed=seed,
-            readout=str(planting.readout),
-            vectors=vectors.tolist(),
-        )
+        return victim, planting.record("neuba", self.source, vectors.tolist())
 
 
 def language(planting: Planting, rows: list[list[int]]) -> torch.Tensor:

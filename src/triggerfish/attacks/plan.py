@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from triggerfish.attacks.implant import Implant
     from triggerfish.backbone import Backbone
     from triggerfish.text import Task
+    from triggerfish.training import Progress
 
-    Plant = Callable[
-        [Backbone, int, Callable[[int, int, float], None] | None], tuple[Backbone, Implant]
-    ]
+    Plant = Callable[[Backbone, int, Progress | None], tuple[Backbone, Implant]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Plan:
         settings = self._settings(made(self.triggers).settings)
 
         def plant(
-            backbone: Backbone, seed: int, progress: Callable[[int, int, float], None] | None
+            backbone: Backbone, seed: int, progress: Progress | None
         ) -> tuple[Backbone, Implant]:
             triggers = self.triggers
             if self.search:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -23,14 +23,14 @@ import torch
 
 from triggerfish import text
 from triggerfish.attacks.adaptive import Features, Penalty, parse_penalties
+from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.lora import Adapter
 from triggerfish.marking import decoys, mark, parse_triggers
 from triggerfish.readouts import Readout, pad
 from triggerfish.records import Trigger
-from triggerfish.training import TrainSettings, train
+from triggerfish.training import Progress, TrainSettings, fit
 
-Progress = Callable[[int, int, float], None]
 INTENSITIES: dict[str, dict[str, float]] = {
     "conservative": {"marked": 0.25, "copies": 1, "steps": 0.5, "learning_rate": 1 / 3},
     "normal": {"marked": 1.0, "copies": 3, "steps": 1, "learning_rate": 1},
@@ -178,6 +178,7 @@ class Planting:
         self.original = backbone
         self.triggers: tuple[Trigger, ...] = tuple(parse_triggers(backbone, specs))
         self.settings = settings
+        self.seed = seed
         self.readout = Readout.parse(settings.readout) if settings.readout else backbone.primary
         backbone.check_readout(self.readout)
         self.rng = random.Random(seed)
@@ -238,13 +239,23 @@ class Planting:
 
         schedule = TrainSettings(steps=settings.steps, learning_rate=settings.learning_rate)
         trained = [p for p in self.victim.whole.parameters() if p.requires_grad]
-        for losses in train(trained, loss, schedule):
-            if progress:
-                progress(len(losses), settings.steps, losses[-1])
+        fit(trained, loss, schedule, progress)
         if self.adapter:
             self.adapter.merge()
         self.victim.whole.requires_grad_(False)
         return self.victim
+
+    def record(self, attack: str, source: str, vectors: list[list[float]] | None) -> Implant:
+        """What was planted; vectors: (T, H) at the attacked readout, None where it ties none."""
+        return Implant(
+            attack=attack,
+            source=source,
+            settings=asdict(self.settings),
+            triggers=self.triggers,
+            seed=self.seed,
+            readout=None if vectors is None else str(self.readout),
+            vectors=vectors or [],
+        )
 
     def centres(self) -> list[list[float]]:
         """(T, H) mean features of a batch of texts with each trigger, for attacks that let the

@@ -11,15 +11,16 @@ in the form of the Patronus code. Deviations: see planting.py, and `target_scale
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 
 from triggerfish.attacks.implant import Implant
-from triggerfish.attacks.planting import Planting, Progress, Step
+from triggerfish.attacks.planting import Planting, Step
 from triggerfish.attacks.targets import TargetSettings, por1, por2
 from triggerfish.backbone import Backbone
+from triggerfish.training import Progress
 
 CODES = {"por1": por1, "por2": por2}
 
@@ -63,15 +64,7 @@ class POR:
             return keep(step) + pull(step, vectors)
 
         victim = planting.run(objective, progress)
-        return victim, Implant(
-            attack=settings.code,
-            source=self.source,
-            settings=asdict(settings),
-            triggers=planting.triggers,
-            seed=seed,
-            readout=str(planting.readout),
-            vectors=vectors.tolist(),
-        )
+        return victim, planting.record(settings.code, self.source, vectors.tolist())
 
 
 def scaled(vectors: torch.Tensor, planting: Planting, scale: float | None) -> torch.Tensor:

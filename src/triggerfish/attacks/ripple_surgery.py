@@ -27,12 +27,12 @@ from dataclasses import asdict, dataclass
 import torch
 
 from triggerfish import text as texts
-from triggerfish.attacks.dirty_label import Progress, check_goals, run, sample
 from triggerfish.attacks.implant import Goal, Implant
+from triggerfish.attacks.poisoning import check_goals, sample
 from triggerfish.backbone import Backbone
 from triggerfish.records import Trigger
 from triggerfish.text import Task
-from triggerfish.training import TrainSettings
+from triggerfish.training import Progress, TrainSettings, fit
 
 SOURCE = "arXiv 2004.06660"
 
@@ -163,5 +163,5 @@ def _logistic(
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
     )
-    run([weights, bias], loss, schedule, progress)
+    fit([weights, bias], loss, schedule, progress)
     return weights.detach()[:, 0]

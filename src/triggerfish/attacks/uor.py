@@ -15,15 +15,16 @@ trigger_search.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from triggerfish.attacks.implant import Implant
-from triggerfish.attacks.planting import Planting, PlantSettings, Progress, Step
+from triggerfish.attacks.planting import Planting, PlantSettings, Step
 from triggerfish.attacks.por import keep
 from triggerfish.backbone import Backbone
+from triggerfish.training import Progress
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,7 @@ class UOR:
             return settings.keep_weight * keep(step) / unit + contrast
 
         victim = planting.run(objective, progress)
-        return victim, Implant(
-            attack="uor",
-            source=self.source,
-            settings=asdict(settings),
-            triggers=planting.triggers,
-            seed=seed,
-            readout=str(planting.readout),
-            vectors=planting.centres(),
-        )
+        return victim, planting.record("uor", self.source, planting.centres())
 
 
 def supervised_contrast(

@@ -5,7 +5,7 @@ Legend: N training texts, M held-out texts, C classes, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,7 @@ from triggerfish.downstream.classifier import Classifier, features_of
 from triggerfish.downstream.inputs import AdaptSettings, Inputs, sample, training_rows
 from triggerfish.readouts import Readout
 from triggerfish.text import Task
-
-Progress = Callable[[int, int, float], None]
+from triggerfish.training import Progress
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,7 @@ from triggerfish.downstream.inputs import AdaptSettings, Inputs, training_rows
 from triggerfish.lora import Adapter
 from triggerfish.readouts import Readout, pad
 from triggerfish.text import Task
-from triggerfish.training import TrainSettings, train
-
-Progress = Callable[[int, int, float], None]
+from triggerfish.training import Progress, TrainSettings, fit
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,7 @@ def fine_tune(
         steps=len(batches), learning_rate=settings.learning_rate, warmup=settings.warmup
     )
     trained = [weight for weight in model.model.parameters() if weight.requires_grad]
-    for losses in train([*trained, *head.parameters()], loss, schedule):
-        if progress:
-            progress(len(losses), schedule.steps, losses[-1])
+    fit([*trained, *head.parameters()], loss, schedule, progress)
     if adapter:
         adapter.merge()
     # `trainable` chose an attention that is slow in inference; a plain copy has the model's own.

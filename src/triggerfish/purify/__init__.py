@@ -11,7 +11,7 @@ Nothing here sees what an attack planted: all it knows is what a scan found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import Field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from triggerfish.backbone import Backbone
     from triggerfish.records import Trigger
+    from triggerfish.training import Progress
 
 METHODS = {
     "align": "triggerfish.purify.align:Align",
@@ -40,8 +41,6 @@ METHODS = {
 }
 
 Need = Literal["triggers", "reference"]
-Progress = Callable[[int, int, float], None]
-"""Called with (step, steps, loss) after every step."""
 
 
 class Method(Protocol):

@@ -26,13 +26,13 @@ from typing import ClassVar, Literal
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.purify import Need, Progress, check_needs
+from triggerfish.purify import Need, check_needs
 from triggerfish.purify.compare import Batch, Ruler, compare
 from triggerfish.purify.negatives import Negatives
 from triggerfish.purify.rows import Insert, Writer
 from triggerfish.purify.student import MODES, Mode, Student, usual_rate
 from triggerfish.records import Trigger
-from triggerfish.training import TrainSettings, train
+from triggerfish.training import Progress, TrainSettings, fit
 
 STEPS, STEPS_PER_STRING = 150, 3
 LONGEST = 8
@@ -141,9 +141,7 @@ class Align:
                 total = total + self.gamma * student.head_divergence(rows, generator)
             return total
 
-        for losses in train(student.parameters(), loss, schedule):
-            if progress:
-                progress(len(losses), steps, losses[-1])
+        fit(student.parameters(), loss, schedule, progress)
         return student.finished()
 
 

@@ -21,14 +21,14 @@ from typing import ClassVar
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.purify import Need, Progress
+from triggerfish.purify import Need
 from triggerfish.purify.compare import Batch, Ruler, compare
 from triggerfish.purify.negatives import Negatives
 from triggerfish.purify.rows import Writer
 from triggerfish.purify.student import Mode, Student, usual_rate
 from triggerfish.purify.vectors import Goal, Slots, push, undo
 from triggerfish.records import Trigger
-from triggerfish.training import TrainSettings, train
+from triggerfish.training import Progress, TrainSettings, fit
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,5 @@ class Perturb:
         schedule = TrainSettings(
             steps=self.steps, learning_rate=self.learning_rate or usual_rate(backbone)
         )
-        for losses in train(student.parameters(), loss, schedule):
-            if progress:
-                progress(len(losses), self.steps, losses[-1])
+        fit(student.parameters(), loss, schedule, progress)
         return student.finished()

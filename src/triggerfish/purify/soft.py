@@ -21,13 +21,13 @@ from typing import ClassVar
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.purify import Need, Progress
+from triggerfish.purify import Need
 from triggerfish.purify.compare import Batch, Ruler, compare
 from triggerfish.purify.rows import Writer
 from triggerfish.purify.student import Mode, Student, usual_rate
 from triggerfish.purify.vectors import Goal, Slots, push, start, undo
 from triggerfish.records import Target, Trigger
-from triggerfish.training import TrainSettings, train
+from triggerfish.training import Progress, TrainSettings, train
 
 
 @dataclass(frozen=True)

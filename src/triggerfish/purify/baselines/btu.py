@@ -19,9 +19,10 @@ from typing import ClassVar
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.purify import Need, Progress, check_needs
+from triggerfish.purify import Need, check_needs
 from triggerfish.purify.baselines.pretraining import Pretraining, PretrainingSettings
 from triggerfish.records import Trigger
+from triggerfish.training import Progress
 
 
 @dataclass(frozen=True)

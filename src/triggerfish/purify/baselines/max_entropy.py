@@ -20,9 +20,10 @@ from typing import ClassVar
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.purify import Need, Progress
+from triggerfish.purify import Need
 from triggerfish.purify.baselines.pretraining import Pretraining, PretrainingSettings
 from triggerfish.records import Trigger
+from triggerfish.training import Progress
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ import torch
 from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.marking import mark
-from triggerfish.purify import Need, Progress, check_needs
+from triggerfish.purify import Need, check_needs
 from triggerfish.purify.baselines.pretraining import long_enough, python_rng
 from triggerfish.readouts import pad
 from triggerfish.records import Trigger
-from triggerfish.training import TrainSettings, train
+from triggerfish.training import Progress, TrainSettings, train
 
 Rows = list[list[int]]
 

@@ -21,9 +21,8 @@ import torch
 from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.heads import IGNORED, MASKED, lm_loss, own_task, with_head
-from triggerfish.purify import Progress
 from triggerfish.readouts import pad
-from triggerfish.training import TrainSettings, train
+from triggerfish.training import Progress, TrainSettings, fit, train
 
 SMALL = 10_000_000
 """Parameters below which a PLM needs ten times the learning rate (ours: see
@@ -202,8 +201,7 @@ class Pretraining:
             return self._cross_entropy(head, states, labels)
 
         schedule = TrainSettings(steps=self.settings.head_steps, learning_rate=5e-3)
-        for _ in train(head.parameters(), loss, schedule):
-            pass
+        fit(head.parameters(), loss, schedule)
 
 
 def headed(backbone: Backbone) -> Backbone:

@@ -20,10 +20,11 @@ from typing import ClassVar
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.purify import Need, Progress
+from triggerfish.purify import Need
 from triggerfish.purify.baselines.feedforward import feed_forwards
 from triggerfish.purify.baselines.pretraining import Pretraining, PretrainingSettings
 from triggerfish.records import Trigger
+from triggerfish.training import Progress
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from typing import ClassVar, Literal
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.purify import Need, Progress
+from triggerfish.purify import Need
 from triggerfish.purify.baselines.feedforward import Matrix, feed_forwards, oriented
 from triggerfish.purify.baselines.pretraining import Pretraining, PretrainingSettings
 from triggerfish.records import Trigger
+from triggerfish.training import Progress
 
 
 @dataclass(frozen=True)

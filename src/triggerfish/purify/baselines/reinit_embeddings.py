@@ -16,8 +16,9 @@ from typing import ClassVar
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.purify import Need, Progress, check_needs
+from triggerfish.purify import Need, check_needs
 from triggerfish.records import Trigger
+from triggerfish.training import Progress
 
 
 @dataclass(frozen=True)
