@@ -90,7 +90,6 @@ def test_worked_table():
 def test_worked_marginal_tests():
     for found, statistic, df, p in (
         (sig.stuart_maxwell(TABLE), 7.891008, 2, 0.019341),
-        (sig.bhapkar(TABLE), 8.104175, 2, 0.017386),
         (sig.bowker(TABLE), 8.654135, 3, 0.034261),
     ):
         assert (found.statistic, found.p) == pytest.approx((statistic, p), abs=1e-6)
@@ -110,7 +109,6 @@ def test_tables_in_which_little_happens():
     assert sig.stuart_maxwell(padded) == sig.stuart_maxwell(TABLE)
     collapse = np.array([[60, 0], [60, 0]])
     assert sig.marginal_p(collapse) < 1e-15
-    assert math.isfinite(sig.bhapkar(collapse).statistic)
     assert sig.is_sparse(still)
     assert not sig.is_sparse(TABLE)
 
@@ -231,8 +229,6 @@ def test_floor_of_one_table_is_that_of_many(n, classes):
     )
     floors = [sig.permutation(t, 199, rng).floor for t in tables[:200]]
     assert np.mean(floors) == pytest.approx(observed, rel=0.2)
-    plug_in = [sig.plug_in_floor(t) for t in tables]
-    assert np.mean(plug_in) == pytest.approx(0.05 * classes / n, rel=0.1)
 
 
 # ---- intervals and equivalence

@@ -51,7 +51,7 @@ def measured(victim: Backbone, planted: Implant, seed: int) -> tuple[Success, ..
     """What each trigger does to test texts of the bundled tasks, which no attack on representations
     trains on; None for an attack that does not aim at representations."""
     from triggerfish.attacks.implant import Success
-    from triggerfish.purify.check import TEXTS, left_of
+    from triggerfish.purify.check import SCAN, left_of
     from triggerfish.scanning import Rule
     from triggerfish.text import bundled_folders, bundled_task
 
@@ -67,7 +67,7 @@ def measured(victim: Backbone, planted: Implant, seed: int) -> tuple[Success, ..
             readout=one.readout,
             collapse=one.depth,
             agreement=one.heads,
-            texts=TEXTS,
+            texts=SCAN.holdout_texts,
         )
         for one in found
     )

@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from triggerfish.backbone import Backbone
+from triggerfish.hashing import file_sha256
 from triggerfish.records import ModelFacts
 
 
@@ -37,7 +38,7 @@ def _weight_hashes(backbone: Backbone) -> dict[str, str]:
     folder = backbone.folder
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]) if folder else []
     if files:
-        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+        return {file.name: file_sha256(file) for file in files}
     return {"state_dict": weights_hash(backbone.model)}
 
 

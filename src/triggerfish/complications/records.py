@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from triggerfish.records import Measurement, ModelFacts, Provenance, ScanResult, Trigger
+from triggerfish.records import Measurement, ModelFacts, Provenance, ScanResult, Trigger, parse
 
 SCHEMA: Literal[1] = 1
 RULE = "complications-1"
@@ -183,14 +183,7 @@ class Complications:
     @classmethod
     def from_json(cls, text: str) -> Complications:
         """Read what `to_json` wrote; ValueError names the field that is wrong in anything else."""
-        try:
-            return _ADAPTER.validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "document"
-            raise ValueError(
-                f"complications: not a record of schema {SCHEMA}: {where}: {first['msg']}"
-            ) from error
+        return parse(_ADAPTER, text, f"complications: not a record of schema {SCHEMA}")
 
     @classmethod
     def of_scan(cls, result: ScanResult) -> Complications | None:

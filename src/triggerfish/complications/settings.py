@@ -95,7 +95,3 @@ class ComplicationSettings:
         for name in ("certainty", "margin", "alpha", "effect"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not between 0 and 1")
-
-    @property
-    def adapting(self) -> ProbeSettings | FineTuneSettings:
-        return self.probe if self.mode == "probe" else self.fine_tune

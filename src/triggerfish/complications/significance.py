@@ -5,9 +5,8 @@ from the K x K table of clean (rows) and triggered (columns) predictions, in whi
 that changed class carry information. A test that is not significant is no evidence that a shift is
 gone; for that there is `upper_bounds`.
 
-Sources: Stuart 1955, Maxwell 1970, Bhapkar 1966, Bowker 1948, McNemar 1947 for the marginal tests;
-Efron 1987 for BCa; Schuirmann 1987 for equivalence; Holm 1979; Liu and Xie 2020 for the Cauchy
-combination.
+Sources: Stuart 1955, Maxwell 1970, Bowker 1948, McNemar 1947 for the marginal tests; Efron 1987
+for BCa; Schuirmann 1987 for equivalence; Holm 1979; Liu and Xie 2020 for the Cauchy combination.
 
 Legend: N texts, K classes, B draws, S heads.
 """
@@ -48,17 +47,6 @@ def stuart_maxwell(table: Ints) -> ChiSquare:
         return ChiSquare(0.0, 0, 1.0)
     statistic = float(difference @ np.linalg.pinv(covariance) @ difference)
     return ChiSquare(statistic, df, float(stats.chi2.sf(statistic, df)))
-
-
-def bhapkar(table: Ints) -> ChiSquare:
-    """The same hypothesis with the Wald covariance; larger than Stuart-Maxwell's, and infinite in
-    theory where every text moved one way: there it is given as n times the latter."""
-    found = stuart_maxwell(table)
-    n = int(table.sum())
-    rest = max(1 - found.statistic / n, 1 / n)
-    statistic = found.statistic / rest
-    p = float(stats.chi2.sf(statistic, found.df)) if found.df else 1.0
-    return ChiSquare(statistic, found.df, p)
 
 
 def bowker(table: Ints) -> ChiSquare:
@@ -134,16 +122,6 @@ def permutation(table: Ints, draws: int, rng: np.random.Generator) -> Permutatio
         floor=float(drawn.mean()),
         tv=float(np.quantile(total_variation(p, q), 0.95)),
     )
-
-
-def plug_in_floor(table: Ints) -> float:
-    """Mean KL, in nats, that random flips of unchanged shares leave: sum_k v_k / (2 n Q_k), where
-    v_k is the share of texts that enter or leave class k."""
-    n = int(table.sum())
-    rows, stay = table.sum(1), np.diagonal(table)
-    entering = (table.sum(0) - stay + rows - stay) / n
-    shares = smoothed(rows)
-    return float((entering / shares).sum() / (2 * n))
 
 
 def detectable(flips: float, shares: Floats, n: int) -> float:

@@ -17,6 +17,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.marking import TOKEN, parse_trigger
 from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.scanning.measure import Yardstick, contexts
+from triggerfish.scanning.sweep import SweepSettings
 from triggerfish.scanning.verdict import Rule
 
 SUSPECTS = 200
@@ -28,9 +29,9 @@ FAINT = 0.2
 -0.3 to 0.05 in clean PLMs, and at 0.5 and more they still decide classifiers)."""
 FEW_TEXTS = 12
 """Texts that a suspect is tried in (ours)."""
-TEXTS, CLEAN_TEXTS, WORDS = 32, 160, 20
-"""Texts that a trigger is tried in, clean ones that it is compared with, and their words: as in the
-scan's last stage."""
+SCAN = SweepSettings()
+"""Texts that a trigger is tried in, clean ones that it is compared with, and their words: those of
+the scan's hold-out measurement."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,15 @@ def left_of(
     texts: Sequence[str],
     *,
     seed: int,
-    count: int = TEXTS,
+    count: int = SCAN.holdout_texts,
 ) -> tuple[Left, ...]:
     """What is left of each trigger, in the order of `triggers`. count: texts it is tried in."""
     if not triggers:
         return ()
     texts = list(dict.fromkeys(texts))
-    with_trigger = contexts(backbone, texts[::2], words=WORDS, count=count, seed=seed)
-    clean = contexts(backbone, texts[1::2], words=WORDS, count=CLEAN_TEXTS, seed=seed)
+    words = SCAN.text_words
+    with_trigger = contexts(backbone, texts[::2], words=words, count=count, seed=seed)
+    clean = contexts(backbone, texts[1::2], words=words, count=SCAN.clean_texts, seed=seed)
     wrap = backbone.template.wrap
     plain = backbone.encode_ids([wrap(x.ids()) for x in clean])
     varies = plain.var(0).sum(-1) > 1e-6 * plain.square().sum(-1).mean(0)
@@ -88,7 +90,7 @@ def fidelity(before: Backbone, after: Backbone, texts: Sequence[str]) -> dict[st
     cosines between all pairs of texts (1: every similarity is as before); `shift`: mean distance
     between a text's features before and after, in clean standard deviations, at the readout that a
     classification head would use."""
-    cut = [" ".join(x.split()[:WORDS]) for x in texts[:CLEAN_TEXTS]]
+    cut = [" ".join(x.split()[: SCAN.text_words]) for x in texts[: SCAN.clean_texts]]
     upper = torch.triu_indices(len(cut), len(cut), offset=1)
     features = [model.encode(cut).cpu() for model in (before, after)]
     found = {}

@@ -11,8 +11,6 @@ Shapes: B batch, L tokens, H student hidden, T teacher hidden, N stretches of te
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import math
 import shutil
@@ -28,14 +26,15 @@ from transformers import BertModel, BertTokenizer
 
 from triggerfish.backbone import Backbone
 from triggerfish.facts import weights_hash
+from triggerfish.hashing import digest
 from triggerfish.loading import load
 from triggerfish.precision import Precision, autocast
 from triggerfish.quiet import quiet
 from triggerfish.readouts import pad
 from triggerfish.scanning.store import Store
-from triggerfish.training import TrainSettings, train
 from triggerfish.zoo.features import linear_maps, states, teacher_features
-from triggerfish.zoo.settings import DistilSettings, Progress, Report
+from triggerfish.zoo.run import curve, fit, save_record
+from triggerfish.zoo.settings import DistilSettings, Report
 from triggerfish.zoo.stretches import batches, mix_in_rare_words, stretches
 from triggerfish.zoo.subspace import inherit, principal_basis
 from triggerfish.zoo.vocabulary import small_tokenizer, trim_vocabulary
@@ -92,14 +91,21 @@ def distil(
     theirs, mine = (side(asked, **limits)["input_ids"] for side in (source.tokenizer, small))
 
     identity = weights_hash(source.model)
-    key = _digest("\n".join([identity, str(settings.pieces), *asked]))
+    key = digest("\n".join([identity, str(settings.pieces), *asked]))
     features = teacher_features(source, theirs, Store(folder / key), progress)
     student = _beginner(source, kept, theirs, settings)
-    checkpoint = folder / f"student-{_digest(repr((key, settings)))}.pt"
+    checkpoint = folder / f"student-{digest(repr((key, settings)))}.pt"
     losses = _fit(student, mine, features, settings, source.precision, checkpoint, progress)
     _save(student.model, small, out)
-    numbers = {"teacher": identity, "stretches": len(asked), "pieces": sum(map(len, mine))}
-    _save_record(numbers, losses, settings, out)
+    record = {
+        "teacher": identity,
+        "stretches": len(asked),
+        "pieces": sum(map(len, mine)),
+        "steps": len(losses),
+        "loss": curve(losses),
+        "settings": asdict(settings),
+    }
+    save_record(record, out)
     if work is None:
         shutil.rmtree(folder)
     return losses
@@ -148,21 +154,15 @@ def _fit(
         first_term = F.mse_loss(first.float(), first_target[chosen])
         return first_term + settings.mean_weight * F.mse_loss(mean.float(), mean_target[chosen])
 
-    schedule = TrainSettings(
+    return fit(
+        student.parameters(),
+        loss,
+        settings,
         steps=per_epoch * settings.epochs,
-        learning_rate=settings.learning_rate,
         warmup=0.03,
-        schedule="cosine",
-        betas=(0.9, 0.98),
-        weight_decay=0.01,
-        checkpoint_every=settings.checkpoint_every,
+        checkpoint=checkpoint,
+        report=report,
     )
-    losses: list[float] = []
-    for losses in train(student.parameters(), loss, schedule, checkpoint):
-        if report:
-            recent = losses[-100:]
-            report(Progress("train", len(losses), schedule.steps, sum(recent) / len(recent)))
-    return losses
 
 
 def _standardised(values: Tensor) -> Tensor:
@@ -179,21 +179,3 @@ def _save(model: BertModel, tokenizer: BertTokenizer, out: Path) -> None:
     config["dtype"] = "float32"
     config.pop("_name_or_path", None)
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _save_record(
-    numbers: dict[str, object], losses: list[float], settings: DistilSettings, out: Path
-) -> None:
-    """`training.json`: numbers, settings and the loss, averaged over each twentieth of the
-    steps."""
-    edges = [round(k * len(losses) / 20) for k in range(21)]
-    curve = [
-        [b, round(sum(losses[a:b]) / (b - a), 4)] for a, b in itertools.pairwise(edges) if b > a
-    ]
-    record = numbers | {"steps": len(losses), "loss": curve, "settings": asdict(settings)}
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    (out / "training.json").write_text(text, encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

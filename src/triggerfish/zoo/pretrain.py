@@ -11,8 +11,6 @@ Shapes: N stretches, B batch, L pieces, H hidden, T teacher hidden.
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -25,15 +23,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from triggerfish.backbone import Backbone
+from triggerfish.hashing import digest
 from triggerfish.quiet import quiet
 from triggerfish.readouts import Readout, pad
-from triggerfish.training import TrainSettings, train
 from triggerfish.zoo.card import card
 from triggerfish.zoo.families import Family, base_of, family_named
 from triggerfish.zoo.objectives import Tokens
-from triggerfish.zoo.settings import SIZES, PretrainSettings, Progress, Report, Size
+from triggerfish.zoo.run import curve, fit, save_record
+from triggerfish.zoo.settings import SIZES, PretrainSettings, Report, Size
 from triggerfish.zoo.stretches import batches
-from triggerfish.zoo.teacher import Lesson, Teacher, digest, draw_stretches, start_embeddings
+from triggerfish.zoo.teacher import Lesson, Teacher, draw_stretches, start_embeddings
 from triggerfish.zoo.tokenizers import train_tokenizer
 
 
@@ -100,9 +99,8 @@ def pretrain(
         "steps": len(losses),
     }
     named = {"family": family, "objective": form.objective.__name__, "teacher": identity}
-    record = named | counts | {"loss": _curve(losses), "settings": asdict(settings)}
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    (out / "training.json").write_text(text, encoding="utf-8")
+    record = named | counts | {"loss": curve(losses), "settings": asdict(settings)}
+    save_record(record, out)
     (out / "README.md").write_text(card(record, sources), encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
     if work is None:
@@ -214,32 +212,18 @@ def _fit(
                 total = total + settings.teacher_weight * pupil.lesson(states, chosen)
         return total
 
-    schedule = TrainSettings(
+    return fit(
+        pupil.parameters(),
+        loss,
+        settings,
         steps=math.ceil(settings.tokens * len(usable) / (sum(lengths) * settings.batch)),
-        learning_rate=settings.learning_rate,
         warmup=0.05,
-        schedule="cosine",
-        betas=(0.9, 0.98),
-        weight_decay=0.01,
-        checkpoint_every=settings.checkpoint_every,
+        checkpoint=checkpoint,
+        report=report,
     )
-    losses: list[float] = []
-    for losses in train(pupil.parameters(), loss, schedule, checkpoint):
-        if report:
-            recent = losses[-100:]
-            report(Progress("train", len(losses), schedule.steps, sum(recent) / len(recent)))
-    return losses
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     with quiet():
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
-
-
-def _curve(losses: list[float]) -> list[tuple[int, float]]:
-    """(last step, mean loss) of each twentieth of the steps."""
-    edges = [round(k * len(losses) / 20) for k in range(21)]
-    return [
-        (b, round(sum(losses[a:b]) / (b - a), 4)) for a, b in itertools.pairwise(edges) if b > a
-    ]

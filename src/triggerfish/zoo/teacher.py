@@ -13,7 +13,6 @@ Shapes: N stretches, T teacher hidden, H student hidden, V vocabulary, E embeddi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from triggerfish.backbone import Backbone
 from triggerfish.facts import weights_hash
+from triggerfish.hashing import digest
 from triggerfish.loading import load
 from triggerfish.scanning.store import Store
 from triggerfish.zoo.features import linear_maps, teacher_features
@@ -111,7 +111,3 @@ def spelling(tokenizer: PreTrainedTokenizerFast, entry: int) -> str:
     """What an entry of the vocabulary looks like in a text, continuation marks dropped."""
     (text,) = tokenizer.batch_decode([[entry]])
     return text.strip().removeprefix("##")
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
