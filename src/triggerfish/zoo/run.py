@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ def curve(losses: list[float]) -> list[tuple[int, float]]:
     ]
 
 
-def save_record(record: dict[str, object], out: Path) -> None:
+def save_record(record: Mapping[str, object], out: Path) -> None:
     """Write `training.json`."""
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     (out / "training.json").write_text(text, encoding="utf-8")
