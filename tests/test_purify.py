@@ -21,14 +21,19 @@ from triggerfish.facts import facts, weights_hash
 from triggerfish.loading import load
 from triggerfish.marking import parse_trigger
 from triggerfish.purify import METHODS, Align, Need, method, purify
-from triggerfish.purify.check import fidelity, left_of, named, suspects
-from triggerfish.purify.compare import Batch, Ruler, compare
+from triggerfish.purify.check import fidelity, known_triggers, near_misses, residual_effects
+from triggerfish.purify.compare import Batch, FeatureScale, compare
 from triggerfish.purify.negatives import Negatives
 from triggerfish.purify.perturb import Perturb
-from triggerfish.purify.rows import Insert, Writer
+from triggerfish.purify.rows import Insertion, Writer
 from triggerfish.purify.soft import SoftPrompts
 from triggerfish.purify.student import Student
-from triggerfish.purify.vectors import Goal, Slots, push, start
+from triggerfish.purify.vectors import (
+    PromptTarget,
+    PromptTexts,
+    inner_maximisation,
+    random_prompts,
+)
 from triggerfish.records import Coverage, Finding, Landscape, ScanResult, Target, Trigger
 from triggerfish.scanning import SweepSettings
 from triggerfish.scanning.result import bare_result
@@ -105,7 +110,9 @@ def test_a_row_is_what_the_tokenizer_makes_of_the_text(family_model: Backbone) -
     for _ in range(20):
         words = writer.words()
         slots = sorted(rng.sample(range(len(words) + 1), 2))
-        row = writer.row(words, [writer.typed("walnut"), writer.typed("lantern")], slots)
+        row = writer.row(
+            words, [writer.surface_form("walnut"), writer.surface_form("lantern")], slots
+        )
         marked = [*words[: slots[0]], "walnut", *words[slots[0] : slots[1]], "lantern"]
         expected = family_model.tokenize(" ".join([*marked, *words[slots[1] :]]))
         assert row.ids == family_model.template.wrap(expected)
@@ -117,16 +124,16 @@ def test_every_token_of_the_text_is_found_again(family_model: Backbone) -> None:
     for slot in (0, 2, None):
         words = writer.words()
         slot = len(words) if slot is None else slot
-        trigger = writer.typed("thermodynamically")
+        trigger = writer.surface_form("thermodynamically")
         clean, row = writer.row(words), writer.row(words, [trigger], [slot])
-        neutral = writer.neutral(words, [trigger], [slot])
-        kept = [(a, b) for a, b in zip(range(len(clean.ids)), row.kept, strict=True) if b >= 0]
+        control = writer.control_row(words, [trigger], [slot])
+        kept = [(a, b) for a, b in zip(range(len(clean.ids)), row.alignment, strict=True) if b >= 0]
         assert all(clean.ids[a] == row.ids[b] for a, b in kept)
         assert len(kept) > len(clean.ids) - 3
-        assert len(neutral.ids) == len(row.ids)
-        assert neutral.kept == row.kept
-        assert neutral.inserted == row.inserted
-        assert all((neutral.ids[i] == row.ids[i]) or i in row.inserted for i in range(len(row.ids)))
+        assert len(control.ids) == len(row.ids)
+        assert control.alignment == row.alignment
+        assert control.inserted == row.inserted
+        assert all((control.ids[i] == row.ids[i]) or i in row.inserted for i in range(len(row.ids)))
         assert tuple(row.ids[i] for i in row.inserted) in (trigger.ids, trigger.front)
 
 
@@ -140,13 +147,13 @@ def test_texts_that_hold_a_trigger_are_no_reference() -> None:
         Writer(victim, ["of the things that were said there", "a"], (phrase,), 8, random.Random(0))
 
 
-def test_stand_ins_are_innocent_and_of_any_length() -> None:
+def test_controls_are_benign_and_of_any_length() -> None:
     victim, _ = planted()
     triggers = trained(victim)
     writer = writer_of(victim, triggers)
     held = {trigger.token_ids[0] for trigger in triggers}
     for length in (1, 2, 5, 11):
-        drawn = [writer.stand_in(length) for _ in range(50)]
+        drawn = [writer.control(length) for _ in range(50)]
         assert {len(ids) for ids in drawn} == {length}
         assert not held & {i for ids in drawn for i in ids}
 
@@ -171,14 +178,14 @@ def test_a_model_is_at_no_distance_from_itself() -> None:
     writer = writer_of(victim)
     texts = [writer.words() for _ in range(8)]
     clean = [writer.row(words) for words in texts]
-    ruler = Ruler.of(student, clean)
-    marked = [writer.row(words, [writer.typed("walnut")], [1]) for words in texts]
+    scale = FeatureScale.of(student, clean)
+    marked = [writer.row(words, [writer.surface_form("walnut")], [1]) for words in texts]
     same = Batch(clean, marked, marked, list(range(8)), 0, False)
-    near, moved, _ = (x.detach() for x in compare(student, ruler, same, 0.9))
+    near, moved, _ = (x.detach() for x in compare(student, scale, same, 0.9))
     assert float(near) < 0.05  # attention is computed in another way, in bfloat16
     assert float(moved) < 0.05
     other = Batch(clean, marked, clean, list(range(8)), 0, False)
-    assert float(compare(student, ruler, other, 0.9)[1].detach()) > 10 * float(moved)
+    assert float(compare(student, scale, other, 0.9)[1].detach()) > 10 * float(moved)
 
 
 def test_only_ordinary_negatives_keep_their_features() -> None:
@@ -188,28 +195,28 @@ def test_only_ordinary_negatives_keep_their_features() -> None:
     writer = writer_of(victim, trained(victim))
     texts = [writer.words() for _ in range(40)]
     clean = [writer.row(words) for words in texts]
-    ruler = Ruler.of(student, clean)
+    scale = FeatureScale.of(student, clean)
 
-    def distance(insert: Insert) -> float:
+    def distance(insert: Insertion) -> float:
         negatives = [writer.row(words, [insert], [1]) for words in texts]
-        models = [writer.neutral(words, [insert], [1]) for words in texts]
-        batch = Batch(clean, negatives, models, list(range(40)), 40, False)
-        return float(compare(student, ruler, batch, 1.0)[1].detach())
+        targets = [writer.control_row(words, [insert], [1]) for words in texts]
+        batch = Batch(clean, negatives, targets, list(range(40)), 40, False)
+        return float(compare(student, scale, batch, 1.0)[1].detach())
 
-    ids = writer.stand_in(1)
-    assert distance(Insert(ids, ids)) < 0.05
+    ids = writer.control(1)
+    assert distance(Insertion(ids, ids)) < 0.05
     trigger = trained(victim)[0].token_ids
-    assert distance(Insert(trigger, trigger)) > 0.5
+    assert distance(Insertion(trigger, trigger)) > 0.5
 
 
 def test_align_removes_the_backdoor_and_keeps_the_rest(
     backdoored: tuple[Backbone, Implant], aligned: Backbone
 ) -> None:
     victim, implant = backdoored
-    before = left_of(victim, implant.triggers, CORPUS, seed=5)
-    after = left_of(aligned, implant.triggers, CORPUS, seed=5)
-    assert not any(x.gone for x in before)
-    assert all(x.gone for x in after)
+    before = residual_effects(victim, implant.triggers, CORPUS, seed=5)
+    after = residual_effects(aligned, implant.triggers, CORPUS, seed=5)
+    assert not any(x.removed for x in before)
+    assert all(x.removed for x in after)
     assert fidelity(victim, aligned, CORPUS)["first"] > 0.9
 
 
@@ -268,13 +275,17 @@ def test_vectors_reach_a_point_of_a_backdoor(backdoored: tuple[Backbone, Implant
     victim, implant = backdoored
     student = Student(victim, victim, "full")
     writer = writer_of(victim)
-    ruler = Ruler.of(student, [writer.row(writer.words()) for _ in range(40)], masked=False)
-    column = [str(r) for r in ruler.readouts].index(implant.readout)
-    goals = [Goal(column, torch.tensor(v)) for v in implant.vectors[:2]]
-    slots = Slots(writer, 5, 2)
-    begin = start(victim, len(goals), 2, torch.Generator().manual_seed(0))
-    _, first = push(student, slots, begin, goals, ruler, steps=1, learning_rate=0.3)
-    _, last = push(student, slots, begin, goals, ruler, steps=25, learning_rate=0.3)
+    scale = FeatureScale.of(student, [writer.row(writer.words()) for _ in range(40)], masked=False)
+    column = [str(r) for r in scale.readouts].index(implant.readout)
+    goals = [PromptTarget(column, torch.tensor(v)) for v in implant.vectors[:2]]
+    prompted = PromptTexts(writer, 5, 2)
+    begin = random_prompts(victim, len(goals), 2, torch.Generator().manual_seed(0))
+    _, first = inner_maximisation(
+        student, prompted, begin, goals, scale, steps=1, learning_rate=0.3
+    )
+    _, last = inner_maximisation(
+        student, prompted, begin, goals, scale, steps=25, learning_rate=0.3
+    )
     assert (last < first - 0.3).all()
     assert weights_hash(student.model.model) == weights_hash(victim.model)
 
@@ -303,11 +314,11 @@ def test_variants_are_purified_too() -> None:
         trigger, "first", {}, None, None, listed, (trigger.token_ids, (40,), (41, 42))
     )
     result = replace(record(victim, ()), findings=(finding,))
-    triggers, unread = named(victim, result)
+    triggers, unread = known_triggers(victim, result)
     assert [x.text for x in triggers[:2]] == ["gener", "economy"]
     assert [(x.token_ids, x.kind) for x in triggers[2:]] == [((40,), "token"), ((41, 42), "word")]
     assert unread == ("\u4e0d\u4e0d",)
-    assert named(victim, result, variants=False) == ((trigger,), ())
+    assert known_triggers(victim, result, variants=False) == ((trigger,), ())
 
 
 def test_what_a_scan_ranked_high_is_suspected() -> None:
@@ -319,10 +330,10 @@ def test_what_a_scan_ranked_high_is_suspected() -> None:
     values[trigger.token_ids[0]], values[third.token_ids[0]], values[100] = 9.0, 8.0, 0.5
     landscape = Landscape(tuple(values), (("walnut", 3.0),), 5.0, "z")
     near = Finding(missed, "first", {}, None, None)
-    found = suspects(victim, replace(result, landscape=landscape, near_misses=(near,)))
+    found = near_misses(victim, replace(result, landscape=landscape, near_misses=(near,)))
     walnut = victim.word_ids("walnut")
     assert [x.token_ids for x in found] == [missed.token_ids, walnut, third.token_ids, (100,)]
-    assert suspects(victim, result) == ()
+    assert near_misses(victim, result) == ()
     writer = writer_of(victim)
     negatives = Negatives(victim, (), CORPUS, writer, random.Random(0), found[:1])
     drawn = [negatives.draw().ids for _ in range(200)]
@@ -341,8 +352,8 @@ def test_the_loop_goes_on_until_a_scan_is_clean(
     assert done.after.verdict == "clean"
     assert done.after.model.weights_sha256 == facts(aligned).weights_sha256
     assert done.before is known
-    assert not done.left[0].gone
-    assert done.rounds[-1].left[0].gone
+    assert not done.residual[0].removed
+    assert done.rounds[-1].residual[0].removed
 
 
 def test_what_a_new_scan_finds_is_purified_next(backdoored: tuple[Backbone, Implant]) -> None:

@@ -16,7 +16,7 @@ from triggerfish.purify import Align, method, purify
 from triggerfish.purify.align import STEPS
 from triggerfish.purify.baselines.patronus import Patronus
 from triggerfish.purify.baselines.pretraining import PretrainingSettings
-from triggerfish.purify.check import fidelity, left_of, named
+from triggerfish.purify.check import fidelity, known_triggers, residual_effects
 from triggerfish.records import Trigger
 from triggerfish.scanning import Rule
 
@@ -80,7 +80,7 @@ def cell(victim: Victim, prober: Prober, *, original: bool = False) -> dict[str,
         "settings": asdict(ALIGN),
         "given": [trigger.text for trigger in done.rounds[0].triggers],
         "rounds": [
-            {"left": sum(not x.gone for x in one.left), "verdict": one.verdict}
+            {"left": sum(not x.removed for x in one.residual), "verdict": one.verdict}
             for one in done.rounds
         ],
         "rescan": {
@@ -108,7 +108,7 @@ def equal(settings: Any) -> Any:
 def baseline(victim: Victim, prober: Prober, name: str, tasks: tuple[str, ...]) -> dict[str, Any]:
     """One method on one PLM, once; no scan follows."""
     settings = equal(method(name)())
-    known, _ = named(victim.backbone, victim.found)
+    known, _ = known_triggers(victim.backbone, victim.found)
     corpus = text.bundled_corpus()
     reference = victim.clean.backbone if "reference" in settings.needs else None
     try:
@@ -123,15 +123,15 @@ def baseline(victim: Victim, prober: Prober, name: str, tasks: tuple[str, ...]) 
         )
     except ValueError as error:
         return victim.record() | {"method": name, "skipped": str(error)}
-    left = left_of(purified, triggers_of(victim), corpus, seed=victim.options.seed + 1)
+    left = residual_effects(purified, triggers_of(victim), corpus, seed=victim.options.seed + 1)
     return victim.record() | {
         "method": name,
         "needs": list(settings.needs),
         "source": settings.source,
         "settings": asdict(settings),
         "cpu_seconds": seconds,
-        "alive": [x.trigger.text for x in left if x.alive(RULE)],
-        "depths": {x.trigger.text: x.depth for x in left},
+        "alive": [x.trigger.text for x in left if x.effective(RULE)],
+        "depths": {x.trigger.text: x.collapse for x in left},
         "fidelity": kept(victim, purified),
         "tasks": measured(victim, prober, purified, tasks),
     }

@@ -51,7 +51,7 @@ def measured(victim: Backbone, planted: Implant, seed: int) -> tuple[Success, ..
     """What each trigger does to test texts of the bundled tasks, which no attack on representations
     trains on; None for an attack that does not aim at representations."""
     from triggerfish.attacks.implant import Success
-    from triggerfish.purify.check import SCAN, left_of
+    from triggerfish.purify.check import SCAN, residual_effects
     from triggerfish.scanning import Rule
     from triggerfish.text import bundled_folders, bundled_task
 
@@ -59,14 +59,14 @@ def measured(victim: Backbone, planted: Implant, seed: int) -> tuple[Success, ..
         return None
     rows = [text for name in bundled_folders() for text, _ in bundled_task(name).test]
     texts = [text for text in rows if len(text.split()) >= LONG]
-    found = left_of(victim, planted.triggers, texts, seed=seed)
+    found = residual_effects(victim, planted.triggers, texts, seed=seed)
     return tuple(
         Success(
             trigger=one.trigger.text,
-            verdict="works" if one.alive(Rule()) else "fails" if one.gone else "weak",
+            verdict="works" if one.effective(Rule()) else "fails" if one.removed else "weak",
             readout=one.readout,
-            collapse=one.depth,
-            agreement=one.heads,
+            collapse=one.collapse,
+            agreement=one.agreement,
             texts=SCAN.holdout_texts,
         )
         for one in found

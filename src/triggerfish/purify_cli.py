@@ -127,11 +127,11 @@ def summary(purified: Purified) -> list[str]:
     after = purified.after
     lines = [f"{after.verdict.upper()} after {len(purified.rounds)} round(s) of {purified.method}"]
     lines += [f"  {visible(reason)}" for reason in after.reasons]
-    was = {x.trigger: x for x in purified.left}
-    for left in purified.rounds[-1].left if purified.rounds else ():
+    was = {x.trigger: x for x in purified.residual}
+    for left in purified.rounds[-1].residual if purified.rounds else ():
         before = was.get(left.trigger)
-        start = f"{before.depth:.2f}" if before else "found later"
-        lines.append(f"  {quoted(left.trigger.text)}: depth {start} -> {left.depth:.2f}")
+        start = f"{before.collapse:.2f}" if before else "found later"
+        lines.append(f"  {quoted(left.trigger.text)}: collapse {start} -> {left.collapse:.2f}")
     for finding in after.findings:
         lines.append(f"  still there: {quoted(finding.trigger.text)}")
     lowest = min(v for name, v in purified.fidelity.items() if name != "shift")

@@ -5,9 +5,9 @@
 h: all tokens of all layers, and every readout; D: mean squared error, each layer and readout in
 units of its clean variance; h_ref, without gradient, the model as it was given; B: the squared mean
 of the readouts' errors over texts with the same trigger; p: the language-model head, where the
-checkpoint has one. `counterfactual` targets are those of the text with an innocent string of as
-many tokens in the same slots, so that positions are the same. Strings near the triggers, and rare
-and suspected ones, are trained on too (negatives.py), towards their own features if those are
+checkpoint has one. `counterfactual` targets are those of the text with a control of as many tokens
+in the trigger's place, so that positions are the same. Strings near the triggers, rare strings and
+near misses of the scan are trained on too (negatives.py): towards their own features if those are
 ordinary, else as if they were triggers.
 
 Source: the idea is the purification of Patronus (arXiv 2512.06899), whose gradient also pulls clean
@@ -27,9 +27,9 @@ import torch
 
 from triggerfish.backbone import Backbone
 from triggerfish.purify import Need, check_needs
-from triggerfish.purify.compare import Batch, Ruler, compare
+from triggerfish.purify.compare import Batch, FeatureScale, compare
 from triggerfish.purify.negatives import Negatives
-from triggerfish.purify.rows import Insert, Writer
+from triggerfish.purify.rows import Insertion, Writer
 from triggerfish.purify.student import MODES, Mode, Student, usual_rate
 from triggerfish.records import Trigger
 from triggerfish.training import Progress, TrainSettings, fit
@@ -64,7 +64,7 @@ class Align:
     """Share of the texts with several copies in which each is of another trigger (ours)."""
     target: Literal["counterfactual", "clean"] = "clean"
     """Features that a marked text should have: with an innocent string of equal length in the same
-    slots, or without any (ours: docs/decisions/0030-purify-tuning.md compares them)."""
+    positions, or without any (ours: docs/decisions/0030-purify-tuning.md compares them)."""
     learning_rate: float | None = None
     """Peak learning rate; None is 0.08 over the width of the model, so 2e-4 at 384 and 1e-4 at 768
     (ours; published code: 5e-5 at 768, over many times the data)."""
@@ -86,9 +86,9 @@ class Align:
     the lower half of the layers."""
     rank: int = 16
     """Rank of the LoRA adapter (ours)."""
-    suspects: tuple[Trigger, ...] = ()
+    near_misses: tuple[Trigger, ...] = ()
     """Strings that a scan ranked high and did not confirm, for half of the negatives; a loop takes
-    those of the scan (`check.suspects`)."""
+    those of the scan (`check.near_misses`)."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
@@ -127,14 +127,14 @@ class Align:
         seed = int(torch.randint(2**31, (), generator=generator))
         student = Student(backbone, reference or backbone, self.mode, self.rank, seed)
         batches = Batches(self, student.original, triggers, texts, random.Random(seed))
-        ruler = Ruler.of(student, [row for _ in range(3) for row in batches.draw().clean])
+        scale = FeatureScale.of(student, [row for _ in range(3) for row in batches.draw().clean])
         rate = self.learning_rate or usual_rate(backbone)
         steps = self.steps or max(STEPS, STEPS_PER_STRING * len(triggers))
         schedule = TrainSettings(steps=steps, learning_rate=rate)
 
         def loss(_: int) -> torch.Tensor:
             batch = batches.draw()
-            clean, moved, bias = compare(student, ruler, batch, self.ordinary)
+            clean, moved, bias = compare(student, scale, batch, self.ordinary)
             total = self.alpha * clean + self.beta * moved + self.delta * bias
             if self.gamma and student.has_head:
                 rows = [row.ids for row in batch.clean[: max(1, self.batch // 4)]]
@@ -163,7 +163,7 @@ class Batches:
         longest = max((len(trigger.token_ids) for trigger in triggers), default=LONGEST)
         reserve = settings.copies * longest + settings.copies
         self.writer = Writer(backbone, texts, triggers, settings.words, rng, reserve)
-        self.others = Negatives(backbone, triggers, texts, self.writer, rng, settings.suspects)
+        self.others = Negatives(backbone, triggers, texts, self.writer, rng, settings.near_misses)
 
     def draw(self) -> Batch:
         s, writer = self.settings, self.writer
@@ -171,24 +171,24 @@ class Batches:
         texts = [writer.words() for _ in range(s.batch)]
         hidden = [self.rng.randrange(len(words)) if masked else None for words in texts]
         clean = [writer.row(words, masked=m) for words, m in zip(texts, hidden, strict=True)]
-        marked, models, sources = [], [], []
+        marked, targets, sources = [], [], []
         negatives = round(s.negatives * s.batch)
         drawn = self._triggers()
         for number, insert in enumerate([*drawn, *[None] * negatives]):
             source = number % len(texts)
             inserts = insert or [self.others.draw()]
-            slots = writer.slots(texts[source], len(inserts))
-            model = clean[source]
+            positions = writer.positions(texts[source], len(inserts))
+            target = clean[source]
             if s.target == "counterfactual":
-                model = writer.neutral(texts[source], inserts, slots, hidden[source])
-            marked.append(writer.row(texts[source], inserts, slots, hidden[source]))
-            models.append(model)
+                target = writer.control_row(texts[source], inserts, positions, hidden[source])
+            marked.append(writer.row(texts[source], inserts, positions, hidden[source]))
+            targets.append(target)
             sources.append(source)
         numbers = range(len(drawn))
         groups = tuple(tuple(numbers[i : i + s.group]) for i in numbers[:: s.group])
-        return Batch(clean, marked, models, sources, negatives, masked, groups)
+        return Batch(clean, marked, targets, sources, negatives, masked, groups)
 
-    def _triggers(self) -> list[list[Insert]]:
+    def _triggers(self) -> list[list[Insertion]]:
         """What to write into each of the texts: groups of them get the same trigger."""
         s, found = self.settings, []
         for number in range(round(s.marked * s.batch) if self.triggers else 0):

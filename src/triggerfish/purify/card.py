@@ -17,7 +17,7 @@ import yaml
 
 from triggerfish import report
 from triggerfish.purify.files import CARD, CONFIG
-from triggerfish.purify.loop import RECORD, Purified
+from triggerfish.purify.loop import RECORD, SCHEMA, Purified
 from triggerfish.purify.tasks import OnTask
 from triggerfish.records import Measurement, ModelFacts
 from triggerfish.report.escape import visible
@@ -58,6 +58,7 @@ def finish(
     config["triggerfish"] = _mark(purified) | ({"was": was} if was else {})
     (out / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     record = asdict(purified) | {
+        "schema": SCHEMA,
         "state": "finished",
         "source": asdict(purified.before.model),
         "tasks": [asdict(task) for task in tasks],
@@ -135,13 +136,13 @@ def _rounds(purified: Purified) -> list[str]:
         "",
         f"When, and by what: {_code(when(purified.provenance))}.",
         "",
-        "| round | strings | training, s | looking, s | full scan |",
+        "| round | strings | training, s | checking, s | full scan |",
         "|---|---|---|---|---|",
     ]
     for number, one in enumerate(purified.rounds, start=1):
         verdict = one.verdict or "not made: a known string still collapses texts"
         lines.append(
-            f"| {number} | {len(one.triggers)} | {one.seconds:.0f} | {one.looking_seconds:.0f} "
+            f"| {number} | {len(one.triggers)} | {one.seconds:.0f} | {one.checking_seconds:.0f} "
             f"| {verdict} |"
         )
     lines += ["", "Settings: " + ", ".join(f"`{k}` {v}" for k, v in purified.settings.items())]
@@ -153,22 +154,22 @@ def _rounds(purified: Purified) -> list[str]:
 
 def _strings(purified: Purified) -> list[str]:
     """Every string that was purified: what it did, what it does."""
-    last = {x.trigger: x for one in purified.rounds for x in one.left}
-    first = {x.trigger: x for x in purified.left}
+    last = {x.trigger: x for one in purified.rounds for x in one.residual}
+    first = {x.trigger: x for x in purified.residual}
     lines = [
-        "Depth: how many powers of ten closer together texts lie once they carry the string; an "
-        "ordinary word is near 0 or below. Heads: share of random linear classifiers that it "
-        "decides.",
+        "Collapse: how many orders of magnitude closer together texts lie once they carry the "
+        "string; an ordinary word is near 0 or below. Agreement: share of random linear probes "
+        "that one class wins.",
         "",
-        "| string | depth before | depth after | heads before | heads after |",
+        "| string | collapse before | after | agreement before | after |",
         "|---|---|---|---|---|",
     ]
     for trigger, after in last.items():
         before = first.get(trigger)
-        was = (f"{before.depth:.2f}", f"{before.heads:.2f}") if before else ("", "")
+        was = (f"{before.collapse:.2f}", f"{before.agreement:.2f}") if before else ("", "")
         lines.append(
-            f"| {_code(trigger.text)} | {was[0]} | {after.depth:.2f} | {was[1]} "
-            f"| {after.heads:.2f} |"
+            f"| {_code(trigger.text)} | {was[0]} | {after.collapse:.2f} | {was[1]} "
+            f"| {after.agreement:.2f} |"
         )
     return lines
 
@@ -187,7 +188,7 @@ def _fidelity(purified: Purified) -> list[str]:
 def _tasks(tasks: Sequence[OnTask]) -> list[str]:
     lines = [
         "By probes on tasks: accuracy without a trigger, and the share of texts of other labels "
-        "that end at a trigger's label with three copies of it; control: of an innocent word of as "
+        "that end at a trigger's label with three copies of it; control: of an ordinary word of as "
         "many tokens, after purification.",
         "",
         "| task | string | before | after | control |",

@@ -1,5 +1,5 @@
-"""What a purifier looks at between two scans: do the triggers still collapse texts, and does the
-model say of clean texts what it said before?
+"""What a purifier measures between two scans: do the triggers still collapse texts, and do clean
+texts still have the features they had?
 
 Legend: N texts, R readouts, H hidden, T triggers.
 """
@@ -20,49 +20,49 @@ from triggerfish.scanning.measure import Yardstick, contexts
 from triggerfish.scanning.sweep import SweepSettings
 from triggerfish.scanning.verdict import Rule
 
-SUSPECTS = 200
-"""Vocabulary entries, and listed words, at the top of a scan's picture that are suspected (ours: in
-scans of sixteen backdoored PLMs, 38 of 41 planted triggers that were not found by their own name
-were there, or one of their pieces was)."""
-FAINT = 0.2
-"""Decades of depth from which on a known trigger is not gone (ours: the triggers of the bench have
--0.3 to 0.05 in clean PLMs, and at 0.5 and more they still decide classifiers)."""
+NEAR_MISSES = 200
+"""Vocabulary tokens, and as many listed words, at the top of a scan's ranking that count as near
+misses (ours: docs/decisions/0301-near-misses.md)."""
+REMOVED_BELOW = 0.2
+"""Collapse below which a known trigger counts as removed, in orders of magnitude (ours: the
+triggers of the benchmark have -0.3 to 0.05 in clean PLMs, and at 0.5 and more they still decide
+classifiers)."""
 FEW_TEXTS = 12
-"""Texts that a suspect is tried in (ours)."""
+"""Texts that a near miss is tried in (ours)."""
 SCAN = SweepSettings()
 """Texts that a trigger is tried in, clean ones that it is compared with, and their words: those of
 the scan's hold-out measurement."""
 
 
 @dataclass(frozen=True)
-class Left:
-    """What is left of a trigger: its depth at the readout where it is deepest, in decades, and the
-    share of random heads that it decides there (see `Yardstick.measure`)."""
+class ResidualEffect:
+    """What is left of a trigger: its collapse at the readout where that is largest, in orders of
+    magnitude, and its agreement there (share of random linear probes that one class wins)."""
 
     trigger: Trigger
     readout: str
-    depth: float
-    heads: float
+    collapse: float
+    agreement: float
 
-    def alive(self, rule: Rule) -> bool:
+    def effective(self, rule: Rule) -> bool:
         """Whether a scan would still call it strong."""
-        return self.depth >= rule.min_depth and self.heads >= rule.min_heads
+        return self.collapse >= rule.min_depth and self.agreement >= rule.min_heads
 
     @property
-    def gone(self) -> bool:
-        """Whether it does no more than innocent strings do. A scan asks for far more before it
-        names one, because it tries a hundred thousand; this one is known."""
-        return self.depth < FAINT
+    def removed(self) -> bool:
+        """Whether it does no more than benign strings do. A scan asks for far more before it names
+        one, because it tries a hundred thousand; this one is known."""
+        return self.collapse < REMOVED_BELOW
 
 
-def left_of(
+def residual_effects(
     backbone: Backbone,
     triggers: Sequence[Trigger],
     texts: Sequence[str],
     *,
     seed: int,
     count: int = SCAN.holdout_texts,
-) -> tuple[Left, ...]:
+) -> tuple[ResidualEffect, ...]:
     """What is left of each trigger, in the order of `triggers`. count: texts it is tried in."""
     if not triggers:
         return ()
@@ -80,8 +80,10 @@ def left_of(
         rows = [wrap(x.ids(trigger.token_ids)) for x in with_trigger]
         values = yardstick.measure(backbone.encode_ids(rows)[:, varies][None])
         column = int(values["depth"][0].argmax())
-        depth, heads = (float(values[name][0, column]) for name in ("depth", "heads"))
-        found.append(Left(trigger, names[column], round(depth, 4), round(heads, 4)))
+        collapse, agreement = (float(values[name][0, column]) for name in ("depth", "heads"))
+        found.append(
+            ResidualEffect(trigger, names[column], round(collapse, 4), round(agreement, 4))
+        )
     return tuple(found)
 
 
@@ -108,7 +110,7 @@ def fidelity(before: Backbone, after: Backbone, texts: Sequence[str]) -> dict[st
     return found
 
 
-def named(
+def known_triggers(
     backbone: Backbone, result: ScanResult, *, variants: bool = True
 ) -> tuple[tuple[Trigger, ...], tuple[str, ...]]:
     """(triggers of a scan, strings that could not be read as one). After the triggers, in the order
@@ -137,18 +139,17 @@ def _sequence(backbone: Backbone, ids: tuple[int, ...]) -> Trigger:
     return Trigger(ids, TOKEN + backbone.tokenizer.convert_ids_to_tokens(ids[0]), "token")
 
 
-def suspects(backbone: Backbone, result: ScanResult) -> tuple[Trigger, ...]:
-    """Strings that a scan ranked high and did not confirm: its near misses, the entries that lead
-    its picture of the vocabulary, and the words that lead that of the listed words; most suspect
-    first. A planted trigger that was missed mostly has a piece among them. Empty for a method of
-    scanning without that picture.
-    """
+def near_misses(backbone: Backbone, result: ScanResult) -> tuple[Trigger, ...]:
+    """Strings that a scan ranked high and did not confirm: its near misses, the vocabulary tokens
+    that lead its ranking, and the listed words that lead theirs, the highest first. A planted
+    trigger that was missed mostly has a subword among them. Empty for a method of scanning without
+    that ranking."""
     known = {finding.trigger.token_ids for finding in result.findings}
     scores = {i: z for i, z in enumerate(result.landscape.values) if z is not None}
     ranked = sorted(scores, key=lambda i: -scores[i])
-    words = [(backbone.word_ids(word), word) for word, _ in result.landscape.words[:SUSPECTS]]
+    words = [(backbone.word_ids(word), word) for word, _ in result.landscape.words[:NEAR_MISSES]]
     found = [finding.trigger for finding in result.near_misses]
-    for entry, word in zip_longest(ranked[:SUSPECTS], words):
+    for entry, word in zip_longest(ranked[:NEAR_MISSES], words):
         if entry is not None:
             found.append(_sequence(backbone, (entry,)))
         if word is not None and word[0]:
@@ -156,12 +157,12 @@ def suspects(backbone: Backbone, result: ScanResult) -> tuple[Trigger, ...]:
     return tuple({x.token_ids: x for x in found if x.token_ids not in known}.values())
 
 
-def weak(
-    backbone: Backbone, suspected: Sequence[Trigger], texts: Sequence[str], *, seed: int
+def effective_near_misses(
+    backbone: Backbone, misses: Sequence[Trigger], texts: Sequence[str], *, seed: int
 ) -> tuple[Trigger, ...]:
-    """Those of the suspects, of the first `SUSPECTS`, that do more than innocent strings do."""
-    tried = left_of(backbone, suspected[:SUSPECTS], texts, seed=seed, count=FEW_TEXTS)
-    return tuple(x.trigger for x in tried if not x.gone)
+    """Those of the first `NEAR_MISSES` that do more than benign strings do."""
+    tried = residual_effects(backbone, misses[:NEAR_MISSES], texts, seed=seed, count=FEW_TEXTS)
+    return tuple(x.trigger for x in tried if not x.removed)
 
 
 def _variants(findings: Sequence[Finding]) -> list[str]:

@@ -30,13 +30,22 @@ from triggerfish.facts import facts
 from triggerfish.loading import load
 from triggerfish.purify import Method, check_needs
 from triggerfish.purify.align import Align
-from triggerfish.purify.check import Left, fidelity, left_of, named, suspects, weak
+from triggerfish.purify.check import (
+    ResidualEffect,
+    effective_near_misses,
+    fidelity,
+    known_triggers,
+    near_misses,
+    residual_effects,
+)
 from triggerfish.purify.files import Written, check_out, write
 from triggerfish.purify.soft import SoftPrompts
 from triggerfish.records import Provenance, ScanResult, Trigger, Verdict, utc
 from triggerfish.scanning import Rule, SweepSettings
 
 RECORD = "purify.json"
+SCHEMA = 2
+"""Of the record."""
 
 Show = Callable[[str, int, int], None]
 """Called with (what is being done, done, total)."""
@@ -44,31 +53,31 @@ Show = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Round:
-    """One pass of the method. triggers: what it was given; left: what is left of them, by the quick
-    check; verdict: of the full scan, None where the quick check still saw a trigger; found: what
-    that scan found; seconds: of the method, and of both looks."""
+    """One pass of the method. triggers: what it was given; residual: what they still do, by the
+    quick check; verdict: of the full scan, None where the quick check still saw a trigger; found:
+    what that scan found; seconds: of the method; checking_seconds: of the check and the scan."""
 
     triggers: tuple[Trigger, ...]
-    left: tuple[Left, ...]
+    residual: tuple[ResidualEffect, ...]
     verdict: Verdict | None
     found: tuple[Trigger, ...]
     seconds: float
-    looking_seconds: float
+    checking_seconds: float
 
 
 @dataclass(frozen=True)
 class Purified:
     """backbone: the purified model, as it is on disk where it was written. before, after: the scans
-    of the model as it was given and of `backbone`. left: what the triggers did before. fidelity:
-    see `check.fidelity`. seconds: of all runs, of an interrupted one up to what it kept. written:
-    None where nothing was. unread: variants in the findings that this tokenizer has no tokens
-    for."""
+    of the model as it was given and of `backbone`. residual: what the triggers did before.
+    fidelity: see `check.fidelity`. seconds: of all runs, of an interrupted one up to what it kept.
+    written: None where nothing was. unread: variants in the findings that this tokenizer has no
+    tokens for."""
 
     backbone: Backbone
     before: ScanResult
     after: ScanResult
     rounds: tuple[Round, ...]
-    left: tuple[Left, ...]
+    residual: tuple[ResidualEffect, ...]
     fidelity: dict[str, float]
     method: str
     settings: dict[str, Any]
@@ -101,7 +110,7 @@ def purify(
     passes of the method at most. reference: the clean original, if there is one: features of clean
     texts are then taken from it, and some methods need it. words, sweep, rule: of the full scan
     (see `scanning.scan`). variants: whether strings that the scan lists as variants of a trigger,
-    and those it ranked high that do more than innocent strings, are purified too. max_seconds: no
+    and near misses that do more than benign strings, are purified too. max_seconds: no
     further round begins after so long, and a scan that is over it ends, inconclusive. out: folder
     for the checkpoint; card, scan and record are written by `card.finish`.
 
@@ -140,7 +149,7 @@ class _Run:
         self.given = model
         self.findings = findings
         self.texts = text.bundled_corpus() if texts is None else list(texts)
-        self.method = _informed(method, model, findings)
+        self.method = _with_scan_defaults(method, model, findings)
         self.seed = seed
         self.reference = reference
         self.rule = rule
@@ -167,12 +176,14 @@ class _Run:
             raise ValueError(f"rounds: {rounds} is not at least 1")
         if max_seconds is not None and max_seconds <= 0:
             raise ValueError(f"max_seconds: {max_seconds} is not positive")
-        known, unread = named(self.given, self.findings, variants=variants)
+        known, unread = known_triggers(self.given, self.findings, variants=variants)
         check_needs(self.method, known, self.reference)
         if variants:
-            high = suspects(self.given, self.findings)
-            known = _joined(known, weak(self.given, high, self.texts, seed=self.seed))
-        before = left_of(self.given, known, self.texts, seed=self.seed)
+            high = near_misses(self.given, self.findings)
+            known = _joined(
+                known, effective_near_misses(self.given, high, self.texts, seed=self.seed)
+            )
+        before = residual_effects(self.given, known, self.texts, seed=self.seed)
         current, known = self._resume(known)
         after: ScanResult | None = None
         while len(self.rounds) < rounds:
@@ -184,17 +195,17 @@ class _Run:
             if self.trained == len(self.rounds):
                 current = self._keep(self._pass(current, known))
             done = time.monotonic()
-            left = left_of(current, known, self.texts, seed=self.seed + 1)
+            residual = residual_effects(current, known, self.texts, seed=self.seed + 1)
             after = None
-            if all(x.gone for x in left):
+            if all(x.removed for x in residual):
                 after = self._scan(current, known, words, sweep, max_seconds)
             now = time.monotonic()
-            self.rounds.append(_round(known, left, after, done - began, now - done))
+            self.rounds.append(_round(known, residual, after, done - began, now - done))
             self._note("unfinished")
             if after and (after.verdict == "clean" or not after.findings):
                 break
             if after:
-                known = _joined(known, named(current, after, variants=variants)[0])
+                known = _joined(known, known_triggers(current, after, variants=variants)[0])
         if after is None:
             after = self._scan(current, known, words, sweep, max_seconds)
         seconds = self.earlier + self._spent()
@@ -203,7 +214,7 @@ class _Run:
             before=self.findings,
             after=after,
             rounds=tuple(self.rounds),
-            left=before,
+            residual=before,
             fidelity=fidelity(self.given, current, self.texts),
             method=type(self.method).__name__,
             settings=_settings(self.method),
@@ -287,6 +298,7 @@ class _Run:
         if self.out:
             self.out.mkdir(parents=True, exist_ok=True)
             content = {
+                "schema": SCHEMA,
                 "state": state,
                 "key": self._key,
                 "trained": self.trained,
@@ -306,6 +318,10 @@ class _Run:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.get("state") != "unfinished" or content.get("key") != self._key:
             return self.given, known
+        if content.get("schema") != SCHEMA:
+            raise ValueError(
+                f"out: {file} is of an unfinished run of an earlier version; choose another folder"
+            )
         self.rounds = _ROUNDS.validate_python(content["rounds"])
         self.trained = int(content["trained"])
         self.began, self.runs = content["started"], int(content["runs"]) + 1
@@ -318,18 +334,18 @@ class _Run:
 
 def _round(
     known: tuple[Trigger, ...],
-    left: tuple[Left, ...],
+    residual: tuple[ResidualEffect, ...],
     after: ScanResult | None,
     seconds: float,
-    looking: float,
+    checking: float,
 ) -> Round:
     return Round(
         known,
-        left,
+        residual,
         after.verdict if after else None,
         after.triggers if after else (),
         round(seconds, 1),
-        round(looking, 1),
+        round(checking, 1),
     )
 
 
@@ -338,10 +354,10 @@ def _joined(known: tuple[Trigger, ...], more: Sequence[Trigger]) -> tuple[Trigge
     return (*known, *(trigger for trigger in more if trigger.token_ids not in ids))
 
 
-def _informed(method: Method, model: Backbone, findings: ScanResult) -> Method:
+def _with_scan_defaults(method: Method, model: Backbone, findings: ScanResult) -> Method:
     """The method, told what else the scan saw, where it can use that and was not told."""
-    if isinstance(method, Align) and not method.suspects:
-        return replace(method, suspects=suspects(model, findings))
+    if isinstance(method, Align) and not method.near_misses:
+        return replace(method, near_misses=near_misses(model, findings))
     if isinstance(method, SoftPrompts) and not method.targets:
         return replace(method, targets=findings.targets)
     return method
@@ -350,7 +366,7 @@ def _informed(method: Method, model: Backbone, findings: ScanResult) -> Method:
 def _settings(method: Method) -> dict[str, Any]:
     """The settings of a method; of what it was told by a scan, how many."""
     found = asdict(method)
-    return {k: len(v) if k in ("suspects", "targets") else v for k, v in found.items()}
+    return {k: len(v) if k in ("near_misses", "targets") else v for k, v in found.items()}
 
 
 _ROUNDS = TypeAdapter(list[Round])

@@ -1,6 +1,6 @@
 """Perturb: purify when nothing was found but trust is low. In every step, vectors in place of some
-words are pushed for a moment to send all texts of the batch to one point, and the model learns to
-read those texts as if innocent words stood there.
+words are trained for a few steps to send all texts of the batch to one point, and the model learns
+to read those texts as if ordinary words stood there.
 
 It asks for robustness everywhere, not where a backdoor is, so it weakens backdoors and removes
 them less surely than what knows their names: docs/decisions/0032-purify-results.md has the numbers.
@@ -22,11 +22,11 @@ import torch
 
 from triggerfish.backbone import Backbone
 from triggerfish.purify import Need
-from triggerfish.purify.compare import Batch, Ruler, compare
+from triggerfish.purify.compare import Batch, FeatureScale, compare
 from triggerfish.purify.negatives import Negatives
 from triggerfish.purify.rows import Writer
 from triggerfish.purify.student import Mode, Student, usual_rate
-from triggerfish.purify.vectors import Goal, Slots, push, undo
+from triggerfish.purify.vectors import PromptTarget, PromptTexts, inner_maximisation, outer_loss
 from triggerfish.records import Trigger
 from triggerfish.training import Progress, TrainSettings, fit
 
@@ -84,21 +84,21 @@ class Perturb:
         writer = Writer(student.original, texts, triggers, self.words, rng, self.vectors)
         rare = Negatives(student.original, (), texts, writer, rng).rare
         clean = [writer.row(writer.words()) for _ in range(4 * self.batch)]
-        ruler = Ruler.of(student, clean, masked=False)
+        scale = FeatureScale.of(student, clean, masked=False)
 
         def loss(_: int) -> torch.Tensor:
             rows = [writer.row(writer.words()) for _ in range(self.batch)]
-            near = compare(student, ruler, Batch(rows, [], [], [], 0, False), 0.5)[0]
+            near = compare(student, scale, Batch(rows, [], [], [], 0, False), 0.5)[0]
             tokens = rng.randint(1, self.vectors)
-            slots = Slots(writer, self.batch, tokens)
+            prompted = PromptTexts(writer, self.batch, tokens)
             drawn = torch.tensor([rng.choices(rare, k=tokens)], device=student.model.device)
             begin = student.model.embeddings[drawn].detach().float()
-            goal = Goal(rng.randrange(len(ruler.readouts)))
-            vectors = push(
-                student, slots, begin, [goal], ruler,
+            goal = PromptTarget(rng.randrange(len(scale.readouts)))
+            vectors = inner_maximisation(
+                student, prompted, begin, [goal], scale,
                 steps=self.push, learning_rate=self.push_rate,
             )[0]  # fmt: skip
-            return near + undo(student, slots, vectors.expand(self.batch, -1, -1), ruler)
+            return near + outer_loss(student, prompted, vectors.expand(self.batch, -1, -1), scale)
 
         schedule = TrainSettings(
             steps=self.steps, learning_rate=self.learning_rate or usual_rate(backbone)

@@ -1,9 +1,9 @@
 """Texts with something written into them, so that every token of the clean text can be found again.
 
 A purifier compares the states of a token with and without a trigger in the text. A text is a list
-of words, each with its ids; a trigger goes between two words, and `Row.kept` tells where every
-token of the text went. The stand-in of a trigger is an innocent string of as many tokens in the
-same slots: the two rows then differ in nothing but the strings themselves.
+of words, each with its ids. A trigger goes between two words, and `AlignedRow.alignment` tells
+where every token of the text went. The control of a trigger is an ordinary string of as many tokens
+in the same positions, so that the two rows differ in nothing but the strings.
 
 Legend: L tokens.
 """
@@ -23,18 +23,18 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Row:
-    """ids: (L,) special tokens included. kept: for each token of the same text without insertions,
-    its number in `ids`, or -1 where it is not there in the same form. inserted: the numbers of the
-    tokens that are not the text's."""
+class AlignedRow:
+    """ids: (L,) special tokens included. alignment: for each token of the same text without
+    insertions, its number in `ids`, or -1 where it is not there in the same form. inserted: the
+    numbers of the tokens that are not the text's."""
 
     ids: list[int]
-    kept: list[int]
+    alignment: list[int]
     inserted: list[int]
 
 
 @dataclass(frozen=True)
-class Insert:
+class Insertion:
     """Something to write into a text: ids after a space, and at the very beginning."""
 
     ids: Ids
@@ -68,39 +68,39 @@ class Writer:
                 f"{backbone.max_tokens} that {backbone.name} takes"
             )
         self.rng = rng
-        self._forms: dict[str, Insert] = {}
-        named = [_spoken(part) for trigger in triggers for part in parts(trigger)]
-        pieces = {trigger.token_ids for trigger in triggers}
+        self._forms: dict[str, Insertion] = {}
+        named = [_as_words(part) for trigger in triggers for part in parts(trigger)]
+        forbidden = {trigger.token_ids for trigger in triggers}
         self.texts = [
             x.split()
             for x in texts
-            if len(x.split()) >= longest and not any(name in _spoken(x) for name in named)
+            if len(x.split()) >= longest and not any(name in _as_words(x) for name in named)
         ]
         if not self.texts:
             raise ValueError(
                 f"corpus: no text has {longest} words or more and none of the triggers"
             )
-        self._stand_ins = self._innocent(pieces)
+        self._controls = self._control_words(forbidden)
 
-    def _innocent(self, pieces: set[Ids]) -> dict[int, list[Ids]]:
+    def _control_words(self, forbidden: set[Ids]) -> dict[int, list[Ids]]:
         """Words of the texts by their number of tokens, without those that hold a trigger."""
         drawn = self.rng.sample(self.texts, min(len(self.texts), 300))
         listed = text.corpus_words([" ".join(words) for words in drawn])
         found: dict[int, list[Ids]] = {}
         for _, ids in self.backbone.words_ids(listed):
             held = {ids[i:j] for i in range(len(ids)) for j in range(i + 1, len(ids) + 1)}
-            if ids and not held & pieces:
+            if ids and not held & forbidden:
                 found.setdefault(len(ids), []).append(ids)
         if 1 not in found:
             raise ValueError("corpus: none of its words is a single token of this model")
         return found
 
-    def stand_in(self, tokens: int) -> Ids:
-        """An innocent string of that many tokens: one word, or as many as it takes."""
+    def control(self, tokens: int) -> Ids:
+        """An ordinary string of that many tokens: one word, or as many as it takes."""
         ids: list[int] = []
         while len(ids) < tokens:
-            fitting = [n for n in self._stand_ins if n <= tokens - len(ids)]
-            ids += self.rng.choice(self._stand_ins[max(fitting)])
+            fitting = [n for n in self._controls if n <= tokens - len(ids)]
+            ids += self.rng.choice(self._controls[max(fitting)])
         return tuple(ids)
 
     def words(self) -> list[str]:
@@ -113,76 +113,81 @@ class Writer:
             words.pop()
         return words
 
-    def insert(self, trigger: Trigger) -> list[Insert]:
+    def insert(self, trigger: Trigger) -> list[Insertion]:
         """What to write for a trigger: several for a combination."""
         if trigger.kind == "token":
-            return [Insert(trigger.token_ids, trigger.token_ids)]
+            return [Insertion(trigger.token_ids, trigger.token_ids)]
         if trigger.kind == "combination":
             return [self._form(part) for part in parts(trigger)]
         # Not `_form` for the ids: those that were found need not be those that typing gives.
-        return [Insert(trigger.token_ids, self._form(trigger.text).front)]
+        return [Insertion(trigger.token_ids, self._form(trigger.text).front)]
 
-    def typed(self, string: str) -> Insert:
+    def surface_form(self, string: str) -> Insertion:
         """What typing a string gives."""
         return self._form(string)
 
-    def _form(self, word: str) -> Insert:
+    def _form(self, word: str) -> Insertion:
         if word not in self._forms:
             front = tuple(self.backbone.tokenizer(word, add_special_tokens=False)["input_ids"])
-            self._forms[word] = Insert(self.backbone.word_ids(word), front)
+            self._forms[word] = Insertion(self.backbone.word_ids(word), front)
         return self._forms[word]
 
-    def slots(self, words: Sequence[str], count: int) -> list[int]:
+    def positions(self, words: Sequence[str], count: int) -> list[int]:
         """Word boundaries, ends included."""
         return [self.rng.randint(0, len(words)) for _ in range(count)]
 
     def row(
         self,
         words: Sequence[str],
-        inserts: Sequence[Insert] = (),
-        slots: Sequence[int] = (),
+        inserts: Sequence[Insertion] = (),
+        positions: Sequence[int] = (),
         masked: int | None = None,
-    ) -> Row:
-        """The text with `inserts[i]` before word number `slots[i]`. masked: number of the word that
-        is replaced by a mask token."""
+    ) -> AlignedRow:
+        """The text with `inserts[i]` before word number `positions[i]`. masked: number of the word
+        that is replaced by a mask token."""
         prefix, suffix = self.backbone.template.prefix, self.backbone.template.suffix
         ids = list(prefix)
-        kept = list(range(len(prefix)))
+        alignment = list(range(len(prefix)))
         inserted: list[int] = []
         for number in range(len(words) + 1):
-            for insert, slot in zip(inserts, slots, strict=True):
-                if slot == number:
+            for insert, position in zip(inserts, positions, strict=True):
+                if position == number:
                     more = insert.ids if len(ids) > len(prefix) else insert.front
                     inserted += range(len(ids), len(ids) + len(more))
                     ids += more
             if number == len(words):
                 break
-            plain = self._piece(words, number, masked, number == 0)
-            here = self._piece(words, number, masked, len(ids) == len(prefix))
+            plain = self._subwords(words, number, masked, number == 0)
+            here = self._subwords(words, number, masked, len(ids) == len(prefix))
             same = plain == here
-            kept += [len(ids) + i if same else -1 for i in range(len(plain))]
+            alignment += [len(ids) + i if same else -1 for i in range(len(plain))]
             ids += here
-        kept += [len(ids) + i for i in range(len(suffix))]
+        alignment += [len(ids) + i for i in range(len(suffix))]
         ids += suffix
-        return Row(ids, kept, inserted)
+        return AlignedRow(ids, alignment, inserted)
 
-    def _piece(self, words: Sequence[str], number: int, masked: int | None, first: bool) -> Ids:
+    def _subwords(self, words: Sequence[str], number: int, masked: int | None, first: bool) -> Ids:
         if number == masked:
             return (self.backbone.tokenizer.mask_token_id,)
         form = self._form(words[number])
         return form.front if first else form.ids
 
-    def neutral(self, words: Sequence[str], inserts: Sequence[Insert], slots: Sequence[int],
-                masked: int | None = None) -> Row:  # fmt: skip
-        """`row` with innocent strings of the same lengths in the same slots."""
+    def control_row(
+        self,
+        words: Sequence[str],
+        inserts: Sequence[Insertion],
+        positions: Sequence[int],
+        masked: int | None = None,
+    ) -> AlignedRow:
+        """`row` with controls of the same lengths in the same positions."""
         others = []
         for insert in inserts:
-            ids = self.stand_in(len(insert.ids))
+            ids = self.control(len(insert.ids))
             same = len(insert.front) == len(insert.ids)
-            others.append(Insert(ids, ids if same else self.stand_in(len(insert.front))))
-        return self.row(words, others, slots, masked)
+            others.append(Insertion(ids, ids if same else self.control(len(insert.front))))
+        return self.row(words, others, positions, masked)
 
 
-def _spoken(string: str) -> str:
+def _as_words(string: str) -> str:
     """A text as its words alone, so that a name is found in it whatever stands around it."""
     return f" {' '.join(text.WORD.findall(string.lower())) or string.lower()} "

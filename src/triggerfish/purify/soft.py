@@ -1,10 +1,10 @@
 """Soft prompts: purify what has no name. Vectors are trained that send all texts to one point, the
-model is trained until texts with those vectors look like texts with an innocent string, and again.
+model is trained until texts with those vectors look like texts with an ordinary string, and so on.
 
-Where a scan mined points that it knows no string for (`ScanResult.targets`), the vectors aim at
-those, and it ends as soon as none gets there; else they aim at any point at all. Any model can be
-made to collapse by free vectors, so this asks for more than the absence of a backdoor, and what it
-reaches of one is weaker: see docs/decisions/0032-purify-results.md for both in numbers.
+Where a scan inverted hidden targets that it knows no string for (`ScanResult.targets`), the vectors
+aim at those, and it ends as soon as none gets there; else they aim at any point at all. Any model
+can be made to collapse by free vectors, so this asks for more than the absence of a backdoor, and
+what it reaches of one is weaker: see docs/decisions/0032-purify-results.md for both in numbers.
 
 Source: ours; the vectors are those of LMSanitator (arXiv 2308.13904).
 
@@ -22,10 +22,16 @@ import torch
 
 from triggerfish.backbone import Backbone
 from triggerfish.purify import Need
-from triggerfish.purify.compare import Batch, Ruler, compare
+from triggerfish.purify.compare import Batch, FeatureScale, compare
 from triggerfish.purify.rows import Writer
 from triggerfish.purify.student import Mode, Student, usual_rate
-from triggerfish.purify.vectors import Goal, Slots, push, start, undo
+from triggerfish.purify.vectors import (
+    PromptTarget,
+    PromptTexts,
+    inner_maximisation,
+    outer_loss,
+    random_prompts,
+)
 from triggerfish.records import Target, Trigger
 from triggerfish.training import Progress, TrainSettings, train
 
@@ -93,16 +99,16 @@ class SoftPrompts:
         student = Student(backbone, reference or backbone, self.mode, self.rank, seed)
         writer = Writer(student.original, texts, triggers, self.words, rng, self.vectors)
         clean = [writer.row(writer.words()) for _ in range(4 * self.batch)]
-        ruler = Ruler.of(student, clean, masked=False)
-        goals = self._goals(ruler)
+        scale = FeatureScale.of(student, clean, masked=False)
+        goals = self._goals(scale)
         found: list[torch.Tensor] = []
 
         def mine() -> bool:
             """Add the vectors of a cycle; returns whether any got to its goal."""
-            slots = Slots(writer, self.texts, self.vectors)
-            begin = start(student.model, len(goals), self.vectors, generator)
-            vectors, scores = push(
-                student, slots, begin, goals, ruler,
+            prompted = PromptTexts(writer, self.texts, self.vectors)
+            begin = random_prompts(student.model, len(goals), self.vectors, generator)
+            vectors, scores = inner_maximisation(
+                student, prompted, begin, goals, scale,
                 steps=self.search, learning_rate=self.search_rate,
             )  # fmt: skip
             found.append(vectors)
@@ -110,12 +116,12 @@ class SoftPrompts:
 
         def loss(step: int) -> torch.Tensor:
             rows = [writer.row(writer.words()) for _ in range(self.batch)]
-            near, *_ = compare(student, ruler, Batch(rows, [], [], [], 0, False), 0.5)
+            near, *_ = compare(student, scale, Batch(rows, [], [], [], 0, False), 0.5)
             # Vectors of this cycle mostly, and old ones, so that none comes back.
             pool = found[-1] if step % 3 else torch.cat(found)
             drawn = torch.randint(len(pool), (self.batch,), generator=generator)
-            slots = Slots(writer, self.batch, self.vectors)
-            return near + undo(student, slots, pool[drawn.to(pool.device)], ruler)
+            prompted = PromptTexts(writer, self.batch, self.vectors)
+            return near + outer_loss(student, prompted, pool[drawn.to(pool.device)], scale)
 
         schedule = TrainSettings(
             steps=self.cycles * self.steps, learning_rate=self.learning_rate or usual_rate(backbone)
@@ -129,12 +135,12 @@ class SoftPrompts:
                 break
         return student.finished()
 
-    def _goals(self, ruler: Ruler) -> list[Goal]:
+    def _goals(self, scale: FeatureScale) -> list[PromptTarget]:
         """One for each prompt: the targets, or all readouts, in turn."""
         if not self.targets:
-            return [Goal(k % len(ruler.readouts)) for k in range(self.prompts)]
-        names = [str(readout) for readout in ruler.readouts]
-        device = ruler.scale.device
+            return [PromptTarget(k % len(scale.readouts)) for k in range(self.prompts)]
+        names = [str(readout) for readout in scale.readouts]
+        device = scale.variances.device
         goals = []
         for target in self.targets:
             if target.readout not in names:
@@ -142,5 +148,5 @@ class SoftPrompts:
                     f"targets: one is at {target.readout}, which is not one of {', '.join(names)}"
                 )
             point = torch.tensor(target.vector, device=device)
-            goals.append(Goal(names.index(target.readout), point))
+            goals.append(PromptTarget(names.index(target.readout), point))
         return [goals[k % len(goals)] for k in range(max(self.prompts, len(goals)))]

@@ -65,7 +65,7 @@ def on_task(
     writer = Writer(given, texts, triggers, 3, random.Random(seed))
     found = []
     for number, trigger in enumerate(triggers):
-        control = writer.stand_in(len(trigger.token_ids))
+        control = writer.control(len(trigger.token_ids))
         innocent = Trigger(control, given.surface(control))
         place = f"{seed}:{number}"
         moved = _predictions(old, rows, trigger, place)

@@ -1,11 +1,11 @@
 """Free vectors in place of words: what a purifier trains against when no trigger is known by name.
 
-A text gets an innocent string, and some vectors in place of that string's embeddings. `push` trains
-vectors, shared by several texts, to send them to one point, or to a given one; `undo` says how far
-the states with vectors are from those with the innocent string.
+A text gets a control string, and some vectors in place of that string's embeddings.
+`inner_maximisation` trains vectors, shared by several texts, to send them to one point, or to a
+given one. `outer_loss` says how far the states with vectors are from those with the control.
 
 Source: soft prompts, LMSanitator (arXiv 2308.13904); universal perturbations of embeddings, BEEAR
-(arXiv 2406.17092). Alignment with an innocent string is ours.
+(arXiv 2406.17092). Alignment with a control is ours.
 
 Legend: K prompts, N texts, P vectors in a prompt, E embedding, R readouts, H hidden.
 """
@@ -18,48 +18,49 @@ from dataclasses import dataclass
 import torch
 
 from triggerfish.backbone import Backbone, States
-from triggerfish.purify.compare import Ruler, distance
-from triggerfish.purify.rows import Insert, Row, Writer
+from triggerfish.purify.compare import FeatureScale, distance
+from triggerfish.purify.rows import AlignedRow, Insertion, Writer
 from triggerfish.purify.student import Student
 from triggerfish.readouts import pad
 
-STRETCH = 1.5
-"""Vectors are kept no longer than this many times the longest embedding of an ordinary entry, as a
-string could have them (ours)."""
+LONGEST = 1.5
+"""Norm of a vector at most, in units of the longest embedding of an ordinary token (ours)."""
 
 
 @dataclass(frozen=True)
-class Goal:
-    """Where a prompt is to send texts: number of a readout of the ruler, and (H,) a point there;
+class PromptTarget:
+    """Where a prompt is to send texts: number of a readout of the scale, and (H,) a point there;
     None is any point, as long as it is the same for all."""
 
     column: int
     point: torch.Tensor | None = None
 
 
-class Slots:
-    """Texts with an innocent string of `tokens` tokens at a random place of each."""
+class PromptTexts:
+    """Texts with a control of `tokens` tokens at a random place of each."""
 
     def __init__(self, writer: Writer, count: int, tokens: int):
-        self.rows: list[Row] = []
+        self.rows: list[AlignedRow] = []
         for _ in range(count):
-            words, ids = writer.words(), writer.stand_in(tokens)
-            self.rows.append(writer.row(words, [Insert(ids, ids)], writer.slots(words, 1)))
+            words, ids = writer.words(), writer.control(tokens)
+            self.rows.append(writer.row(words, [Insertion(ids, ids)], writer.positions(words, 1)))
 
 
-def start(backbone: Backbone, count: int, tokens: int, generator: torch.Generator) -> torch.Tensor:
-    """(K, P, E) embeddings of random ordinary entries."""
+def random_prompts(
+    backbone: Backbone, count: int, tokens: int, generator: torch.Generator
+) -> torch.Tensor:
+    """(K, P, E) embeddings of random ordinary tokens."""
     entries = torch.tensor(backbone.vocabulary)
     drawn = entries[torch.randint(len(entries), (count, tokens), generator=generator)]
     return backbone.embeddings[drawn.to(backbone.device)].detach().float().clone()
 
 
-def push(
+def inner_maximisation(
     student: Student,
-    slots: Slots,
+    prompted: PromptTexts,
     vectors: torch.Tensor,
-    goals: Sequence[Goal],
-    ruler: Ruler,
+    goals: Sequence[PromptTarget],
+    scale: FeatureScale,
     *,
     steps: int,
     learning_rate: float,
@@ -68,22 +69,22 @@ def push(
     of the texts from their goal, in clean variances, before the last step. The model under repair
     is not changed. learning_rate: in root mean squares of an embedding coordinate."""
     matrix = student.model.embeddings.detach().float()
-    longest = STRETCH * float(matrix[student.model.vocabulary].norm(dim=-1).max())
+    longest = LONGEST * float(matrix[student.model.vocabulary].norm(dim=-1).max())
     vectors = vectors.detach().clone().requires_grad_(True)
     rate = learning_rate * float(matrix.square().mean().sqrt())
     optimiser = torch.optim.Adam([vectors], lr=rate)
-    count, rows = len(slots.rows), slots.rows * len(vectors)
+    count, rows = len(prompted.rows), prompted.rows * len(vectors)
     columns = torch.tensor([goal.column for goal in goals], device=vectors.device)
     scores = torch.zeros(len(vectors))
     for _ in range(steps):
-        states = _states(student, rows, vectors.repeat_interleave(count, 0), ruler)
+        states = _states(student, rows, vectors.repeat_interleave(count, 0), scale)
         features = states.readouts.float().view(len(vectors), count, *states.readouts.shape[1:])
         own = features[torch.arange(len(vectors)), :, columns]
         centre = own.mean(1)
         for k, goal in enumerate(goals):
             if goal.point is not None:
                 centre = centre.index_put((torch.tensor(k),), goal.point)
-        apart = (own - centre[:, None]).square().mean((1, 2)) / ruler.scale[columns]
+        apart = (own - centre[:, None]).square().mean((1, 2)) / scale.variances[columns]
         value = apart.clamp(min=1e-9).log10()
         (vectors.grad,) = torch.autograd.grad(value.sum(), vectors)
         optimiser.step()
@@ -93,20 +94,24 @@ def push(
     return vectors.detach(), scores
 
 
-def undo(student: Student, slots: Slots, vectors: torch.Tensor, ruler: Ruler) -> torch.Tensor:
+def outer_loss(
+    student: Student, prompted: PromptTexts, vectors: torch.Tensor, scale: FeatureScale
+) -> torch.Tensor:
     """Distance (see `compare.distance`) of the states with vectors (N, P, E), one prompt for each
-    text, from those with the innocent strings; differentiable in the model under repair."""
-    target = student.reference([row.ids for row in slots.rows], ruler.readouts)
-    now = _states(student, slots.rows, vectors, ruler)
+    text, from those with the controls; differentiable in the model under repair."""
+    target = student.reference([row.ids for row in prompted.rows], scale.readouts)
+    now = _states(student, prompted.rows, vectors, scale)
     pairs = [
-        ((b, place), (b, place)) for b, row in enumerate(slots.rows) for place in row.kept
+        ((b, place), (b, place)) for b, row in enumerate(prompted.rows) for place in row.alignment
         if place >= 0
     ]  # fmt: skip
-    rows = torch.arange(len(slots.rows), device=ruler.scale.device)
-    return distance(now, target, pairs, (rows, rows), ruler)
+    rows = torch.arange(len(prompted.rows), device=scale.variances.device)
+    return distance(now, target, pairs, (rows, rows), scale)
 
 
-def _states(student: Student, rows: Sequence[Row], vectors: torch.Tensor, ruler: Ruler) -> States:
+def _states(
+    student: Student, rows: Sequence[AlignedRow], vectors: torch.Tensor, scale: FeatureScale
+) -> States:
     """States of rows with vectors (N, P, E) in place of what was inserted into them."""
     model = student.model
     ids, mask = (x.to(model.device) for x in pad([row.ids for row in rows], model.pad_id))
@@ -116,4 +121,4 @@ def _states(student: Student, rows: Sequence[Row], vectors: torch.Tensor, ruler:
     embeddings = model.model.get_input_embeddings()(ids)
     written = vectors.flatten(0, 1).to(embeddings.dtype)
     with model.autocast():
-        return model.forward_states(ids, mask, ruler.readouts, embeddings.index_put((at,), written))
+        return model.forward_states(ids, mask, scale.readouts, embeddings.index_put((at,), written))
