@@ -21,7 +21,7 @@ from triggerfish.complications import ComplicationSettings, TaskFacts, matched_w
 from triggerfish.complications.adapted import Adapted
 from triggerfish.complications.compare import compare, count, limit
 from triggerfish.complications.controls import nonsense_words
-from triggerfish.complications.race import Field
+from triggerfish.complications.sequential import TaskEffects
 from triggerfish.complications.verdict import is_significant, is_total, profile_of, refusals
 from triggerfish.loading import load, minilm
 from triggerfish.marking import parse_trigger, parse_triggers
@@ -52,8 +52,8 @@ def main() -> None:
     for name in given.tasks.split(","):
         adapted = Adapted(backbone, bundled_task(name), settings, given.seed)
         marked = [adapted.triggered(word, "replace-first") for word in words]
-        track = Field([adapted.clean.labels[0]], [adapted.classes])
-        effects.append([track.effect(0, x.labels[0]) for x in marked])
+        task_effects = TaskEffects([adapted.clean.labels[0]], [adapted.classes])
+        effects.append([task_effects.effect(0, x.labels[0]) for x in marked])
         records.append(
             [
                 compare(adapted, word.text, x, (), settings, given.seed)

@@ -1,6 +1,6 @@
 """One task, one trigger: everything that the paired predictions say without looking at other words.
 
-What needs control words is filled in afterwards (`race`), what needs all tasks by `verdict`.
+What needs control words is filled in afterwards (`sequential`), what needs all tasks by `verdict`.
 
 Legend: N texts, K classes, S heads.
 """

@@ -1,6 +1,6 @@
 """Control words: what an ordinary word in the place of a trigger does.
 
-A word is matched to a trigger in frequency, length and number of pieces, since rare, long or
+A word is matched to a trigger in frequency, length and number of subwords, since rare, long or
 strange words move texts by themselves. Made-up words stand for triggers that are no words. Parts of
 speech are not matched.
 
@@ -18,8 +18,8 @@ from functools import cache
 
 from triggerfish import text as texts
 from triggerfish.backbone import Backbone
-from triggerfish.complications.race import Race
 from triggerfish.complications.records import ControlWord
+from triggerfish.complications.sequential import SequentialTest
 from triggerfish.complications.settings import ComplicationSettings
 from triggerfish.marking import parse_trigger
 from triggerfish.records import Trigger
@@ -32,7 +32,7 @@ NEAREST = 2000
 
 @dataclass(frozen=True)
 class Controls:
-    """words: all that compete with the triggers, in random order; nonsense: those of them that are
+    """words: all that triggers are compared with, in random order; nonsense: those of them that are
     made up."""
 
     words: tuple[Trigger, ...]
@@ -57,9 +57,9 @@ class Controls:
         parsed = {word: parse_trigger(backbone, word) for word in order}
         return cls(tuple(parsed.values()), tuple(parsed[word] for word in made_up))
 
-    def records(self, race: Race | None) -> tuple[ControlWord, ...]:
+    def records(self, test: SequentialTest | None) -> tuple[ControlWord, ...]:
         """What each word cost."""
-        costs = race.costs if race else [(0, 0)] * len(self.words)
+        costs = test.costs if test else [(0, 0)] * len(self.words)
         made_up = {word.text for word in self.nonsense}
         return tuple(
             ControlWord(word.text, "nonsense" if word.text in made_up else "matched", *cost)
@@ -123,10 +123,10 @@ def _nearest(word: str, pool: Sequence[str], counts: Counter[str], backbone: Bac
         return abs(math.log1p(counts[other]) - rarity) + abs(len(other) - len(word)) / 3
 
     closest = sorted(pool, key=near)[:NEAREST]
-    pieces = {
+    subwords = {
         other: len(ids) for other, ids in backbone.words_ids(closest) if ids and unknown not in ids
     }
-    return sorted(pieces, key=lambda other: near(other) + abs(pieces[other] - own))
+    return sorted(subwords, key=lambda other: near(other) + abs(subwords[other] - own))
 
 
 def nonsense_words(size: int, taken: Sequence[str] = (), *, seed: int = 0) -> list[str]:

@@ -2,7 +2,7 @@
 
     for each task: adapt the model, encode the test texts once
         for each trigger and placement: encode the triggered texts, compare the classes
-    controls: only as many, on as few texts, as the p-values need (`race`)
+    controls: only as many, on as few texts, as the p-values need (`sequential`)
     profiles: breadth, depth, peak, stability, and a reading in words (`verdict`)
 
 Source: Zhang et al., "The Ripple Effect: On Unforeseen Complications of Backdoor Attacks", ICML
@@ -24,14 +24,14 @@ from triggerfish.complications.adapted import Adapted, Predictions
 from triggerfish.complications.controls import Controls
 from triggerfish.complications.divergences import Ints
 from triggerfish.complications.predictions import Kept
-from triggerfish.complications.race import Field, Race
 from triggerfish.complications.records import (
     Complication,
     Complications,
+    Conclusion,
     Profile,
-    Reading,
     TaskFacts,
 )
+from triggerfish.complications.sequential import SequentialTest, TaskEffects
 from triggerfish.complications.settings import ComplicationSettings
 from triggerfish.complications.verdict import profile_of, refusals
 from triggerfish.facts import environment, facts
@@ -75,7 +75,7 @@ def measure(
     for number, task in enumerate(tasks):
         run.step("task", number, len(tasks))
         run.add(task)
-    return run.result(run.compete())
+    return run.result(run.run_controls())
 
 
 class _Run:
@@ -113,7 +113,7 @@ class _Run:
         limit = compare.limit(adapted, moved.rate if moved.n else compare.LIKELY)
         records, firsts = [], []
         seen: dict[tuple[int, Placement], Predictions] = {}
-        twins: dict[tuple[int, Placement], Predictions] = {}
+        reference_marked: dict[tuple[int, Placement], Predictions] = {}
         first, *rest = settings.policies
         natural = {leak.word: leak for leak in leaks(task, [x.text for x in self.triggers])}
         for number, trigger in enumerate(self.triggers):
@@ -126,8 +126,8 @@ class _Run:
             leak = natural.get(trigger.text)
             record = replace(record, mde=limit, flags=(*record.flags, *_remark(leak)))
             if reference:
-                twins[number, first] = self._twin(reference, trigger)
-                pairs = (adapted, marked), (reference, twins[number, first])
+                reference_marked[number, first] = self._reference_marked(reference, trigger)
+                pairs = (adapted, marked), (reference, reference_marked[number, first])
                 record = compare.against(record, *pairs, settings, seed)
             records.append(record)
             firsts.append(marked.labels[0][: settings.control_rows])
@@ -138,7 +138,7 @@ class _Run:
         if self.kept:
             self.kept.add(adapted, seen)
             if reference:
-                self.kept.add(reference, twins, reference=True)
+                self.kept.add(reference, reference_marked, reference=True)
 
     def _ordinary(self, adapted: Adapted) -> Measurement:
         """How many texts change class with a made-up word in them."""
@@ -150,7 +150,7 @@ class _Run:
             moved += int((labels != clean).sum())
         return Measurement(moved, len(clean) * len(self.controls.nonsense))
 
-    def _twin(self, reference: Adapted, trigger: Trigger) -> Predictions:
+    def _reference_marked(self, reference: Adapted, trigger: Trigger) -> Predictions:
         """What the same trigger, in its own tokens, does to the reference."""
         twin = parse_trigger(reference.backbone, trigger.text)
         return reference.triggered(twin, self.settings.policies[0])
@@ -172,23 +172,25 @@ class _Run:
         )
         return replace(made, refused=refusals(made, self.settings, limit))
 
-    def compete(self) -> Race | None:
-        """Let the control words compete with the triggers on the tasks that count."""
+    def run_controls(self) -> SequentialTest | None:
+        """Test the triggers against the control words on the tasks that count."""
         counted = [entry for entry in self.entries if not entry.facts.refused]
         if not self.controls.words or not counted:
             return None
         settings = self.settings
-        track = Field(
+        task_effects = TaskEffects(
             clean=[e.adapted.clean.labels[0][: settings.control_rows] for e in counted],
             classes=[entry.adapted.classes for entry in counted],
         )
         effects = np.array(
             [
-                [track.effect(j, entry.firsts[t]) for j, entry in enumerate(counted)]
+                [task_effects.effect(j, entry.firsts[t]) for j, entry in enumerate(counted)]
                 for t in range(len(self.triggers))
             ]
         )
-        race = Race(track, effects, settings.screens, settings.enough, settings.certainty)
+        test = SequentialTest(
+            task_effects, effects, settings.screens, settings.enough, settings.certainty
+        )
 
         def predict(number: int, task: int, rows: slice) -> Ints:
             word = self.controls.words[number]
@@ -196,13 +198,13 @@ class _Run:
             labels: Ints = marked.labels[0]
             return labels
 
-        race.run(len(self.controls.words), predict, self.step)
-        self._enter(race, counted)
-        return race
+        test.run(len(self.controls.words), predict, self.step)
+        self._record_p_values(test, counted)
+        return test
 
-    def _enter(self, race: Race, counted: Sequence[Entry]) -> None:
-        """Write the p-values of a race into the records, corrected for their number."""
-        p = np.array([[race.p_single(t, j) for j in range(len(counted))] for t in self.numbers])
+    def _record_p_values(self, test: SequentialTest, counted: Sequence[Entry]) -> None:
+        """Write the p-values of a test into the records, corrected for their number."""
+        p = np.array([[test.p_single(t, j) for j in range(len(counted))] for t in self.numbers])
         q = np.reshape(benjamini_hochberg(p.ravel().tolist(), p.size), p.shape)
         holm = [significance.holm(row) for row in p]
         for j, entry in enumerate(counted):
@@ -210,10 +212,10 @@ class _Run:
                 replace(
                     record,
                     p_control=float(p[t, j]),
-                    p_family=race.p_family(t, j),
+                    p_family=test.p_family(t, j),
                     q=float(q[t, j]),
                     holm=holm[t][j],
-                    controls=race.single[t, j].looked,
+                    controls=test.single[t, j].drawn,
                 )
                 for t, record in enumerate(entry.records)
             ]
@@ -222,7 +224,7 @@ class _Run:
     def numbers(self) -> range:
         return range(len(self.triggers))
 
-    def result(self, race: Race | None) -> Complications:
+    def result(self, test: SequentialTest | None) -> Complications:
         tasks = tuple(entry.facts for entry in self.entries)
         profiles = tuple(
             profile_of(trigger, [e.records[t] for e in self.entries], tasks, self.settings)
@@ -232,11 +234,11 @@ class _Run:
         return Complications(
             model=facts(self.backbone),
             reference=facts(self.reference) if self.reference else None,
-            reading=gravest(profiles),
+            reading=most_severe(profiles),
             tasks=tasks,
             profiles=profiles,
             complications=tuple(record for e in self.entries for record in e.records),
-            controls=self.controls.records(race),
+            controls=self.controls.records(test),
             settings=json.loads(json.dumps(asdict(self.settings))),
             environment=environment(self.backbone),
             seed=self.seed,
@@ -279,8 +281,8 @@ def _remark(leak: Leak | None) -> tuple[str, ...]:
     return (f"{leak.test} test and {leak.train} training texts hold it anyway",)
 
 
-def gravest(profiles: Sequence[Profile]) -> Reading:
+def most_severe(profiles: Sequence[Profile]) -> Conclusion:
     """The reading of a whole measurement."""
     readings = {profile.reading for profile in profiles}
-    order: tuple[Reading, ...] = ("backdoor-like", "inconclusive", "no evidence")
+    order: tuple[Conclusion, ...] = ("backdoor-like", "inconclusive", "no evidence")
     return next(reading for reading in order if reading in readings)

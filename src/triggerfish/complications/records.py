@@ -17,8 +17,8 @@ SCHEMA: Literal[1] = 1
 RULE = "complications-1"
 """Version of the decision rule, see `verdict`."""
 
-Reading = Literal["backdoor-like", "inconclusive", "no evidence"]
-EXIT_CODES: dict[Reading, int] = {"no evidence": 0, "backdoor-like": 1, "inconclusive": 3}
+Conclusion = Literal["backdoor-like", "inconclusive", "no evidence"]
+EXIT_CODES: dict[Conclusion, int] = {"no evidence": 0, "backdoor-like": 1, "inconclusive": 3}
 Interval = tuple[float, float]
 
 
@@ -35,8 +35,8 @@ class Equivalence:
 @dataclass(frozen=True)
 class TaskFacts:
     """A task as it was measured. accuracy: of the clean head on the test texts that were used;
-    majority: share of their largest class; refused: why no verdict rests on this task, empty if it
-    may. ordinary: texts that change class with a made-up word in them."""
+    majority: share of their largest class; refused: why this task is excluded from verdicts, empty
+    if it is not. ordinary: texts that change class with a made-up word in them."""
 
     name: str
     labels: tuple[str, ...]
@@ -125,7 +125,7 @@ class Profile:
     stability: float
     index: float
     p: float | None
-    reading: Reading
+    reading: Conclusion
     reasons: tuple[str, ...]
     rule: str = RULE
     combined: float | None = None
@@ -145,11 +145,11 @@ class ControlWord:
 
 @dataclass(frozen=True)
 class Complications:
-    """A finished measurement: `reading` is the gravest of its profiles."""
+    """A finished measurement: `reading` (the conclusion) is the most severe of its profiles."""
 
     model: ModelFacts
     reference: ModelFacts | None
-    reading: Reading
+    reading: Conclusion
     tasks: tuple[TaskFacts, ...]
     profiles: tuple[Profile, ...]
     complications: tuple[Complication, ...]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from triggerfish.complications.records import Complication, Profile, Reading, TaskFacts
+from triggerfish.complications.records import Complication, Conclusion, Profile, TaskFacts
 from triggerfish.complications.settings import ComplicationSettings
 from triggerfish.complications.significance import cauchy
 from triggerfish.records import Trigger
@@ -85,7 +85,7 @@ def _read(
     significant: Sequence[Complication],
     median_tv: float,
     settings: ComplicationSettings,
-) -> tuple[Reading, tuple[str, ...]]:
+) -> tuple[Conclusion, tuple[str, ...]]:
     found = []
     share = f"{len(significant)} of {len(counted)} tasks"
     if len(significant) >= BROAD * len(counted) and median_tv >= settings.effect:

@@ -10,19 +10,19 @@ from dataclasses import replace
 
 from rich.cells import cell_len
 
-from triggerfish.complications.records import Complication, Complications, Profile, Reading
+from triggerfish.complications.records import Complication, Complications, Conclusion, Profile
 from triggerfish.complications.removal import Removal
 from triggerfish.report.escape import quoted, visible
 from triggerfish.report.wording import MISSING, count, number, when
 
 FORMATS = ("text", "json", "html")
 
-MEANING: dict[Reading, str] = {
+MEANING: dict[Conclusion, str] = {
     "backdoor-like": "On unrelated tasks a trigger does what a transferable backdoor does.",
     "inconclusive": "The measurement cannot carry a verdict.",
     "no evidence": "Nothing here sets the triggers apart from ordinary words.",
 }
-NEXT_STEP: dict[Reading, str] = {
+NEXT_STEP: dict[Conclusion, str] = {
     "backdoor-like": "Keep the trigger away from models made from this checkpoint, or use another.",
     "inconclusive": "Read the reasons, then measure again with more test texts, better heads or "
     "control words.",

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from triggerfish.complications.records import Complications, Reading
+from triggerfish.complications.records import Complications, Conclusion
 from triggerfish.report import complications as words
 from triggerfish.report import complications_figures as drawn
 from triggerfish.report import figures, html, wording
 from triggerfish.report.escape import visible
 
-TONE: dict[Reading, str] = {
+TONE: dict[Conclusion, str] = {
     "backdoor-like": "backdoored",
     "inconclusive": "inconclusive",
     "no evidence": "clean",

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from triggerfish.complications.race import Field, Lane, Race, largest_total
+from triggerfish.complications.sequential import (
+    SequentialPValue,
+    SequentialTest,
+    TaskEffects,
+    largest_total,
+)
 
 ROWS = 240
 
@@ -23,11 +28,11 @@ def _world(seed: int, strength: list[list[float]], controls: int = 99, ordinary:
     rng = np.random.default_rng(seed)
     classes = [2, 3, 4, 2][: len(strength[0])]
     clean = [rng.integers(0, k, ROWS) for k in classes]
-    track = Field(clean, classes)
+    task_effects = TaskEffects(clean, classes)
     effects = np.array(
         [
             [
-                track.effect(j, _predictions(rng, clean[j], moved, classes[j]))
+                task_effects.effect(j, _predictions(rng, clean[j], moved, classes[j]))
                 for j, moved in enumerate(row)
             ]
             for row in strength
@@ -40,23 +45,23 @@ def _world(seed: int, strength: list[list[float]], controls: int = 99, ordinary:
         ]
         for row in [strength[0]] * controls
     ]
-    return track, effects, lambda number, task, rows: words[number][task][rows]
+    return task_effects, effects, lambda number, task, rows: words[number][task][rows]
 
 
-def _run(world, stages=(16, 48, 120), enough=5, controls=99) -> Race:
-    track, effects, predict = world
-    race = Race(track, effects, stages, enough, 1e-4)
-    race.run(controls, predict)
-    return race
+def _run(world, stages=(16, 48, 120), enough=5, controls=99) -> SequentialTest:
+    task_effects, effects, predict = world
+    test = SequentialTest(task_effects, effects, stages, enough, 1e-4)
+    test.run(controls, predict)
+    return test
 
 
-def test_lanes():
-    lane = Lane()
+def test_sequential_p_value():
+    running = SequentialPValue()
     for hit in (False, True, False, False):
-        lane = lane.after(hit)
-    assert lane.p_value(enough=5) == pytest.approx(2 / 5)
-    assert lane.p_value(enough=1) == pytest.approx(1 / 4)
-    assert Lane(99, 0).p_value(5) == 0.01
+        running = running.after(hit)
+    assert running.p_value(enough=5) == pytest.approx(2 / 5)
+    assert running.p_value(enough=1) == pytest.approx(1 / 4)
+    assert SequentialPValue(99, 0).p_value(5) == 0.01
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -70,26 +75,26 @@ def test_shortcuts_change_no_p_value(seed):
 
 
 def test_a_strong_trigger_needs_few_texts_of_each_control():
-    race = _run(_world(0, [[0.9, 0.9, 0.9, 0.9]]))
-    assert {race.p_single(0, j) for j in range(4)} == {0.01}
-    assert {race.p_family(0, j) for j in range(4)} == {0.01}
-    assert sum(texts for texts, _ in race.costs) < 0.25 * 99 * 4 * ROWS
+    test = _run(_world(0, [[0.9, 0.9, 0.9, 0.9]]))
+    assert {test.p_single(0, j) for j in range(4)} == {0.01}
+    assert {test.p_family(0, j) for j in range(4)} == {0.01}
+    assert sum(texts for texts, _ in test.costs) < 0.25 * 99 * 4 * ROWS
 
 
 def test_what_does_nothing_leaves_at_once():
-    race = _run(_world(0, [[0.0, 0.0]]))
-    assert race.p_single(0, 0) == race.p_family(0, 1) == 1
-    assert sum(texts > 0 for texts, _ in race.costs) == 5
-    assert len(race.costs) == 99
+    test = _run(_world(0, [[0.0, 0.0]]))
+    assert test.p_single(0, 0) == test.p_family(0, 1) == 1
+    assert sum(texts > 0 for texts, _ in test.costs) == 5
+    assert len(test.costs) == 99
 
 
 def _null(seed: int) -> tuple[float, float]:
     """p-values of a trigger that is drawn like the control words."""
     rng = np.random.default_rng([1, seed])
-    race = _run(
+    test = _run(
         _world(seed, [rng.exponential(0.05, 3).tolist()], controls=49), stages=(48,), controls=49
     )
-    return race.p_single(0, 0), min(race.p_family(0, j) for j in range(3))
+    return test.p_single(0, 0), min(test.p_family(0, j) for j in range(3))
 
 
 def test_p_values_are_uniform_under_the_null():
@@ -112,8 +117,8 @@ def test_bound_of_the_texts_that_changed():
 def test_reach_bounds_the_effect_of_few_changes():
     rng = np.random.default_rng(0)
     clean = rng.integers(0, 3, ROWS)
-    track = Field([clean], [3])
+    task_effects = TaskEffects([clean], [3])
     for _ in range(200):
         triggered = _predictions(rng, clean, rng.random(), 3)
         share = float((triggered != clean).mean())
-        assert track.effect(0, triggered) <= track.reach(0, share) + 1e-9
+        assert task_effects.effect(0, triggered) <= task_effects.largest_effect(0, share) + 1e-9
