@@ -32,8 +32,8 @@ from triggerfish import Monitor, Trigger, load
 from triggerfish.facts import facts
 from triggerfish.monitor import MonitorSettings
 from triggerfish.monitor.budget import measure
-from triggerfish.monitor.literals import literal
-from triggerfish.monitor.normalise import FOLD, View, folded, resolved
+from triggerfish.monitor.normalise import FOLD, NormalisedText, folded, resolved
+from triggerfish.monitor.substrings import required_substring
 from triggerfish.records import Alarm, Finding, Policy, ScanResult, Target
 
 
@@ -353,13 +353,16 @@ def test_the_monitor_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-# ---- the hardened view, on which the guarantee rests
+# ---- the normalised text, on which the guarantee rests
 
 
 @given(st.lists(st.one_of(st.text(max_size=4), st.sampled_from([*ODD, *LETTERS])), max_size=12))
 def test_the_view_and_its_fast_way_are_one_and_lead_back(bits: list[str]) -> None:
     text = "".join(bits)
-    for view, flat in ((View(text), text), (View(text, second=True), resolved(text))):
+    for view, flat in (
+        (NormalisedText(text), text),
+        (NormalisedText(text, second=True), resolved(text)),
+    ):
         assert view.text.encode("utf-8") == folded(flat)
         for at in range(len(view.text)):
             start, end = view.span(at, at + 1)
@@ -412,14 +415,14 @@ def test_the_view_of_what_a_normaliser_makes_is_the_view_of_what_it_was_given(
 def test_a_literal_is_as_long_as_it_can_be(name: str, spec: str, expected: str) -> None:
     core = tokenizer(name)
     ids = core.word_ids(spec)
-    got = literal(core, ids)
+    got = required_substring(core, ids)
     assert got is not None
     assert got.text == expected
 
 
 def test_an_unknown_piece_has_no_literal() -> None:
     core = tokenizer("minilm")
-    assert literal(core, core.word_ids("\u2603")) is None
+    assert required_substring(core, core.word_ids("\u2603")) is None
 
 
 # ---- cores: what is enough of a trigger

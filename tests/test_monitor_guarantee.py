@@ -19,7 +19,7 @@ from monitor_samples import (
     words,
 )
 from triggerfish.monitor import Monitor
-from triggerfish.monitor.literals import strange_characters
+from triggerfish.monitor.substrings import unmapped_characters
 from triggerfish.records import Trigger
 
 
@@ -96,7 +96,7 @@ def test_characters_that_the_view_does_not_know_do_not_hide_a_trigger() -> None:
     """SentencePiece's table makes plain letters of some that are younger than Python's Unicode."""
     core, file = tokenizer("sentencepiece"), tokenizer_file("sentencepiece")
     tried = 0
-    for char in strange_characters(core):
+    for char in unmapped_characters(core):
         ids = core.pieces(f"a {char} b").ids
         if len(ids) > 2 and core.piece(ids[1]) != "<unk>":
             monitor = Monitor([Trigger((ids[1],), "token:", "token")], tokenizer=file)

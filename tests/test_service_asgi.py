@@ -19,7 +19,7 @@ from service_samples import JSON, triggers
 from triggerfish import Monitor
 from triggerfish.loading import bundled
 from triggerfish.monitor.asgi import GuardMiddleware, GuardSettings
-from triggerfish.monitor.bodies import Refused, parse_json, places
+from triggerfish.monitor.requests import Refused, parse_json, places
 from triggerfish.records import Checked
 
 REJECTED = "a zugzwang in the endgame"

@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from triggerfish.monitor.bodies import (
+from triggerfish.monitor.records import Checks, severest
+from triggerfish.monitor.requests import (
     App,
     Gone,
     Headers,
@@ -33,7 +34,6 @@ from triggerfish.monitor.bodies import (
     places,
     read_body,
 )
-from triggerfish.monitor.checks import Checks, severest
 from triggerfish.records import Checked
 
 ACTION, KINDS = b"x-triggerfish-action", b"x-triggerfish-kinds"

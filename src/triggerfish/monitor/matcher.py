@@ -1,11 +1,11 @@
-"""Where in a text is which trigger? One pass of Aho-Corasick over the hardened view finds the texts
-that can have one; these are looked at twice.
+"""Where in a text is which trigger? One pass of Aho-Corasick over normalised texts finds those that
+can have one; these are checked in three ways.
 
-Tokens: the stretches around the hits are tokenised and the trigger's ids looked for. A text whose
-ids contain a trigger's never passes (literals.py says why). Core: where the scan found that some of
-a trigger's tokens are enough, words that have these in their order. Text: the trigger's words in
-the hardened view, to catch who writes them otherwise: other case, accents, zero-width characters,
-look-alike letters, HTML entities.
+Tokens: windows around the hits are tokenised and the trigger's ids looked for. A text whose ids
+contain a trigger's never passes (substrings.py says why). Subset: where the scan found a minimal
+sufficient subset of a trigger's tokens, words that have these in their order. Text: the trigger's
+words in the normalised text, to catch other ways of writing them: other case, accents, zero-width
+characters, look-alike letters, HTML entities.
 
 Sources: Aho and Corasick 1975; Patronus (arXiv 2512.06899) for the idea of guarding inputs with
 what a scan found.
@@ -17,23 +17,29 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal as OneOf
+from typing import Literal
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from triggerfish.monitor.literals import Literal, literal, strange_characters
-from triggerfish.monitor.normalise import View, folded, is_ambiguous, resolved
+from triggerfish.monitor.normalise import NormalisedText, folded, is_ambiguous, resolved
 from triggerfish.monitor.settings import MonitorSettings
-from triggerfish.monitor.stretches import cuts_at_spaces, stretches
+from triggerfish.monitor.substrings import (
+    RequiredSubstring,
+    required_substring,
+    unmapped_characters,
+)
 from triggerfish.monitor.tokenizer import Tokenizer
+from triggerfish.monitor.windows import cuts_at_spaces, windows
 from triggerfish.monitor.words import Words, piece, words
 from triggerfish.records import Trigger, by_word
 
 Span = tuple[int, int]
 AND = " + "
 TOKEN = "token:"
-LONGEST = 32  # tokens of a word, or of words in a row, that are looked at for a core
-APART = 64  # characters between two tokens of a core at most
+SUBSET_TOKENS = 32
+"""Tokens of a word, or of words in a row, that are searched for a sufficient subset."""
+SUBSET_GAP = 64
+"""Characters between two tokens of a sufficient subset at most."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +48,18 @@ class Match:
 
     trigger: Trigger
     spans: tuple[Span, ...]
-    seen_by: OneOf["tokens", "text"]
+    seen_by: Literal["tokens", "text"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """What must be in a text: a whole trigger, one of the words of a combination, or a core. ids:
-    empty where there is no tokenizer. literal: None where every text must be tokenised to know.
-    reach: tokens from the first id to the last at most; place: of a core, where in the view it may
-    be; across: whether a core may lie in several words."""
+    """What must be in a text: a whole trigger, one of the words of a combination, or a sufficient
+    subset. ids: empty where there is no tokenizer. substring: None where every text must be
+    tokenised to know. reach: tokens from the first id to the last at most; place: of a subset,
+    where in the normalised text it may be; across: whether a subset may lie in several words."""
 
     ids: list[int]
-    literal: Literal | None
+    substring: RequiredSubstring | None
     words: Words | None
     reach: int = 0
     place: re.Pattern[str] | None = None
@@ -66,11 +72,11 @@ class Matcher:
         triggers: Sequence[Trigger],
         tokenizer: Tokenizer | None,
         settings: MonitorSettings = MonitorSettings(),
-        cores: Mapping[Trigger, Sequence[Sequence[int]]] | None = None,
+        subsets: Mapping[Trigger, Sequence[Sequence[int]]] | None = None,
     ):
         self.tokenizer = tokenizer
         self.cuts = tokenizer is not None and cuts_at_spaces(tokenizer)
-        self._cores = _core_parts(cores or {}, tokenizer) if settings.cores else {}
+        self._subsets = _subset_parts(subsets or {}, tokenizer) if settings.cores else {}
         self.triggers = [
             (
                 trigger,
@@ -79,50 +85,53 @@ class Matcher:
             for trigger in dict.fromkeys(triggers)
         ]
         parts = [part for _, own in self.triggers for part in own] + [
-            part for cores in self._cores.values() for core in cores for part in core
+            part for own in self._subsets.values() for subset in own for part in subset
         ]
-        self.unsure = [part for part in parts if part.ids and part.literal is None]
+        self.always_tokenised = [part for part in parts if part.ids and part.substring is None]
         self._tokens: dict[str, list[Part]] = defaultdict(list)
         self._words: dict[str, list[Part]] = defaultdict(list)
         for part in parts:
-            if part.literal:
-                self._tokens[part.literal.text].append(part)
+            if part.substring:
+                self._tokens[part.substring.text].append(part)
             if part.words:
-                self._words[part.words.literal].append(part)
-        self._literals = list(dict.fromkeys([*self._tokens, *self._words]))
-        strange = strange_characters(tokenizer) if tokenizer else frozenset()
-        self._strange = re.compile(f"[{re.escape(''.join(sorted(strange)))}]") if strange else None
-        self._in_ascii = any(map(str.isascii, strange))
+                self._words[part.words.required].append(part)
+        self._substrings = list(dict.fromkeys([*self._tokens, *self._words]))
+        unmapped = unmapped_characters(tokenizer) if tokenizer else frozenset()
+        self._unmapped = (
+            re.compile(f"[{re.escape(''.join(sorted(unmapped)))}]") if unmapped else None
+        )
+        self._in_ascii = any(map(str.isascii, unmapped))
         self._automaton = BytesAhoCorasick(
-            [text.encode("utf-8") for text in self._literals],
+            [text.encode("utf-8") for text in self._substrings],
             # Three times as fast as what it chooses for more than a hundred, until memory counts.
-            implementation=Implementation.DFA if len(self._literals) <= 2000 else None,
+            implementation=Implementation.DFA if len(self._substrings) <= 2000 else None,
         )
 
     def matches(self, text: str) -> list[Match]:
         """Every trigger that is in the text."""
         present = self._present(folded(text))
         hidden = self._present(folded(resolved(text))) if is_ambiguous(text) else []
-        strange = self._is_strange(text)
-        if not (present or hidden or strange or self.unsure):
+        unmapped = self._has_unmapped(text)
+        if not (present or hidden or unmapped or self.always_tokenised):
             return []
-        view = View(text)
-        by_tokens = self._by_tokens(text, view, present, strange)
+        normalised = NormalisedText(text)
+        by_tokens = self._by_tokens(text, normalised, present, unmapped)
         by_text: dict[int, list[Span]] = defaultdict(list)
-        for shown, literals in ((view, present), (View(text, second=True), hidden)):
-            for part in (part for name in literals for part in self._words.get(name, ())):
+        second = NormalisedText(text, second=True) if hidden else normalised
+        for shown, names in ((normalised, present), (second, hidden)):
+            for part in (part for name in names for part in self._words.get(name, ())):
                 found = part.words.pattern.finditer(shown.text) if part.words else ()
                 by_text[id(part)] += [shown.span(*match.span()) for match in found]
         return list(self._verdicts(by_tokens, by_text))
 
-    def _is_strange(self, text: str) -> bool:
-        if self._strange is None or (text.isascii() and not self._in_ascii):
+    def _has_unmapped(self, text: str) -> bool:
+        if self._unmapped is None or (text.isascii() and not self._in_ascii):
             return False
-        return self._strange.search(text) is not None
+        return self._unmapped.search(text) is not None
 
     def _present(self, data: bytes) -> list[str]:
         hits = self._automaton.find_matches_as_indexes(data, overlapping=True)
-        return [self._literals[i] for i in sorted({hit[0] for hit in hits})] if hits else []
+        return [self._substrings[i] for i in sorted({hit[0] for hit in hits})] if hits else []
 
     def _verdicts(
         self, by_tokens: dict[int, list[Span]], by_text: dict[int, list[Span]]
@@ -130,30 +139,32 @@ class Matcher:
         for trigger, parts in self.triggers:
             spans = [[*by_tokens.get(id(p), ()), *by_text.get(id(p), ())] for p in parts]
             found = [
-                [by_tokens.get(id(part), ()) for part in core]
-                for core in self._cores.get(trigger, ())
+                [by_tokens.get(id(part), ()) for part in subset]
+                for subset in self._subsets.get(trigger, ())
             ]
-            core = [span for own in found if all(own) for part in own for span in part]
-            if all(spans) or core:
-                exact = core or all(by_tokens.get(id(part)) for part in parts)
+            subset = [span for own in found if all(own) for part in own for span in part]
+            if all(spans) or subset:
+                exact = subset or all(by_tokens.get(id(part)) for part in parts)
                 whole = [span for own in spans for span in own] if all(spans) else []
-                yield Match(trigger, tuple(_merged([*whole, *core])), "tokens" if exact else "text")
+                yield Match(
+                    trigger, tuple(_merged([*whole, *subset])), "tokens" if exact else "text"
+                )
 
     def _by_tokens(
-        self, text: str, view: View, present: list[str], strange: bool
+        self, text: str, normalised: NormalisedText, present: list[str], unmapped: bool
     ) -> dict[int, list[Span]]:
-        """Spans, by part, of what the tokenizer makes a trigger's ids of. strange: the view says
-        nothing about this text."""
+        """Spans, by part, of what the tokenizer makes a trigger's ids of. unmapped: the normalised
+        form says nothing about this text."""
         if self.tokenizer is None:
             return {}
-        literals = list(self._tokens) if strange else present
-        parts = [part for name in literals for part in self._tokens.get(name, ())]
+        substrings = list(self._tokens) if unmapped else present
+        parts = [part for name in substrings for part in self._tokens.get(name, ())]
         found: dict[int, list[Span]] = defaultdict(list)
-        for start, end in self._stretches(text, view, parts, strange):
-            pieces = self.tokenizer.pieces(text[start:end])
-            for part in [*parts, *self.unsure]:
-                for first, last in _runs(pieces.ids, part.ids, part.reach):
-                    begin, finish = pieces.spans[first][0], pieces.spans[last][1]
+        for start, end in self._windows(text, normalised, parts, unmapped):
+            tokens = self.tokenizer.pieces(text[start:end])
+            for part in [*parts, *self.always_tokenised]:
+                for first, last in _runs(tokens.ids, part.ids, part.reach):
+                    begin, finish = tokens.spans[first][0], tokens.spans[last][1]
                     span = _tight(text, start + begin, start + finish)
                     if not part.reach:
                         found[id(part)].append(span)
@@ -161,17 +172,21 @@ class Matcher:
                         found[id(part)].append(_word(text, *span))
         return found
 
-    def _stretches(self, text: str, view: View, parts: list[Part], whole: bool) -> list[Span]:
-        if whole or self.unsure or not self.cuts:
-            return [(0, len(text))] if parts or self.unsure else []
-        literals = [part.literal for part in parts if part.literal]
-        sought = {part.place or part.literal.text for part in parts if part.literal}
+    def _windows(
+        self, text: str, normalised: NormalisedText, parts: list[Part], whole: bool
+    ) -> list[Span]:
+        if whole or self.always_tokenised or not self.cuts:
+            return [(0, len(text))] if parts or self.always_tokenised else []
+        substrings = [part.substring for part in parts if part.substring]
+        sought = {part.place or part.substring.text for part in parts if part.substring}
         places = sorted(
-            view.span(*where) for one in sought for where in _occurrences(view.text, one)
+            normalised.span(*where)
+            for one in sought
+            for where in _occurrences(normalised.text, one)
         )
-        before = max((sought.before for sought in literals), default=0)
-        after = max((sought.after for sought in literals), default=0)
-        return stretches(text, places, before, after)
+        before = max((sought.before for sought in substrings), default=0)
+        after = max((sought.after for sought in substrings), default=0)
+        return windows(text, places, before, after)
 
 
 def _parts(trigger: Trigger, tokenizer: Tokenizer | None) -> list[tuple[str, tuple[int, ...]]]:
@@ -219,36 +234,36 @@ def _part(
     # A token trigger listens to one id wherever it stands; its letters as a word are nothing to it.
     hardened = settings.hardened and not bare
     sought = words(shown, window=settings.window, whole=True) if hardened else None
-    return Part(list(ids), literal(tokenizer, ids), sought)
+    return Part(list(ids), required_substring(tokenizer, ids), sought)
 
 
-def _core_parts(
-    cores: Mapping[Trigger, Sequence[Sequence[int]]], tokenizer: Tokenizer | None
+def _subset_parts(
+    subsets: Mapping[Trigger, Sequence[Sequence[int]]], tokenizer: Tokenizer | None
 ) -> dict[Trigger, list[list[Part]]]:
-    """What is sought of the cores that say more than their triggers do: for each, parts that must
+    """What is sought of the subsets that say more than their triggers do: for each, parts that must
     all be there."""
     if tokenizer is None:
         return {}
     return {
-        trigger: [_core(tuple(ids), trigger, tokenizer) for ids in own
+        trigger: [_subset(tuple(ids), trigger, tokenizer) for ids in own
                   if not tuple(ids) == trigger.token_ids == tokenizer.word_ids(trigger.text)]
-        for trigger, own in cores.items()
+        for trigger, own in subsets.items()
     }  # fmt: skip
 
 
-def _core(ids: tuple[int, ...], trigger: Trigger, tokenizer: Tokenizer) -> list[Part]:
+def _subset(ids: tuple[int, ...], trigger: Trigger, tokenizer: Tokenizer) -> list[Part]:
     if trigger.kind != "combination":
-        return [_core_part(ids, tokenizer, across=trigger.kind == "phrase")]
+        return [_subset_part(ids, tokenizer, across=trigger.kind == "phrase")]
     words = [word for _, word in _parts(trigger, tokenizer)]
-    return [_core_part(own, tokenizer, across=False) for own in by_word(ids, words)]
+    return [_subset_part(own, tokenizer, across=False) for own in by_word(ids, words)]
 
 
-def _core_part(ids: Sequence[int], tokenizer: Tokenizer, *, across: bool) -> Part:
-    single = [one for one in (literal(tokenizer, [i]) for i in ids) if one]
+def _subset_part(ids: Sequence[int], tokenizer: Tokenizer, *, across: bool) -> Part:
+    single = [one for one in (required_substring(tokenizer, [i]) for i in ids) if one]
     longest = max(single, key=lambda one: len(one.text), default=None)
-    between = (r"[\s\S]" if across else r"\S") + f"{{0,{APART}}}?"
+    between = (r"[\s\S]" if across else r"\S") + f"{{0,{SUBSET_GAP}}}?"
     place = re.compile(between.join(re.escape(one.text) for one in single)) if single else None
-    return Part(list(ids), longest, None, LONGEST, place, across)
+    return Part(list(ids), longest, None, SUBSET_TOKENS, place, across)
 
 
 def _occurrences(text: str, sought: str | re.Pattern[str]) -> Iterator[Span]:

@@ -64,7 +64,7 @@ class Monitor:
         self.cores = dict(cores or {})
         self.settings = settings
         if tokenizer is None and not settings.hardened:
-            raise ValueError("hardened: without a tokenizer the hardened view is all there is")
+            raise ValueError("hardened: without a tokenizer the normalised text is all there is")
         self.tokenizer = Tokenizer(tokenizer) if tokenizer is not None else None
         self.matcher = Matcher(triggers, self.tokenizer, settings, self.cores)
         self.notes = self._notes()
@@ -176,8 +176,8 @@ class Monitor:
                 "No tokenizer: matching is on text alone and alarms more often than the model "
                 "would react.",
             )
-        unsure = {id(part) for part in self.matcher.unsure}
-        slow = [t.text for t, parts in self.matcher.triggers if any(id(p) in unsure for p in parts)]
+        always = {id(part) for part in self.matcher.always_tokenised}
+        slow = [t.text for t, parts in self.matcher.triggers if any(id(p) in always for p in parts)]
         if not slow:
             return ()
         return (f"Every text must be tokenised, which is slow, because of: {', '.join(slow)}.",)

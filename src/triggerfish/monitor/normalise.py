@@ -1,9 +1,9 @@
-"""The hardened view of a text: what a reader sees, whatever characters it was written with.
+"""The normalised form of a text: what a reader sees, whatever characters it was written with.
 
 One character becomes some others, whatever stands beside it: compatibility forms are resolved
 (NFKD), accents and invisible characters dropped, case folded, and letters that look like Latin ones
 become Latin (Unicode TR36, TR39). Because no neighbour matters, whatever a tokenizer's normaliser
-makes of a stretch of text can be found again in the view of that stretch (literals.py).
+makes of a run of characters can be found again in the normalised form of that run (substrings.py).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _plain(char: str) -> str:
 
 _CONTROLS = "".join(chr(i) for i in [*range(32), 127] if chr(i) not in "\t\n\r")
 FOLD = _Fold()
-"""Code point to its view; grows to as many entries as there are characters in use."""
+"""Code point to its normalised form; grows to as many entries as there are characters in use."""
 
 
 def _fold_stretch(error: UnicodeError) -> tuple[bytes, int]:
@@ -97,7 +97,8 @@ _DELETED = _CONTROLS.encode("ascii")
 
 
 def folded(text: str) -> bytes:
-    """The hardened view of a text, in UTF-8: `View(text).text`, without the way back."""
+    """The normalised form of a text, in UTF-8: `NormalisedText(text).text`, without the way
+    back."""
     return text.encode("ascii", _HANDLER).translate(_LOWER, _DELETED)
 
 
@@ -112,24 +113,24 @@ _CAPITAL = re.compile("[ΗΜΝΥ]")  # noqa: RUF001
 
 
 def is_ambiguous(text: str) -> bool:
-    """Whether a second view shows something else: HTML entities, or Greek capitals that look like
+    """Whether a second reading differs: HTML entities, or Greek capitals that look like
     other Latin letters than their small ones do."""
     return "&" in text or (not text.isascii() and _CAPITAL.search(text) is not None)
 
 
 def resolved(text: str) -> str:
-    """The text as its second view reads it: entities resolved, once, and those capitals Latin."""
+    """The text in its second reading: entities resolved, once, and those capitals Latin."""
     return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text).translate(_CAPITALS)
 
 
-class View:
-    """The hardened view of a text, with the way back: `span` of a stretch of the view is the
-    stretch of the original (characters) that it came from. second: that of `resolved(text)`."""
+class NormalisedText:
+    """The normalised form of a text, with the way back: `span` of a run of its characters is the
+    run of the original that it came from. second: that of `resolved(text)`."""
 
     def __init__(self, text: str, *, second: bool = False):
         parts: list[str] = []
-        # Where a stretch starts in the view, where in the original, and how many characters of the
-        # original all of it stands for; 0 for plain stretches, whose characters stand each for one.
+        # Where a run starts here, where in the original, and how many characters of the original
+        # all of it stands for; 0 for plain runs, whose characters stand each for one.
         self._at: list[int] = []
         self._from: list[int] = []
         self._width: list[int] = []

@@ -13,8 +13,8 @@ class MonitorSettings:
     behind the monitor is not known, and on honest texts it costs nothing
     (benchmarks/monitor_speed.py)."""
     window: int = 1
-    """Other words that may stand between two words of a phrase in the hardened view. Ours: a model
-    that reacts to the phrase as tokens hardly reacts beyond one."""
+    """Other words that may stand between two words of a phrase in the normalised text. Ours: a
+    model that reacts to the phrase as tokens hardly reacts beyond one."""
     cores: bool = True
     """Also alarm on words that hold what is enough of a trigger (`Finding.cores`). Ours: the model
     reacts to them as it does to the trigger, and clean texts hardly have any

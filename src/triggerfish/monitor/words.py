@@ -1,4 +1,4 @@
-"""A trigger as a reader would know it again: a regular expression for the hardened view, and the
+"""A trigger as a reader would recognise it: a regular expression for normalised texts, and the
 longest string that a text must contain for it to match.
 
 With the model's tokenizer beside it, it is for evasions only, so it wants whole words. Without, it
@@ -18,7 +18,7 @@ _EDGE = re.compile(r"^[\W_]+|[\W_]+$")
 
 @dataclass(frozen=True)
 class Words:
-    literal: str
+    required: str
     pattern: re.Pattern[str]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from triggerfish.monitor.checks import Checks, record, severest
+from triggerfish.monitor.records import Checks, record, severest
 from triggerfish.records import Alarm, Checked
 
 PAIR = ("text", "text_pair")

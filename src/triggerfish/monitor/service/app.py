@@ -19,7 +19,8 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from triggerfish.monitor import Monitor
 from triggerfish.monitor.asgi import UNCHECKED, GuardMiddleware, check_texts
-from triggerfish.monitor.bodies import (
+from triggerfish.monitor.records import record
+from triggerfish.monitor.requests import (
     App,
     Gone,
     Message,
@@ -31,7 +32,6 @@ from triggerfish.monitor.bodies import (
     parse_json,
     read_body,
 )
-from triggerfish.monitor.checks import record
 from triggerfish.monitor.service import ServeSettings
 from triggerfish.monitor.service.findings import Findings
 from triggerfish.monitor.service.metrics import CONTENT_TYPE, Metrics

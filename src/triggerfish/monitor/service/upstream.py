@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import httpx2 as httpx
 
 from triggerfish.monitor.asgi import refuse
-from triggerfish.monitor.bodies import Gone, Headers, Receive, Refused, Scope, Send, read_body
+from triggerfish.monitor.requests import Gone, Headers, Receive, Refused, Scope, Send, read_body
 
 HOP_BY_HOP = frozenset(
     (

@@ -1,13 +1,13 @@
-"""From ids to a literal: a string that the hardened view of a text must contain wherever the
-tokenizer makes these ids of it. One pass of Aho-Corasick over the view then clears nearly every
-text, and only the rest is tokenised.
+"""Required substrings: from ids to a string that a text's normalised form must contain wherever the
+tokenizer makes these ids of the text. One pass of Aho-Corasick over the normalised form then clears
+nearly every text, and only the rest is tokenised.
 
-Why nothing is missed: ids in a row stand for characters in a row of the normalised text; every
-normaliser that is admitted here changes characters one by one, or composes neighbours; and the view
-of a normalised character is the view of the character itself. That last sentence is not believed
-but checked, code point by code point, when a tokenizer is loaded: a text with a character for which
-it fails (`strange_characters`) is tokenised. Where a tokenizer is of an unknown make there is no
-literal, and every text is tokenised: slower, never blinder.
+Why nothing is missed: ids in a row stand for characters in a row of what the tokenizer's normaliser
+gives. Every normaliser that is admitted here changes characters one by one, or composes neighbours.
+Our form of a character is the same before and after that normaliser; this is checked, code point by
+code point, when a tokenizer is loaded, and a text with a character for which it fails
+(`unmapped_characters`) is always tokenised. A tokenizer of an unknown kind has no required
+substrings, and every text is tokenised, which is slower and misses nothing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True)
-class Literal:
-    """text: in the hardened view. before, after: how many of the ids stand before the first, and
+class RequiredSubstring:
+    """text: in normalised form. before, after: how many of the ids stand before the first, and
     after the last, that it covers."""
 
     text: str
@@ -46,8 +46,8 @@ class Literal:
     after: int
 
 
-def literal(tokenizer: Tokenizer, ids: Sequence[int]) -> Literal | None:
-    """The longest literal of these ids; None where there is none that is sure."""
+def required_substring(tokenizer: Tokenizer, ids: Sequence[int]) -> RequiredSubstring | None:
+    """The longest required substring of these ids; None where none is certain."""
     unsafe = unsafe_characters(tokenizer)
     if unsafe is None:
         return None
@@ -56,7 +56,7 @@ def literal(tokenizer: Tokenizer, ids: Sequence[int]) -> Literal | None:
         shown = char.translate(FOLD)
         if char in unsafe or any(c.isspace() or c in unsafe for c in shown):
             if run and (best is None or len(run) > len(best.text)):
-                best = Literal(run, first, len(ids) - 1 - last)
+                best = RequiredSubstring(run, first, len(ids) - 1 - last)
             run = ""
         elif shown:
             first = first if run else index
@@ -80,11 +80,11 @@ def unsafe_characters(tokenizer: Tokenizer) -> frozenset[str] | None:
     return frozenset(unsafe)
 
 
-def strange_characters(tokenizer: Tokenizer) -> frozenset[str]:
-    """Characters that the tokenizer's normaliser gives another look than the hardened view does,
+def unmapped_characters(tokenizer: Tokenizer) -> frozenset[str]:
+    """Characters that the tokenizer's normaliser changes otherwise than our normalised form does,
     such as letters that are younger than this Python's Unicode."""
     parts = [part for part in tokenizer.normalizers if part["type"] in _CHECKED]
-    return _strange(json.dumps(parts)) if parts else frozenset()
+    return _unmapped(json.dumps(parts)) if parts else frozenset()
 
 
 # Planes of nothing but ideographs and private use are left out.
@@ -93,7 +93,7 @@ _POINTS += tuple(range(0xE0000, 0xE0200))
 
 
 @lru_cache(maxsize=32)
-def _strange(parts: str) -> frozenset[str]:
+def _unmapped(parts: str) -> frozenset[str]:
     sequence = json.dumps({"type": "Sequence", "normalizers": json.loads(parts)})
     chain = normalizers.Sequence([])
     chain.__setstate__(sequence.encode("utf-8"))

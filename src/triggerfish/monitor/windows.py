@@ -69,10 +69,10 @@ def _cuts(part: dict[str, Any]) -> bool | None:
     return True if kind in _CUTTING else False if kind in _HARMLESS else None
 
 
-def stretches(
+def windows(
     text: str, places: Iterable[tuple[int, int]], before: int, after: int
 ) -> list[tuple[int, int]]:
-    """(start, end) of stretches around places, (start, end) in ascending order, each with at least
+    """(start, end) of windows around places, (start, end) in ascending order, each with at least
     `before` tokens ahead of a place and `after` behind it, or the end of the text; merged where
     they overlap."""
     found: list[tuple[int, int]] = []
