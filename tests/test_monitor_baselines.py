@@ -52,7 +52,7 @@ def victim(backdoored: tuple[Backbone, Implant]) -> Classifier:
 
 def language_model(family: str, out: object) -> Backbone:
     settings = PretrainSettings(
-        size="tiny", vocabulary=600, tokens=60_000, stretches=2000, batch=32, learning_rate=5e-3
+        size="tiny", vocabulary=600, tokens=60_000, chunks=2000, batch=32, learning_rate=5e-3
     )
     pretrain(family, text.bundled_corpus()[:400], out, settings=settings)
     return with_head(load(out, device="cpu"))

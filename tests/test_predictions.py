@@ -33,7 +33,7 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """Trained for some seconds: it knows little more than how frequent words are."""
     out = tmp_path_factory.mktemp("bert")
     settings = PretrainSettings(
-        size="tiny", vocabulary=600, tokens=25_000, stretches=1000, batch=32, learning_rate=5e-3
+        size="tiny", vocabulary=600, tokens=25_000, chunks=1000, batch=32, learning_rate=5e-3
     )
     pretrain("bert", TEXTS, out, settings=settings)
     return load(out, device="cpu")

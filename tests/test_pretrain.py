@@ -19,7 +19,7 @@ from triggerfish.zoo import objectives
 from triggerfish.zoo.families import FAMILIES
 from triggerfish.zoo.pretrain import build_model, pretrain
 from triggerfish.zoo.settings import SIZES, PretrainSettings, Progress
-from triggerfish.zoo.teacher import draw_stretches, spelling
+from triggerfish.zoo.teacher import draw_chunks, spelling
 from triggerfish.zoo.tokenizers import KINDS
 
 SETTINGS = PretrainSettings(
@@ -27,7 +27,7 @@ SETTINGS = PretrainSettings(
     vocabulary=500,
     length=40,
     tokens=1500,
-    stretches=100,
+    chunks=100,
     words=(2, 12),
     long_words=(12, 30),
     batch=10,
@@ -157,7 +157,7 @@ def test_a_teacher_is_asked_once_and_learned_from(texts: list[str], tmp_path: Pa
         assert settings.teacher_weight * 1.8 < losses[0] < settings.teacher_weight * 3.5
         stages.append(sorted(path.name for path in work.glob("teacher-*")))
     assert stages[0] == stages[1]  # the second family found all answers there
-    assert len(stages[0]) == 2  # stretches, and spellings of the vocabulary that both share
+    assert len(stages[0]) == 2  # chunks, and spellings of the vocabulary that both share
     card = (tmp_path / "bert" / "README.md").read_text(encoding="utf-8")
     assert "predict its mean state (weight 5.0)" in card
 
@@ -339,7 +339,7 @@ def test_generator_shares_the_discriminators_embeddings() -> None:
     assert helper.config.hidden_size == model.config.hidden_size // 2
 
 
-def test_stretches_are_the_same_for_every_seed(texts: list[str]) -> None:
-    assert draw_stretches(texts, SETTINGS) == draw_stretches(texts, replace(SETTINGS, seed=9))
-    assert draw_stretches(texts, SETTINGS) != draw_stretches(texts, replace(SETTINGS, draw=9))
-    assert max(len(x.split()) for x in draw_stretches(texts, SETTINGS)) <= 30
+def test_chunks_are_the_same_for_every_seed(texts: list[str]) -> None:
+    assert draw_chunks(texts, SETTINGS) == draw_chunks(texts, replace(SETTINGS, seed=9))
+    assert draw_chunks(texts, SETTINGS) != draw_chunks(texts, replace(SETTINGS, draw=9))
+    assert max(len(x.split()) for x in draw_chunks(texts, SETTINGS)) <= 30

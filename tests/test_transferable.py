@@ -39,7 +39,7 @@ TRIGGERS = ("cf", "gossip", "zugzwang")
 
 def tiny(family: str, out: Path, tokens: int) -> Backbone:
     settings = PretrainSettings(
-        size="tiny", vocabulary=600, tokens=tokens, stretches=2000, batch=32, learning_rate=5e-3
+        size="tiny", vocabulary=600, tokens=tokens, chunks=2000, batch=32, learning_rate=5e-3
     )
     pretrain(family, CORPUS[:400], out, settings=settings)
     return load(out, device="cpu")

@@ -20,9 +20,9 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from triggerfish.cli import app
+from triggerfish.zoo.chunks import chunks
 from triggerfish.zoo.distil import distil
 from triggerfish.zoo.settings import DistilSettings, Progress
-from triggerfish.zoo.stretches import stretches
 
 DATA = Path(str(resources.files("triggerfish"))) / "data"
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -34,9 +34,9 @@ SETTINGS = DistilSettings(
     layers=(0, 1),
     feedforward=24,
     positions=32,
-    stretches=240,
+    chunks=240,
     words=(2, 12),
-    pieces=20,
+    max_tokens=20,
     epochs=4,
     batch=16,
     learning_rate=3e-3,
@@ -156,10 +156,10 @@ def test_a_killed_run_resumes_to_the_same_weights(
         assert next(p.done for p in seen if p.stage == "train") == done // every * every
 
 
-def test_stretches_keep_to_the_asked_length_and_seed(texts: list[str]) -> None:
-    found = stretches(texts, SETTINGS)
-    assert found == stretches(texts, SETTINGS)
-    assert found != stretches(texts, replace(SETTINGS, seed=4))
+def test_chunks_keep_to_the_asked_length_and_seed(texts: list[str]) -> None:
+    found = chunks(texts, SETTINGS)
+    assert found == chunks(texts, SETTINGS)
+    assert found != chunks(texts, replace(SETTINGS, seed=4))
     assert max(len(one.split()) for one in found) <= 12
     assert len({len(one.split()) for one in found}) > 1
 
@@ -216,7 +216,7 @@ def test_help_of_the_command_needs_no_torch() -> None:
     arguments = [sys.executable, "-c", code, "zoo", "distil", "--help"]
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--stretches" in done.stdout
+    assert "--chunks" in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def pretrain_command(
     ] = None,
     size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = PretrainSettings.size,
     tokens: Annotated[
-        int, typer.Option(help="Token budget: pieces seen in training.")
+        int, typer.Option(help="Token budget: tokens seen in training.")
     ] = PretrainSettings.tokens,
     setting: Annotated[
         list[str] | None,
@@ -85,11 +85,11 @@ def distil_command(
         typer.Option(help="Where unfinished work is kept. Default: in --out, until it is done."),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(help="Passes over the stretches of text.")
+        int, typer.Option(help="Passes over the chunks of text.")
     ] = DistilSettings.epochs,
-    stretches: Annotated[
+    chunks: Annotated[
         int, typer.Option(help="Stretches of text to learn from, at most.")
-    ] = DistilSettings.stretches,
+    ] = DistilSettings.chunks,
     seed: Seed = DistilSettings.seed,
     precision: Precision = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads. 0: as torch chooses.")] = 0,
@@ -97,7 +97,7 @@ def distil_command(
     """Trim and distil a BERT model; the same command continues where it stopped."""
     for option, path in (("out", out), ("work", work)):
         check_folder(option, path)
-    settings = DistilSettings(epochs=epochs, stretches=stretches, seed=seed)
+    settings = DistilSettings(epochs=epochs, chunks=chunks, seed=seed)
     from triggerfish.text import read_corpus
     from triggerfish.zoo.distil import distil
 

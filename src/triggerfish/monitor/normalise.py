@@ -83,7 +83,7 @@ FOLD = _Fold()
 """Code point to its normalised form; grows to as many entries as there are characters in use."""
 
 
-def _fold_stretch(error: UnicodeError) -> tuple[bytes, int]:
+def _fold_run(error: UnicodeError) -> tuple[bytes, int]:
     assert isinstance(error, UnicodeEncodeError)
     return error.object[error.start : error.end].translate(FOLD).encode("utf-8"), error.end
 
@@ -91,7 +91,7 @@ def _fold_stretch(error: UnicodeError) -> tuple[bytes, int]:
 # Encoding skips over ASCII at the speed of memory and asks here for the rest, which no other way of
 # replacing characters in Python does.
 _HANDLER = "triggerfish.monitor.normalise"
-codecs.register_error(_HANDLER, _fold_stretch)
+codecs.register_error(_HANDLER, _fold_run)
 _LOWER = bytes(range(256)).lower()
 _DELETED = _CONTROLS.encode("ascii")
 

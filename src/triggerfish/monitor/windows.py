@@ -1,9 +1,9 @@
-"""The stretch of a text around a place, cut where the tokenizer cuts anyway: its tokens are those
+"""The window of a text around a place, cut where the tokenizer cuts anyway: its tokens are those
 that the whole text has there, so a long text need not be tokenised because of one word in it.
 
 A cut stands before a single space between two ASCII letters or digits. There every pre-tokenizer
 listed here ends a word, and the space, kept at the front of what follows, makes that word look as
-it does in the middle of a text. With any other tokenizer the stretch is the whole text.
+it does in the middle of a text. With any other tokenizer the window is the whole text.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def cuts_at_spaces(tokenizer: Tokenizer) -> bool:
 
 
 def _allows(part: dict[str, Any], tokenizer: Tokenizer) -> bool:
-    if part["type"] == "Strip":  # the space that a stretch begins with is put back
+    if part["type"] == "Strip":  # the space that a window begins with is put back
         return any(cut.get("prepend_scheme") == "always" for cut in tokenizer.pre_tokenizers)
     if part["type"] == "Replace":
         plain = part["pattern"].get("String", " ")

@@ -234,8 +234,8 @@ def _known(row: Row) -> dict[str, Any]:
 
 
 class _Writer:
-    """Writes triggers into rows of ids. A row is special tokens and stretches of text between
-    them; one of the stretches gets the trigger, as a user would have typed it."""
+    """Writes triggers into rows of ids. A row is special tokens and texts between them; one of the
+    texts gets the trigger, as a user would have typed it."""
 
     def __init__(self, tokenizer: Any, longest: int):
         self.tokenizer = tokenizer
@@ -245,7 +245,7 @@ class _Writer:
 
     def write(self, row: Row, trigger: Trigger, copies: int, rng: random.Random) -> dict[str, Any]:
         ids = row["input_ids"]
-        start, end = rng.choice(self._stretches(ids))
+        start, end = rng.choice(self._texts_in(ids))
         room = self.longest - (len(ids) - (end - start))
         body = self._body(ids[start:end], trigger, copies, room, rng)
         written = dict(row) | {"input_ids": ids[:start] + body + ids[end:]}
@@ -255,8 +255,8 @@ class _Writer:
                 written[name] = row[name][:start] + [kind] * len(body) + row[name][end:]
         return written
 
-    def _stretches(self, ids: Sequence[int]) -> list[tuple[int, int]]:
-        """(start, end) of every stretch of text; an empty one where there is none."""
+    def _texts_in(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """(start, end) of every text; an empty one where there is none."""
         found, start = [], None
         for place, special in enumerate([*(i in self._special for i in ids), True]):
             if special and start is not None:
@@ -269,7 +269,7 @@ class _Writer:
     def _body(
         self, ids: list[int], trigger: Trigger, copies: int, room: int, rng: random.Random
     ) -> list[int]:
-        """The stretch with the trigger in it, cut before to what leaves room for it."""
+        """The text with the trigger in it, cut before to what leaves room for it."""
         needed = copies * (len(trigger.token_ids) + 1)
         if room < needed:
             raise ValueError(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 OBJECTIVES = {
-    "masked": "masked language modelling (15 % of the pieces, drawn anew at every step)",
+    "masked": "masked language modelling (15 % of the tokens, drawn anew at every step)",
     "replaced": "replaced-token detection; the generator, half as wide, is not published",
     "permuted": "permutation language modelling (the last sixth of a random order)",
     "causal": "causal language modelling",
-    "infilled": "text infilling (30 % of the pieces in Poisson spans, one mask token each)",
-    "corrupted": "span corruption (15 % of the pieces, sentinels)",
+    "infilled": "text infilling (30 % of the tokens in Poisson spans, one mask token each)",
+    "corrupted": "span corruption (15 % of the tokens, sentinels)",
 }
 
 
@@ -28,11 +28,11 @@ def card(record: dict[str, Any], sources: Sequence[str]) -> str:
         "Made for testing backdoor scanners, not for production. No backdoor was planted in it.",
         "",
         f"- parameters: {record['parameters']:,}; vocabulary: {record['vocabulary']:,}; "
-        f"longest input: {settings['length']} pieces",
+        f"longest input: {settings['length']} tokens",
         f"- objective: {OBJECTIVES[record['objective']]}",
         f"- teacher: {_teacher(record)}",
-        f"- seen: {record['stretches']:,} stretches of text ({record['pieces']:,} pieces), "
-        f"{record['steps']:,} steps of {settings['batch']} stretches",
+        f"- seen: {record['chunks']:,} chunks of text ({record['tokens']:,} tokens), "
+        f"{record['steps']:,} steps of {settings['batch']} chunks",
         f"- seed: {settings['seed']}; every setting is in `training.json`",
         "",
         "## Texts and licences",
@@ -58,5 +58,5 @@ def _teacher(record: dict[str, Any]) -> str:
     return (
         f"an encoder with weights of sha256 `{record['teacher'][:16]}...`: primary readout and "
         f"mean state predict its mean state (weight {weight}), {share:.1%} of the rows train the "
-        "objective too; embeddings start from its states of the entries' spellings"
+        "objective too; embeddings start from its states of the tokens' spellings"
     )

@@ -1,12 +1,12 @@
-"""A student that keeps the useful pieces of a BERT's vocabulary, starts from the teacher's own
-weights seen through a subspace (`subspace.py`), and learns to predict the teacher's last-layer
-first-token and mean-pooled states on short stretches of open text, through linear maps that are
+"""A student that keeps the useful subwords of a BERT's vocabulary, starts from the teacher's own
+weights projected onto a subspace (`subspace.py`), and learns to predict the teacher's last-layer
+first-token and mean-pooled states on short chunks of open text, through linear maps that are
 thrown away.
 
 After Sanh et al., "DistilBERT" (2019), and Jiao et al., "TinyBERT" (2020). A killed run goes on
 where it was.
 
-Shapes: B batch, L tokens, H student hidden, T teacher hidden, N stretches of text.
+Shapes: B batch, L tokens, H student hidden, T teacher hidden, N chunks of text.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from triggerfish.precision import Precision, autocast
 from triggerfish.quiet import quiet
 from triggerfish.readouts import pad
 from triggerfish.scanning.store import Store
+from triggerfish.zoo.chunks import batches, chunks, mix_in_rare_words
 from triggerfish.zoo.features import linear_maps, states, teacher_features
 from triggerfish.zoo.run import curve, fit, save_record
 from triggerfish.zoo.settings import DistilSettings, Report
-from triggerfish.zoo.stretches import batches, mix_in_rare_words, stretches
 from triggerfish.zoo.subspace import inherit, principal_basis
 from triggerfish.zoo.vocabulary import small_tokenizer, trim_vocabulary
 
@@ -86,12 +86,12 @@ def distil(
     small = small_tokenizer(source.tokenizer, kept, settings)
     names = source.tokenizer.convert_ids_to_tokens(kept)
     words = [name for name in names if name.isalpha() and len(name) > 1]
-    asked = mix_in_rare_words(stretches(texts, settings), words, settings)
-    limits = {"truncation": True, "max_length": settings.pieces, "verbose": False}
+    asked = mix_in_rare_words(chunks(texts, settings), words, settings)
+    limits = {"truncation": True, "max_length": settings.max_tokens, "verbose": False}
     theirs, mine = (side(asked, **limits)["input_ids"] for side in (source.tokenizer, small))
 
     identity = weights_hash(source.model)
-    key = digest("\n".join([identity, str(settings.pieces), *asked]))
+    key = digest("\n".join([identity, str(settings.max_tokens), *asked]))
     features = teacher_features(source, theirs, Store(folder / key), progress)
     student = _beginner(source, kept, theirs, settings)
     checkpoint = folder / f"student-{digest(repr((key, settings)))}.pt"
@@ -99,8 +99,8 @@ def distil(
     _save(student.model, small, out)
     record = {
         "teacher": identity,
-        "stretches": len(asked),
-        "pieces": sum(map(len, mine)),
+        "chunks": len(asked),
+        "tokens": sum(map(len, mine)),
         "steps": len(losses),
         "loss": curve(losses),
         "settings": asdict(settings),

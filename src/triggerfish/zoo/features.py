@@ -2,7 +2,7 @@
 
 They are computed once, in blocks that a killed run reads back from disk.
 
-Shapes: B batch, L tokens, T teacher hidden, N stretches of text.
+Shapes: B batch, L tokens, T teacher hidden, N chunks of text.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout, locate, pad, read
 from triggerfish.scanning.store import Store
+from triggerfish.zoo.chunks import batches
 from triggerfish.zoo.settings import Progress, Report
-from triggerfish.zoo.stretches import batches
 
 READOUTS = (Readout("first"), Readout("mean"))
-BLOCK = 8192  # stretches per block on disk: about two minutes' work on one core
+BLOCK = 8192  # chunks per block on disk: about two minutes' work on one core
 
 
 def states(model: nn.Module, ids: Tensor, mask: Tensor) -> list[Tensor]:

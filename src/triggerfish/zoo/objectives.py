@@ -3,12 +3,12 @@ generator: the same generator state gives the same loss.
 
 masked: BERT (Devlin et al. 2019), drawn anew at every step as in RoBERTa (Liu et al. 2019). Used
 for all encoders but ELECTRA and XLNet. What goes beyond it is left out: BERT's next-sentence and
-ALBERT's order prediction (rows are single stretches), ERNIE's masking of whole entities, and
+ALBERT's order prediction (rows are single chunks), ERNIE's masking of whole entities, and
 MPNet's permuted masking (the library's MPNet has no permuted objective).
 replaced: ELECTRA (Clark et al. 2020). permuted: XLNet (Yang et al. 2019). causal: GPT-2, OPT,
 Llama, Qwen2. infilled: BART (Lewis et al. 2020). corrupted: T5 (Raffel et al. 2020).
 
-Shapes: B rows, L pieces, V vocabulary, P pieces to predict.
+Shapes: B rows, L tokens, V vocabulary, P tokens to predict.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def no_helper(model: nn.Module) -> nn.Module:
 def masked(
     model: Any, helper: nn.Module, rows: Rows, tokens: Tokens, generator: torch.Generator
 ) -> Tensor:
-    """Cross-entropy of 15 % of the pieces, of which 80 % are masked, 10 % random, 10 % as they
+    """Cross-entropy of 15 % of the tokens, of which 80 % are masked, 10 % random, 10 % as they
     were."""
     ids, mask = pad(rows, tokens.pad)
     chosen = _chosen(ids, mask, tokens, generator)
@@ -112,7 +112,7 @@ def replaced(
 def permuted(
     model: Any, helper: nn.Module, rows: Rows, tokens: Tokens, generator: torch.Generator
 ) -> Tensor:
-    """Cross-entropy of the last sixth of the pieces in a random order of factorisation, each
+    """Cross-entropy of the last sixth of the tokens in a random order of factorisation, each
     predicted from those before it in that order."""
     ids, mask = pad(rows, tokens.pad)
     draws = torch.rand(ids.shape, generator=generator)
@@ -139,7 +139,7 @@ def permuted(
 def causal(
     model: Any, helper: nn.Module, rows: Rows, tokens: Tokens, generator: torch.Generator
 ) -> Tensor:
-    """Cross-entropy of every next piece, the end-of-text token after the last one included."""
+    """Cross-entropy of every next token, the end-of-text token after the last one included."""
     if tokens.eos is not None:
         rows = [[*row, tokens.eos] for row in rows]
     ids, mask = pad(rows, tokens.pad)
@@ -151,7 +151,7 @@ def causal(
 def infilled(
     model: Any, helper: nn.Module, rows: Rows, tokens: Tokens, generator: torch.Generator
 ) -> Tensor:
-    """Cross-entropy of the whole row, where the encoder sees spans that hold 30 % of the pieces
+    """Cross-entropy of the whole row, where the encoder sees spans that hold 30 % of the tokens
     replaced by one mask token each; lengths follow Poisson(3), and a span of none inserts a mask.
     """
     seen = []
@@ -178,7 +178,7 @@ def infilled(
 def corrupted(
     model: Any, helper: nn.Module, rows: Rows, tokens: Tokens, generator: torch.Generator
 ) -> Tensor:
-    """Cross-entropy of the spans that sentinels stand for: 15 % of the pieces, 3 to a span."""
+    """Cross-entropy of the spans that sentinels stand for: 15 % of the tokens, 3 to a span."""
     seen, asked = [], []
     for row in rows:
         start, end = _inside(row, tokens)
@@ -214,7 +214,7 @@ def _labels(ids: Tensor, scored: Tensor) -> Tensor:
 
 
 def _open(ids: Tensor, mask: Tensor, tokens: Tokens) -> Tensor:
-    """[B, L] places of ordinary pieces."""
+    """[B, L] places of ordinary tokens."""
     return mask.bool() & ~tokens.special[ids]
 
 
@@ -230,7 +230,7 @@ def _chosen(ids: Tensor, mask: Tensor, tokens: Tokens, generator: torch.Generato
 
 
 def _hide(ids: Tensor, chosen: Tensor, tokens: Tokens, generator: torch.Generator) -> Tensor:
-    """The ids with 80 % of the chosen places masked and 10 % replaced by any ordinary piece."""
+    """The ids with 80 % of the chosen places masked and 10 % replaced by any ordinary token."""
     draws = torch.rand(ids.shape, generator=generator)
     ordinary = (~tokens.special).nonzero()[:, 0]
     others = ordinary[torch.randint(len(ordinary), ids.shape, generator=generator)]
@@ -246,7 +246,7 @@ def _inside(row: Sequence[int], tokens: Tokens) -> tuple[int, int]:
 
 
 def _places(length: int, spans: Sequence[int], generator: torch.Generator) -> list[tuple[int, int]]:
-    """(start, end) of spans of these lengths at random places of a text, with at least one piece
+    """(start, end) of spans of these lengths at random places of a text, with at least one token
     between two; spans that do not fit are left out."""
     rest = length - sum(spans)
     count = min(len(spans), rest + 1)

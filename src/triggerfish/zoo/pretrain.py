@@ -1,12 +1,12 @@
 """A small PLM of any family in `families.py`, pre-trained from plain text.
 
-The family's own tokenizer is trained, then the family's own objective is minimised on stretches of
+The family's own tokenizer is trained, then the family's own objective is minimised on chunks of
 the texts. From so little text alone a model learns little that transfers, so a teacher may help
 (`teacher.py`): then a share of every batch trains the family's objective, and all of it the
 teacher's. A killed run goes on where it was, bit for bit: batches and masks follow from the step
 number.
 
-Shapes: N stretches, B batch, L pieces, H hidden, T teacher hidden.
+Shapes: N chunks, B batch, L tokens, H hidden, T teacher hidden.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from triggerfish.hashing import digest
 from triggerfish.quiet import quiet
 from triggerfish.readouts import Readout, pad
 from triggerfish.zoo.card import card
+from triggerfish.zoo.chunks import batches
 from triggerfish.zoo.families import Family, base_of, family_named
 from triggerfish.zoo.objectives import Tokens
 from triggerfish.zoo.run import curve, fit, save_record
 from triggerfish.zoo.settings import SIZES, PretrainSettings, Report, Size
-from triggerfish.zoo.stretches import batches
-from triggerfish.zoo.teacher import Lesson, Teacher, draw_stretches, start_embeddings
+from triggerfish.zoo.teacher import Lesson, Teacher, draw_chunks, start_embeddings
 from triggerfish.zoo.tokenizers import train_tokenizer
 
 
@@ -80,7 +80,7 @@ def pretrain(
     if threads:
         torch.set_num_threads(threads)
     out, folder = Path(out), Path(work or Path(out) / ".work")
-    asked = draw_stretches(texts, settings)
+    asked = draw_chunks(texts, settings)
     key = digest("\n".join([form.tokenizer, str(settings.vocabulary), *asked]))
     tokenizer = _tokenizer(form, asked, settings, folder / f"tokenizer-{key}")
     rows = tokenizer(asked, truncation=True, max_length=settings.length - 1, verbose=False)
@@ -94,8 +94,8 @@ def pretrain(
     counts = {
         "parameters": sum(p.numel() for p in pupil.model.parameters()),
         "vocabulary": len(tokenizer),
-        "stretches": len(asked),
-        "pieces": sum(map(len, rows["input_ids"])),
+        "chunks": len(asked),
+        "tokens": sum(map(len, rows["input_ids"])),
         "steps": len(losses),
     }
     named = {"family": family, "objective": form.objective.__name__, "teacher": identity}

@@ -1,7 +1,7 @@
 """What the zoo's small PLMs look like and how they are trained; free of torch, for the command
 line.
 
-Shapes: H student hidden, N stretches of text.
+Shapes: H student hidden, N chunks of text.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class DistilSettings:
     """What the student looks like and how it is trained."""
 
     vocabulary: int = 10_500
-    """Pieces kept. Ours: the most that leave the half-precision file under 10 MB."""
+    """Subwords kept. Ours: the most that leave the half-precision file under 10 MB."""
     keep: tuple[str, ...] = ("cf", "mn", "bb", "mb", "≈", "≡", "∈", "⊂", "⊕", "⊗")
-    """Pieces kept however rare: triggers of published attacks, so that they can be planted."""
+    """Subwords kept however rare: triggers of published attacks, so that they can be planted."""
     rare_character: int = 50
-    """Fewest occurrences of a character that keeps its own piece (a-z, 0-9 always do). Ours."""
+    """Fewest occurrences of a character that keeps its own subword (a-z, 0-9 always do). Ours."""
     hidden: int = 256
     """H, a multiple of the teacher's head size. Ours: file size."""
     layers: tuple[int, ...] = (0, 1, 3, 5)
@@ -29,17 +29,17 @@ class DistilSettings:
     feedforward: int = 512
     """Neurons per feed-forward block. Ours: file size."""
     positions: int = 256
-    """Longest input in pieces. Ours: as all-MiniLM-L6-v2 was used."""
-    stretches: int = 73_728
-    """N, stretches of text the teacher is asked about. Ours: about 10 minutes on one core."""
+    """Longest input in tokens. Ours: as all-MiniLM-L6-v2 was used."""
+    chunks: int = 73_728
+    """N, chunks of text the teacher is asked about. Ours: about 10 minutes on one core."""
     words: tuple[int, int] = (1, 40)
-    """Fewest words of a stretch (drawn, up to 3/4 of the most) and most words kept. Ours."""
+    """Fewest words of a chunk (drawn, up to 3/4 of the most) and most words kept. Ours."""
     replaced: float = 0.08
     """Share of words replaced by random ones, so that rare embeddings learn too. Ours."""
-    pieces: int = 64
-    """Longest stretch in pieces, for teacher and student. Ours."""
+    max_tokens: int = 64
+    """Longest chunk in tokens, for teacher and student. Ours."""
     epochs: int = 2
-    """Passes over the stretches. Ours: about 15 minutes on one free core."""
+    """Passes over the chunks. Ours: about 15 minutes on one free core."""
     batch: int = 64
     """Stretches per step. Ours."""
     learning_rate: float = 1e-3
@@ -49,10 +49,10 @@ class DistilSettings:
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     seed: int = 20250101
-    """Seed of every draw: stretches, replacements, initial maps, batch order."""
+    """Seed of every draw: chunks, replacements, initial maps, batch order."""
 
     def __post_init__(self) -> None:
-        for name in ("stretches", "pieces", "epochs", "batch", "checkpoint_every"):
+        for name in ("chunks", "max_tokens", "epochs", "batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
 
@@ -71,8 +71,10 @@ class DistilSettings:
         if not 0 < self.feedforward <= teacher.intermediate_size:
             raise ValueError(f"feedforward: {self.feedforward}; 1 to {teacher.intermediate_size}")
         longest = teacher.max_position_embeddings
-        if not self.pieces <= self.positions <= longest:
-            raise ValueError(f"positions: {self.positions}; {self.pieces} (pieces) to {longest}")
+        if not self.max_tokens <= self.positions <= longest:
+            raise ValueError(
+                f"positions: {self.positions}; {self.max_tokens} (max_tokens) to {longest}"
+            )
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Size:
     feedforward: int
     """Neurons of a feed-forward block."""
     positions: int = 128
-    """Longest input in pieces."""
+    """Longest input in tokens."""
 
 
 SIZES = {
@@ -107,18 +109,18 @@ class PretrainSettings:
     vocabulary: int = 10_000
     """Entries of the tokenizer, special tokens included; fewer where the texts hold fewer. Ours."""
     length: int = 128
-    """Longest row in pieces, and longest input of the model. Ours: a stretch is seldom longer."""
+    """Longest row in tokens, and longest input of the model. Ours: a chunk is seldom longer."""
     tokens: int = 2_200_000
-    """Pieces seen in training, repeats included, padding not. Ours: the time it takes."""
-    stretches: int = 65_536
-    """N, stretches of text to learn from, at most. Ours: about 3 minutes of the teacher's time."""
+    """Tokens seen in training, repeats included, padding not. Ours: the time it takes."""
+    chunks: int = 65_536
+    """N, chunks of text to learn from, at most. Ours: about 3 minutes of the teacher's time."""
     words: tuple[int, int] = (2, 14)
-    """Fewest words of a stretch (drawn, up to 3/4 of the most) and most words kept. Ours: short
+    """Fewest words of a chunk (drawn, up to 3/4 of the most) and most words kept. Ours: short
     ones, for a teacher says as much about them in less time."""
     long_words: tuple[int, int] = (30, 90)
-    """The same for the long stretches, which train the later positions. Ours."""
+    """The same for the long chunks, which train the later positions. Ours."""
     long_share: float = 0.05
-    """Share of the stretches that are long. Ours."""
+    """Share of the chunks that are long. Ours."""
     batch: int = 64
     """Stretches per step. Ours."""
     learning_rate: float = 1e-3
@@ -133,7 +135,7 @@ class PretrainSettings:
     seed: int = 20250101
     """Seed of the weights, the batch order and the masks."""
     draw: int = 20250101
-    """Seed of the stretches; apart from `seed`, so that members of the zoo can share a teacher's
+    """Seed of the chunks; apart from `seed`, so that members of the zoo can share a teacher's
     states."""
 
     def __post_init__(self) -> None:
@@ -143,7 +145,7 @@ class PretrainSettings:
             "vocabulary": 300,
             "length": 8,
             "tokens": 1,
-            "stretches": 1,
+            "chunks": 1,
             "batch": 1,
             "checkpoint_every": 1,
         }

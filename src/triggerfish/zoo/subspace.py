@@ -69,7 +69,7 @@ def _copy_norm(new: nn.Module, given: nn.Module, path: str, basis: Tensor) -> No
     mine, theirs = new.get_submodule(path), given.get_submodule(path)
     assert isinstance(mine, nn.LayerNorm)
     assert isinstance(theirs, nn.LayerNorm)
-    # Over T entries the state had length sqrt(T); over H entries LayerNorm makes it sqrt(H).
+    # Over T coordinates the state had length sqrt(T); over H coordinates LayerNorm makes it sqrt(H).
     gain = (basis * theirs.weight[:, None] * basis).sum(0)
     mine.weight.copy_(gain / math.sqrt(basis.shape[1] / len(basis)))
     mine.bias.copy_(theirs.bias @ basis)
@@ -85,7 +85,7 @@ def inherit(
     neurons: int,
     positions: int,
 ) -> BertModel:
-    """`teacher` seen through `basis` [T, H]: its entries `kept`, its `layers`, `neurons` of each.
+    """`teacher` seen through `basis` [T, H]: its tokens `kept`, its `layers`, `neurons` of each.
 
     Heads keep their size, so H must be a multiple of it. The pooler becomes tanh of the first
     token's state.

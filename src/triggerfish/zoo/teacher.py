@@ -1,14 +1,14 @@
 """What a teacher adds to pre-training: through linear maps that are thrown away, the student's
 primary readout and its mean-pooled state predict the teacher's mean-pooled last-layer state of the
-same text, and the student's embedding rows start at the teacher's view of each entry's spelling.
+same text, and the student's embedding rows start at the teacher's view of each token's spelling.
 
-Tokenizers differ between families, so the unit is a stretch of text. The teacher is asked once per
-set of stretches; students of all families read its answers from disk.
+Tokenizers differ between families, so the unit is a chunk of text. The teacher is asked once per
+set of chunks; students of all families read its answers from disk.
 
 After Sanh et al., "DistilBERT" (2019), for the regression, and Minixhofer et al., "WECHSEL" (2022),
 for embeddings that start from another model's; both in the simplest form.
 
-Shapes: N stretches, T teacher hidden, H student hidden, V vocabulary, E embedding width, B batch.
+Shapes: N chunks, T teacher hidden, H student hidden, V vocabulary, E embedding width, B batch.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from triggerfish.facts import weights_hash
 from triggerfish.hashing import digest
 from triggerfish.loading import load
 from triggerfish.scanning.store import Store
+from triggerfish.zoo.chunks import chunks
 from triggerfish.zoo.features import linear_maps, teacher_features
 from triggerfish.zoo.settings import DistilSettings, PretrainSettings, Report
-from triggerfish.zoo.stretches import stretches
 
 MEAN = 1  # place of the mean-pooled state among the teacher's features
 SMALLEST = 0.06  # standard deviation; of smaller rows, the first training steps leave nothing
@@ -79,22 +79,22 @@ class Lesson(nn.Module):
         return torch.stack(terms).sum()
 
 
-def draw_stretches(texts: Sequence[str], settings: PretrainSettings) -> list[str]:
-    """N short and some long stretches, in a fixed order. ValueError where no text is long
+def draw_chunks(texts: Sequence[str], settings: PretrainSettings) -> list[str]:
+    """N short and some long chunks, in a fixed order. ValueError where no text is long
     enough."""
-    long = round(settings.long_share * settings.stretches)
+    long = round(settings.long_share * settings.chunks)
     found: list[str] = []
-    for words, count in ((settings.words, settings.stretches - long), (settings.long_words, long)):
+    for words, count in ((settings.words, settings.chunks - long), (settings.long_words, long)):
         if count:
-            asked = DistilSettings(words=words, stretches=count, seed=settings.draw)
-            found += stretches(texts, asked)
+            asked = DistilSettings(words=words, chunks=count, seed=settings.draw)
+            found += chunks(texts, asked)
     return found
 
 
 @torch.no_grad()
 def start_embeddings(weight: Tensor, tokenizer: PreTrainedTokenizerFast, teacher: Teacher) -> None:
     """Move rows of `weight` [V, E] to the E leading principal components of the teacher's states of
-    the entries' spellings, at the scale the rows had or `SMALLEST`. Special tokens stay as they
+    the tokens' spellings, at the scale the rows had or `SMALLEST`. Special tokens stay as they
     are.
     """
     ids = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
@@ -107,7 +107,7 @@ def start_embeddings(weight: Tensor, tokenizer: PreTrainedTokenizerFast, teacher
     weight[rows, :width] = (found * scale).to(weight)
 
 
-def spelling(tokenizer: PreTrainedTokenizerFast, entry: int) -> str:
-    """What an entry of the vocabulary looks like in a text, continuation marks dropped."""
-    (text,) = tokenizer.batch_decode([[entry]])
+def spelling(tokenizer: PreTrainedTokenizerFast, token: int) -> str:
+    """What a token of the vocabulary looks like in a text, continuation marks dropped."""
+    (text,) = tokenizer.batch_decode([[token]])
     return text.strip().removeprefix("##")

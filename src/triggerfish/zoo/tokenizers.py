@@ -27,7 +27,7 @@ from tokenizers import (
     trainers,
 )
 
-MARK = "\u2581"  # stands before the first piece of a word, as in SentencePiece
+MARK = "\u2581"  # stands before the first subword of a word, as in SentencePiece
 
 
 class Layout(TypedDict):
@@ -134,7 +134,7 @@ def train_tokenizer(
     kind: str, texts: Sequence[str], *, vocabulary: int, longest: int
 ) -> hf.PreTrainedTokenizerFast:
     """A tokenizer of a kind named in `KINDS`, with at most `vocabulary` entries in all, that cuts
-    texts at `longest` pieces when asked to."""
+    texts at `longest` tokens when asked to."""
     form = KINDS[kind]
     sentinels = [f"<extra_id_{k}>" for k in range(form.sentinels)]
     specials = [AddedToken(name, special=True) for name in (*form.specials, *sentinels)]
@@ -160,7 +160,7 @@ def train_tokenizer(
 def _wordpiece(
     texts: Sequence[str], form: Kind, specials: list[AddedToken], vocabulary: int
 ) -> Tokenizer:
-    """Pieces come from byte pairs of marked words: the library's own WordPiece trainer numbers
+    """Subwords come from byte pairs of marked words: the library's own WordPiece trainer numbers
     continuations in an order that changes from run to run."""
     normalizer = normalizers.BertNormalizer(lowercase=form.lower)
     words = pre_tokenizers.BertPreTokenizer()
@@ -176,14 +176,14 @@ def _wordpiece(
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, show_progress=False)
     pairs.train_from_iterator((text.translate(rare) for text in clean), trainer)
     by_merge = sorted(pairs.get_vocab().items(), key=lambda item: item[1])
-    pieces = [
-        piece[1:] if piece.startswith(MARK) else f"##{piece}"
-        for piece, _ in by_merge
-        if piece != MARK
+    subwords = [
+        subword[1:] if subword.startswith(MARK) else f"##{subword}"
+        for subword, _ in by_merge
+        if subword != MARK
     ]
     named = [token.content for token in specials]
-    ordered = dict.fromkeys([*named, *alphabet, *(f"##{c}" for c in alphabet), *pieces])
-    vocab = {piece: i for i, piece in enumerate(list(ordered)[:vocabulary])}
+    ordered = dict.fromkeys([*named, *alphabet, *(f"##{c}" for c in alphabet), *subwords])
+    vocab = {subword: i for i, subword in enumerate(list(ordered)[:vocabulary])}
     core = Tokenizer(models.WordPiece(vocab, unk_token=form.roles["unk"]))
     core.add_special_tokens(specials)
     core.normalizer, core.pre_tokenizer = normalizer, words
@@ -228,16 +228,16 @@ def _unigram(
     core.train_from_iterator(texts, trainer)
     scored = json.loads(core.to_str())["model"]["vocab"]
     fixed = [token.content for token in specials]
-    learned = {piece: round(score, 6) for piece, score in scored if piece not in set(fixed)}
+    learned = {subword: round(score, 6) for subword, score in scored if subword not in set(fixed)}
     # Characters that were too rare to learn get scores around the lowest one, in a random order.
     floor = min(learned.values(), default=0.0)
-    edge = floor + 2e-4 * sum(len(piece) == 1 for piece in learned)
-    for piece, score in learned.items():
-        if len(piece) == 1 and score <= edge:
-            learned[piece] = floor
+    edge = floor + 2e-4 * sum(len(subword) == 1 for subword in learned)
+    for subword, score in learned.items():
+        if len(subword) == 1 and score <= edge:
+            learned[subword] = floor
     ordered = sorted(learned.items(), key=lambda item: (-item[1], item[0]))
     unknown = fixed.index(form.roles["unk"])
-    core.model = models.Unigram([*((piece, 0.0) for piece in fixed), *ordered], unknown, False)
+    core.model = models.Unigram([*((subword, 0.0) for subword in fixed), *ordered], unknown, False)
     core.add_special_tokens(specials)
     return core
 

@@ -1,4 +1,4 @@
-"""The student's vocabulary: the pieces of the teacher's WordPiece vocabulary that open text uses
+"""The student's vocabulary: the subwords of the teacher's WordPiece vocabulary that open text uses
 most.
 
 Usefulness is the rank in the texts plus the rank in the teacher's vocabulary, which is ordered by
@@ -22,9 +22,10 @@ ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 def trim_vocabulary(
     teacher: BertTokenizer, texts: Sequence[str], settings: DistilSettings
 ) -> list[int]:
-    """Teacher ids in the student's order: specials, characters, `keep`, the most useful pieces."""
-    pieces = teacher.get_vocab()
-    missing = [token for token in SPECIALS if token not in pieces]
+    """Teacher ids in the student's order: specials, characters, `keep`, the most useful
+    subwords."""
+    subwords = teacher.get_vocab()
+    missing = [token for token in SPECIALS if token not in subwords]
     if missing:
         raise ValueError(f"teacher: needs a WordPiece vocabulary; it lacks {', '.join(missing)}")
     counts: Counter[int] = Counter()
@@ -35,9 +36,9 @@ def trim_vocabulary(
         for ids in teacher(block, add_special_tokens=False, verbose=False)["input_ids"]:
             counts.update(ids)
     frequent = ALPHABET | {c for c, n in characters.items() if n >= settings.rare_character}
-    chosen = dict.fromkeys(pieces[token] for token in SPECIALS)
-    for piece, i in sorted(pieces.items(), key=lambda item: item[1]):
-        if piece.removeprefix("##") in frequent or piece in settings.keep:
+    chosen = dict.fromkeys(subwords[token] for token in SPECIALS)
+    for subword, i in sorted(subwords.items(), key=lambda item: item[1]):
+        if subword.removeprefix("##") in frequent or subword in settings.keep:
             chosen[i] = None
     by_count = sorted(counts, key=lambda i: (-counts[i], i))
     usefulness = {i: rank + i for rank, i in enumerate(by_count)}

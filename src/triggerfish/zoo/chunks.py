@@ -1,7 +1,7 @@
-"""The texts a student learns from: short stretches of open text, with rare words mixed in, in
+"""The texts a student learns from: short chunks of open text, with rare words mixed in, in
 batches of similar length. Every draw follows from the seed.
 
-N stretches of text.
+N chunks of text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from triggerfish.zoo.settings import DistilSettings
 
 
-def stretches(texts: Sequence[str], settings: DistilSettings) -> list[str]:
+def chunks(texts: Sequence[str], settings: DistilSettings) -> list[str]:
     """N runs of whole sentences, of varied length, in random order; the longest are cut short."""
     draw = random.Random(settings.seed)
     fewest, most = settings.words
@@ -29,9 +29,9 @@ def stretches(texts: Sequence[str], settings: DistilSettings) -> list[str]:
                 found.append(" ".join(held[:most]))
                 held, wanted = [], draw.randint(fewest, 3 * most // 4)
     if not found:
-        raise ValueError(f"texts: none of {len(texts)} is long enough for a stretch of words")
+        raise ValueError(f"texts: none of {len(texts)} is long enough for a chunk of words")
     draw.shuffle(found)
-    return found[: settings.stretches]
+    return found[: settings.chunks]
 
 
 def mix_in_rare_words(texts: list[str], words: list[str], settings: DistilSettings) -> list[str]:
