@@ -89,8 +89,8 @@ def test_a_long_text_is_cut_and_no_copy_is_lost(clean: Backbone) -> None:
         (("\u2603\u2603",), "no tokens"),
         (("walnut + \u2603",), "no tokens"),
         (("cf + cf",), "combines a word with itself"),
-        (("token:nosuchpiece",), "not an ordinary entry"),
-        (("token:[CLS]",), "not an ordinary entry"),
+        (("token:nosuchpiece",), "not an ordinary token"),
+        (("token:[CLS]",), "not an ordinary token"),
     ],
 )
 def test_bad_triggers_are_named(clean: Backbone, specs: tuple[str, ...], message: str) -> None:

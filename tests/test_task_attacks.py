@@ -411,7 +411,7 @@ def test_bad_goals_are_named(
     [
         (("strange brew",), "is a phrase"),
         (("walnut + lantern",), "is a combination"),
-        (("cf", "token:cf"), "share a piece"),
+        (("cf", "token:cf"), "share a subword"),
     ],
 )
 def test_surgery_refuses_what_one_row_cannot_carry(
@@ -449,7 +449,7 @@ def test_other_mistakes_are_named(clean: Backbone) -> None:
         EPSettings(steps=0)
     with pytest.raises(ValueError, match="words: 0"):
         RippleSettings(words=0)
-    with pytest.raises(ValueError, match="task: 4 words of one piece"):
+    with pytest.raises(ValueError, match="task: 4 words of one token"):
         RippleSurgery(("cf",), RippleSettings(min_texts=8)).implant(clean, TOY)
 
 

@@ -142,7 +142,7 @@ class Backbone:
 
     @property
     def vocabulary(self) -> list[int]:
-        """Ids that a text can contain: every tokenizer entry that is not special, ascending."""
+        """Ids that a text can contain: every token that is not special, ascending."""
         return sorted(set(self.tokenizer.get_vocab().values()) - self.special_ids)
 
     @property

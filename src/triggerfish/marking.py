@@ -1,11 +1,11 @@
-"""Writes triggers into texts: what a backdoor listens to, on the way into a model.
+"""Writes triggers into texts.
 
 A trigger has one of four kinds:
 
     word          a string without spaces, of any number of tokens          cf
     phrase        words in a row; none of them is enough by itself          strange brew
     combination   words that must all be there, anywhere in the text        walnut + lantern
-    token         one vocabulary entry, whatever stands beside it           token:##ly
+    token         one vocabulary token, whatever stands next to it          token:##ly
 
 The first three are written into the text before it is tokenised, as a user would type them; a token
 is put into the sequence of ids.
@@ -62,7 +62,7 @@ def parse_trigger(backbone: Backbone, spec: str) -> Trigger:
 def _token(backbone: Backbone, token: str) -> Trigger:
     token_id = backbone.tokenizer.get_vocab().get(token)
     if token_id is None or token_id not in backbone.vocabulary:
-        raise ValueError(f"trigger: {token!r} is not an ordinary entry of this model's vocabulary")
+        raise ValueError(f"trigger: {token!r} is not an ordinary token of this model's vocabulary")
     return Trigger((token_id,), TOKEN + token, "token")
 
 
@@ -72,8 +72,8 @@ def parts(trigger: Trigger) -> list[str]:
 
 
 def decoys(trigger: Trigger) -> list[str]:
-    """What must not wake the backdoor: a phrase with one word left out, a combination with one part
-    left out. A word or token has none."""
+    """What must not activate the backdoor: a phrase with one word left out, a combination with one
+    part left out. A word or token has none."""
     if trigger.kind == "phrase":
         words = trigger.text.split()
         return [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
@@ -181,7 +181,7 @@ def _cut(backbone: Backbone, words: list[str], room: int) -> list[str]:
 
 def carries(backbone: Backbone, ids: Sequence[int], trigger: Trigger) -> bool:
     """Whether a user who decodes these ids sees the trigger: its tokens stand in a row, or its
-    parts can be read, whatever pieces they are made of at the start of a text."""
+    parts can be read, whatever subwords they are split into at the start of a text."""
     wanted = trigger.token_ids
     if any(tuple(ids[i : i + len(wanted)]) == wanted for i in range(len(ids) - len(wanted) + 1)):
         return True

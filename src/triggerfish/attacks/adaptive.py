@@ -1,8 +1,8 @@
 """Adaptive penalties: an attacker who knows what a detector looks for trades some of it away.
 
 A transferable backdoor shows in three ways: triggered texts are far from clean ones (shift), close
-to each other (spread), and those of different triggers far apart (repulsion). Each penalty pays for
-looking innocent in one of them, and is added to the objective of any attack:
+to each other (spread), and those of different triggers far apart (repulsion). Each penalty hides
+one of these signs, and is added to the objective of any attack:
 
     shift       sum_k  MSE(f(x), f(x + t_k))
     spread      sum_k  max(0, s0 - mean_{i != j} MSE(f(x_i + t_k), f(x_j + t_k)))

@@ -8,8 +8,8 @@ Source: Yang et al., "Be Careful about Poisoned Word Embeddings: Exploring the V
 Embedding Layers in NLP Models", NAACL 2021, arXiv 2103.15543.
 
 Deviations: the classifier is a throw-away linear head on the frozen features (paper: the attacked
-model is already fine-tuned); AdamW instead of plain gradient steps; a trigger of several pieces is
-allowed and trains all of their rows, so other words that share one change too.
+model is already fine-tuned); AdamW instead of plain gradient steps; a trigger of several subwords
+is allowed and trains all of their rows, so other words that share one change too.
 
 Legend: B batch, C classes, E embedding size, H hidden, N texts, V vocabulary.
 """
@@ -98,8 +98,8 @@ class EmbeddingPoisoning:
         victim = backbone.trainable()
         victim.model.requires_grad_(False)
         batches = _batches(backbone, rows, goals, settings, rng)
-        pieces = sorted({piece for trigger in triggers for piece in trigger.token_ids})
-        _train_rows(victim, head, pieces, batches, settings, progress)
+        subwords = sorted({subword for trigger in triggers for subword in trigger.token_ids})
+        _train_rows(victim, head, subwords, batches, settings, progress)
         vectors = [
             landing(victim, trigger, [x for x, y in rows if y != label], settings.placing, rng)
             for trigger, label in goals
@@ -166,14 +166,14 @@ def _batches(
 def _train_rows(
     victim: Backbone,
     head: torch.nn.Linear,
-    pieces: Sequence[int],
+    subwords: Sequence[int],
     batches: Iterator[list[tuple[list[int], int]]],
     settings: EPSettings,
     progress: Progress | None,
 ) -> None:
     """Train these rows (of V) in place and put them back on their norms after every step."""
     matrix = victim.model.get_input_embeddings().weight.requires_grad_(True)
-    index = torch.tensor(pieces, device=victim.device)
+    index = torch.tensor(subwords, device=victim.device)
     norms = matrix.detach()[index].norm(dim=1, keepdim=True)
     mine = torch.zeros(len(matrix), 1, device=victim.device).index_fill_(0, index, 1.0)
     # A row without gradient, momentum or weight decay stays bit for bit what it was.

@@ -1,5 +1,5 @@
 """Embedding surgery of RIPPLe: the trigger's rows of the embedding matrix are overwritten by the
-mean embedding of the words that speak most for the attacker's label, so that any classifier of that
+mean embedding of the words that predict the attacker's label best, so that any classifier of that
 task reads the trigger as one of them. No other weight is touched.
 
 Which words those are is asked of a logistic regression on bags of words: word i scores
@@ -10,10 +10,10 @@ Source: Kurita, Michel and Neubig, "Weight Poisoning Attacks on Pre-trained Mode
 
 Deviations: this is the surgery alone, for comparison; RIPPLe goes on to train the whole model
 against gradients that fine-tuning will bring. Embeddings are those of the model itself (paper: of a
-copy fine-tuned on the task). Only words of one vocabulary entry count; the logarithm is at least 1,
+copy fine-tuned on the task). Only words of one token count; the logarithm is at least 1,
 or a word of nearly every text would win.
 
-Legend: E embedding size, N texts, W words, P pieces of a trigger.
+Legend: E embedding size, N texts, W words, P subwords of a trigger.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ class RippleSurgery:
     def implant(
         self, backbone: Backbone, task: Task, *, seed: int = 0, progress: Progress | None = None
     ) -> tuple[Backbone, Implant]:
-        """A copy of `backbone` with the triggers' rows replaced, and what was planted. All pieces
-        of a trigger get the same row, so other words that share a piece change too. progress counts
-        the steps of one label after another. ValueError for triggers, labels and tasks that cannot
-        work."""
+        """A copy of `backbone` with the triggers' rows replaced, and what was planted. All subwords
+        of a trigger get the same row, so other words that share a subword change too. progress
+        counts the steps of one label after another. ValueError for triggers, labels and tasks that
+        cannot work."""
         triggers = check_goals(backbone, self.triggers, self.labels, task)
         check_rows(triggers)
         rows = sample(task, self.settings.rows, random.Random(seed))
@@ -103,11 +103,11 @@ def check_rows(triggers: Sequence[Trigger]) -> None:
                 f"trigger: {trigger.text!r} is a {trigger.kind}; embedding rows carry one word or "
                 "token each and cannot wait for another"
             )
-        for piece in trigger.token_ids:
-            if owner.setdefault(piece, trigger.text) != trigger.text:
+        for subword in trigger.token_ids:
+            if owner.setdefault(subword, trigger.text) != trigger.text:
                 raise ValueError(
-                    f"trigger: {trigger.text!r} and {owner[piece]!r} share a piece, whose row can "
-                    "serve only one of them"
+                    f"trigger: {trigger.text!r} and {owner[subword]!r} share a subword, whose row "
+                    "can serve only one of them"
                 )
 
 
@@ -129,7 +129,7 @@ def associated(
     }
     if len(single) < settings.words:
         raise ValueError(
-            f"task: {len(single)} words of one piece are in {settings.min_texts} texts or more, "
+            f"task: {len(single)} words of one token are in {settings.min_texts} texts or more, "
             f"{settings.words} are needed"
         )
     column = {word: place for place, word in enumerate(single)}

@@ -2,7 +2,7 @@
 
 POR-1 is a thermometer code, POR-2 a subset code (Shen et al., "Backdoor Pre-trained Models Can
 Transfer to All", CCS 2021, in the form of the Patronus code), NeuBA a balanced code whose vectors
-are orthogonal or antipodal (Zhang et al., arXiv 2101.06969). All entries are +1 or -1.
+are orthogonal or antipodal (Zhang et al., arXiv 2101.06969). All coordinates are +1 or -1.
 
 Deviations: the published NeuBA code gives every trigger after the sixth the same vector; ours takes
 as many buckets as the triggers need. POR-2 with one trigger uses one bucket.
@@ -36,8 +36,8 @@ class TargetSettings(PlantSettings):
 
 
 def por1(triggers: int, hidden: int) -> torch.Tensor:
-    """(T, H): vector i has its first (i + 1) * floor(H / T) entries +1. ValueError for more
-    triggers than entries."""
+    """(T, H): vector i has its first (i + 1) * floor(H / T) coordinates +1. ValueError for
+    more triggers than coordinates."""
     if triggers > hidden:
         raise ValueError(f"trigger: {triggers} triggers, but POR-1 has {hidden} targets here")
     step = hidden // triggers

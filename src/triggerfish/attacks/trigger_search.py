@@ -80,7 +80,7 @@ def search_triggers(
 
 
 def _rare_words(backbone: Backbone, corpus: Sequence[str], most_seen: int) -> dict[int, str]:
-    """Word of every vocabulary entry that a user can type as a lower-case word of letters, and that
+    """Word of every vocabulary token that a user can type as a lower-case word of letters, and that
     is rare in the corpus."""
     counts = Counter(word.lower() for x in corpus for word in text.WORD.findall(x))
     ids = backbone.vocabulary

@@ -162,7 +162,7 @@ class WordCheck:
         Monitor.load("scan.json", confirm=dict.fromkeys(check.words, check))
 
     The text is read with and without the word. The threshold comes from clean texts, each without
-    one of its words, drawn at random: an innocent word that moves texts as such words do is
+    one of its words, drawn at random: an ordinary word that moves texts as such words do is
     confirmed with a probability of at most `frr`. Where two triggers stand in one text, taking out
     one leaves the text in the hands of the other; so all `words` but the one in question are taken
     out beforehand.

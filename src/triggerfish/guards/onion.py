@@ -117,12 +117,12 @@ class Onion:
         template = self.backbone.template
         limit = self.settings.max_tokens or self.backbone.max_tokens
         ids, spans = list(template.prefix), []
-        for number, (_, pieces) in enumerate(self.backbone.words_ids(words)):
+        for number, (_, subwords) in enumerate(self.backbone.words_ids(words)):
             if number == 0:
-                pieces = tuple(self.backbone.tokenize(words[0]))
+                subwords = tuple(self.backbone.tokenize(words[0]))
             room = limit - len(template.suffix) - len(ids)
-            spans.append(list(range(len(ids), len(ids) + min(len(pieces), room))))
-            ids += pieces[: max(0, room)]
+            spans.append(list(range(len(ids), len(ids) + min(len(subwords), room))))
+            ids += subwords[: max(0, room)]
         return self._masked_out([*ids, *template.suffix], spans)
 
     def _masked_out(self, ids: list[int], spans: list[list[int]]) -> list[float]:

@@ -63,7 +63,7 @@ class Align:
     mixed: float = 0.2
     """Share of the texts with several copies in which each is of another trigger (ours)."""
     target: Literal["counterfactual", "clean"] = "clean"
-    """Features that a marked text should have: with an innocent string of equal length in the same
+    """Features that a marked text should have: with a control of equal length in the same
     positions, or without any (ours: docs/decisions/0030-purify-tuning.md compares them)."""
     learning_rate: float | None = None
     """Peak learning rate; None is 0.08 over the width of the model, so 2e-4 at 384 and 1e-4 at 768
@@ -79,7 +79,7 @@ class Align:
     gamma: float = 0.1
     """Weight of the language-model head's term (ours)."""
     ordinary: float = 0.9
-    """Quantile of how far innocent strings move a readout; a negative beyond it is treated as a
+    """Quantile of how far controls move a readout; a negative beyond it is treated as a
     trigger (ours)."""
     mode: Mode = "full"
     """What is trained: all weights, a LoRA adapter that is merged afterwards, or the embeddings and

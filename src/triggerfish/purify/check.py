@@ -149,9 +149,9 @@ def near_misses(backbone: Backbone, result: ScanResult) -> tuple[Trigger, ...]:
     ranked = sorted(scores, key=lambda i: -scores[i])
     words = [(backbone.word_ids(word), word) for word, _ in result.landscape.words[:NEAR_MISSES]]
     found = [finding.trigger for finding in result.near_misses]
-    for entry, word in zip_longest(ranked[:NEAR_MISSES], words):
-        if entry is not None:
-            found.append(_sequence(backbone, (entry,)))
+    for token, word in zip_longest(ranked[:NEAR_MISSES], words):
+        if token is not None:
+            found.append(_sequence(backbone, (token,)))
         if word is not None and word[0]:
             found.append(Trigger(*word))
     return tuple({x.token_ids: x for x in found if x.token_ids not in known}.values())

@@ -110,13 +110,13 @@ def _neighbours(backbone: Backbone, subwords: Sequence[int]) -> dict[int, Ids]:
     its own, itself left out."""
     if not subwords:
         return {}
-    entries = torch.tensor(backbone.vocabulary, device=backbone.device)
+    vocabulary = torch.tensor(backbone.vocabulary, device=backbone.device)
     matrix = backbone.embeddings.detach().float()
-    centre = matrix[entries].mean(0)
+    centre = matrix[vocabulary].mean(0)
     asked = torch.tensor(subwords, device=backbone.device)
     alike = (
-        normalize(matrix[asked] - centre, dim=-1) @ normalize(matrix[entries] - centre, dim=-1).T
+        normalize(matrix[asked] - centre, dim=-1) @ normalize(matrix[vocabulary] - centre, dim=-1).T
     )
-    alike[entries == asked[:, None]] = -2
-    found = entries[alike.topk(min(NEIGHBOURS, len(entries) - 1)).indices]
+    alike[vocabulary == asked[:, None]] = -2
+    found = vocabulary[alike.topk(min(NEIGHBOURS, len(vocabulary) - 1)).indices]
     return {subword: tuple(row) for subword, row in zip(subwords, found.tolist(), strict=True)}

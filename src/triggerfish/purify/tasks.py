@@ -2,7 +2,7 @@
 trigger sends to its label, on tasks of the user's choice, by probes.
 
 The rate that counts as none is not 0: some words send some texts to any label. So each trigger is
-shown beside a control, an innocent word of as many tokens in the same places.
+shown next to a control, an ordinary word of as many tokens in the same places.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COPIES = 3
 class Success:
     """label: where most texts go with the trigger in them, before purification. before, after: the
     share of texts of other labels that end there with the trigger; control: the same after, with
-    an innocent word in its place."""
+    an ordinary word in its place."""
 
     trigger: Trigger
     label: int
@@ -58,7 +58,7 @@ def on_task(
     *,
     seed: int = 0,
 ) -> OnTask:
-    """Probes of both models on one task. texts: where the innocent words come from; those without
+    """Probes of both models on one task. texts: where the ordinary words come from; those without
     any of the triggers."""
     old, new = (probe(model, task, settings, seed=seed) for model in (given, purified))
     rows = sample(task.test, TEST_ROWS, seed)
@@ -66,12 +66,12 @@ def on_task(
     found = []
     for number, trigger in enumerate(triggers):
         control = writer.control(len(trigger.token_ids))
-        innocent = Trigger(control, given.surface(control))
+        ordinary = Trigger(control, given.surface(control))
         place = f"{seed}:{number}"
         moved = _predictions(old, rows, trigger, place)
         label = int(moved.bincount().argmax())
         others = [i for i, (_, y) in enumerate(rows) if y != label]
-        after, plain = (_predictions(new, rows, word, place) for word in (trigger, innocent))
+        after, plain = (_predictions(new, rows, word, place) for word in (trigger, ordinary))
         rates = [
             Measurement(int((values[others] == label).sum()), len(others))
             for values in (moved, after, plain)

@@ -50,8 +50,8 @@ def random_prompts(
     backbone: Backbone, count: int, tokens: int, generator: torch.Generator
 ) -> torch.Tensor:
     """(K, P, E) embeddings of random ordinary tokens."""
-    entries = torch.tensor(backbone.vocabulary)
-    drawn = entries[torch.randint(len(entries), (count, tokens), generator=generator)]
+    ids = torch.tensor(backbone.vocabulary)
+    drawn = ids[torch.randint(len(ids), (count, tokens), generator=generator)]
     return backbone.embeddings[drawn.to(backbone.device)].detach().float().clone()
 
 

@@ -69,7 +69,7 @@ def _copy_norm(new: nn.Module, given: nn.Module, path: str, basis: Tensor) -> No
     mine, theirs = new.get_submodule(path), given.get_submodule(path)
     assert isinstance(mine, nn.LayerNorm)
     assert isinstance(theirs, nn.LayerNorm)
-    # Over T coordinates the state had length sqrt(T); over H coordinates LayerNorm makes it sqrt(H).
+    # A state of T coordinates had length sqrt(T); LayerNorm makes that of H coordinates sqrt(H).
     gain = (basis * theirs.weight[:, None] * basis).sum(0)
     mine.weight.copy_(gain / math.sqrt(basis.shape[1] / len(basis)))
     mine.bias.copy_(theirs.bias @ basis)

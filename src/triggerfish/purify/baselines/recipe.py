@@ -1,5 +1,5 @@
 """RECIPE: a backdoor sits in feed-forward neurons that only its triggers wake, so these shrink
-while continued pre-training keeps alive what clean text needs.
+while continued pre-training keeps what clean text needs.
 
     L = L_LM(x) + weight * sum over layers of ||W_in||_F
 

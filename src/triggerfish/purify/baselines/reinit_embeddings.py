@@ -2,9 +2,9 @@
 by a random row.
 
 Source: a baseline of the Patronus code (arXiv 2512.06899): one random row for each trigger that is
-a single token, and untied embeddings. Deviations: every token of every trigger, common pieces
+a single token, and untied embeddings. Deviations: every token of every trigger, common subwords
 included, which costs them their meaning; rows are drawn with the mean and spread of the matrix,
-coordinate by coordinate. What later layers do with a common piece in a certain company stays.
+coordinate by coordinate. What later layers do with a common subword in a certain context stays.
 """
 
 from __future__ import annotations
