@@ -22,8 +22,10 @@ REPEATS = 5
 
 def choose(precision: str, device: torch.device) -> Precision:
     """What "auto" means on this device; "fp32" and "bf16" as they are, ValueError for the rest."""
-    if precision == "fp32" or precision == "bf16":
-        return precision
+    if precision == "fp32":
+        return "fp32"
+    if precision == "bf16":
+        return "bf16"
     if precision == "auto":
         return _fastest(device)
     raise ValueError(f"precision: {precision!r} is not one of {', '.join(CHOICES)}")
