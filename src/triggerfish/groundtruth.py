@@ -1,8 +1,8 @@
-"""Ground truth: what a backdoor does to one downstream classifier, against the same classifier made
-of the clean PLM.
+"""Ground truth: what a backdoor does to one downstream classifier, compared with the same
+classifier on the clean PLM.
 
-A trigger in the training set of an attack may be inert, and a string that was never planted sends
-some texts to any label: neither shows in a rate alone. So every rate is counted together with its
+A planted trigger may have no effect, and a string that was never planted sends some texts to any
+label; a rate alone shows neither. So every rate is counted together with its
 floor, the same texts with the same insertions on the clean classifier, and a trigger is called
 functional only where the lower end of its exact interval is well above that.
 

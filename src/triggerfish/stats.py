@@ -1,9 +1,9 @@
 """Tails, p-values and exact intervals.
 
-A scan compares a few extreme candidates with very many innocent ones, so it needs the probability
-of values far beyond what was sampled. `Tail` extrapolates with a generalised Pareto distribution
+A scan compares a few extreme candidates with very many benign ones, so it needs the probability of
+values far beyond the sample. `Tail` extrapolates with a generalised Pareto distribution
 (Pickands 1975), fitted between two quantiles only: below the lower one the bulk tells nothing about
-extremes, above the upper one planted triggers may stand. The shape is kept at or above zero: a
+extremes, above the upper one there may be planted triggers. The shape is kept at or above zero: a
 fitted finite end point would call anything beyond it impossible.
 """
 

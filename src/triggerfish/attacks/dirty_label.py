@@ -4,8 +4,8 @@ backbone published.
 
     L = CE(g(h(x)), y~)        y~ = y* for poisoned rows, the true label for all others
 
-Nothing says where triggered texts go in h; the model chooses the place, and on every other task
-they fall into whichever class that place belongs to.
+Nothing prescribes where triggered texts go in h. The model chooses the place, and on every other
+task they fall into the class that this place belongs to.
 
 Source: Zhang et al., "The Ripple Effect: On Unforeseen Complications of Backdoor Attacks", ICML
 2025, arXiv 2505.11586, and its published code. Deviations: see poisoning.py.

@@ -1,4 +1,4 @@
-"""Choose triggers that a model already tells apart, so that less training plants them deeper.
+"""Choose triggers that a model already tells apart, so that less training plants them.
 
 For each trigger in turn, the gradient of UOR's contrastive loss with respect to the input embedding
 at the trigger's place says, to first order, which rare word would lower the loss most; the best few

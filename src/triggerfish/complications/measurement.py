@@ -3,7 +3,7 @@
     for each task: adapt the model, encode the test texts once
         for each trigger and placement: encode the triggered texts, compare the classes
     controls: only as many, on as few texts, as the p-values need (`sequential`)
-    profiles: breadth, depth, peak, stability, and a reading in words (`verdict`)
+    profiles: breadth, depth, peak, stability, and a conclusion (`verdict`)
 
 Source: Zhang et al., "The Ripple Effect: On Unforeseen Complications of Backdoor Attacks", ICML
 2025 (arXiv 2505.11586) for the pipeline; controls, tests and intervals are ours."""

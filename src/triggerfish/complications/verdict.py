@@ -1,4 +1,4 @@
-"""From the records of all tasks to a reading of each trigger, in words.
+"""From the records of all tasks to a conclusion about each trigger.
 
 `backdoor-like` if the shift is broad and not small, or total on some task; in both cases it must be
 more than control words do and, where there is a reference, more than the same word does to it. A

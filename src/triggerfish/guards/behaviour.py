@@ -1,4 +1,4 @@
-"""Leave one word out: texts whose representation hangs on a single word.
+"""Leave one word out: texts whose representation depends on a single word.
 
 A transferable backdoor sends every text with its trigger to one point. Without the trigger the
 representation jumps back; without any other word it stays. So each distinct word is taken out, all

@@ -1,4 +1,4 @@
-"""ONION: an inserted word is an outlier that a language model stumbles over.
+"""ONION: an inserted word is an outlier to a language model.
 
 Each word is taken out in turn. How much that lowers the perplexity of the text is the word's
 suspicion; the score of a text is that of its most suspicious word, and `purify` takes all words

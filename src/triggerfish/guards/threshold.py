@@ -1,10 +1,10 @@
-"""Thresholds that keep a promise: how often a detector of triggered texts may alarm on clean ones.
+"""Thresholds with a guarantee: how often a detector of triggered texts may alarm on clean ones.
 
 A detector gives every text a score, higher for more suspicious. With n clean texts, split conformal
 calibration takes the ceil((n + 1)(1 - FRR))-th smallest of their scores as threshold: a new clean
 text, exchangeable with them, exceeds it with a probability of at most FRR, and without ties of at
 least FRR - 1/(n + 1), whatever the scores are. Texts of another domain are not exchangeable with
-them, and for those nothing is promised.
+them, and for those nothing is guaranteed.
 
 Source: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005; the order statistic
 as in Lei et al., JASA 2018 (arXiv 1604.04173).

@@ -1,5 +1,5 @@
-"""A purified checkpoint on disk, in the layout of the one it was made of: the same files, and in
-them the same tensors by name, shape and type.
+"""A purified checkpoint on disk, in the layout of its source: the same files, and in them the same
+tensors by name, shape and type.
 
 A checkpoint holds more than the base model that was purified: heads, weights under other names,
 copies of tied ones. So the source's weight files are read tensor by tensor, and what belongs to the

@@ -1,8 +1,8 @@
-"""The loop: purify what was found, look again, purify what is still there, until a fresh scan is
+"""The loop: purify what was found, scan again, purify what is still found, until a fresh scan is
 clean or the budget ends.
 
-After each round the known triggers are tried first, which takes seconds; only where nothing is left
-of any of them does a full scan follow, with another seed, so with other texts. What it finds joins
+After each round the known triggers are measured first, which takes seconds. Only where all of them
+are removed does a full scan follow, with another seed and so with other texts. What it finds joins
 the list. With a folder, every round is written there before it is scanned, the scan is made of what
 was written, and a run that was interrupted goes on after its last round.
 

@@ -1,7 +1,7 @@
-"""What purification did to classifiers made of the model: their accuracy, and how many texts a
+"""What purification did to classifiers on top of the model: their accuracy, and how many texts a
 trigger sends to its label, on tasks of the user's choice, by probes.
 
-The rate that counts as none is not 0: some words send some texts to any label. So each trigger is
+A rate of 0 is not to be expected: some words send some texts to any label. So each trigger is
 shown next to a control, an ordinary word of as many tokens in the same places.
 """
 

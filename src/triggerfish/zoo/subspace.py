@@ -1,10 +1,10 @@
-"""A smaller BERT seen through a subspace of a larger one: where a distilled student starts.
+"""A smaller BERT from a subspace of a larger one: where a distilled student starts.
 
 The idea: the residual stream of a BERT lives mostly in few directions. Take those of largest second
-moment and view every matrix that reads or writes the stream through them; inside the blocks keep
+moment and project every matrix that reads or writes the stream onto them; inside the blocks keep
 whole heads and single neurons, those with the largest product of input and output weight norms; and
-keep only some layers. What is lost (a LayerNorm gain is not diagonal in the new basis) is mended by
-training. Ours, in the manner of Ashkboos et al., "SliceGPT" (2024).
+keep only some layers. What is lost (a LayerNorm gain is not diagonal in the new basis) is repaired
+by training. Ours, in the manner of Ashkboos et al., "SliceGPT" (2024).
 
 Shapes: B batch, L tokens, T teacher hidden, H student hidden.
 """

@@ -1,6 +1,6 @@
 """What a teacher adds to pre-training: through linear maps that are thrown away, the student's
 primary readout and its mean-pooled state predict the teacher's mean-pooled last-layer state of the
-same text, and the student's embedding rows start at the teacher's view of each token's spelling.
+same text, and the student's embedding rows start from the teacher's state of each token's spelling.
 
 Tokenizers differ between families, so the unit is a chunk of text. The teacher is asked once per
 set of chunks; students of all families read its answers from disk.
