@@ -66,7 +66,7 @@ def test_a_clean_scan_ends_with_zero(folder: Path, capsys: pytest.CaptureFixture
     after = ScanResult.load(folder / "out" / "scan.json")
     assert code == after.exit_code == 0
     assert shown.out.startswith("CLEAN after 1 round(s) of Align\n")
-    assert '"gener": depth ' in shown.out
+    assert '"gener": collapse ' in shown.out
     assert "checkpoint: " in shown.err
     assert "  task: accuracy " in shown.out
     assert (folder / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")

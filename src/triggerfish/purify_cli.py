@@ -149,6 +149,6 @@ def on_tasks(measured: Sequence[OnTask]) -> list[str]:
         before, after, control = (sum(x) / len(x) for x in zip(*rates, strict=True))
         lines.append(
             f"  {visible(one.task)}: accuracy {one.before.rate:.3f} -> {one.after.rate:.3f}, "
-            f"triggers succeed {before:.3f} -> {after:.3f} (innocent words {control:.3f})"
+            f"triggers succeed {before:.3f} -> {after:.3f} (ordinary words {control:.3f})"
         )
     return lines
