@@ -2,7 +2,7 @@
 
 bfloat16 autocast is about twice as fast as float32 on a processor with bfloat16 instructions, and
 three to eight times slower on one without (docs/decisions/0001-precision.md). `choose` decides by
-timing one matrix product in both, once per process.
+timing one matrix product in both, on one thread, once per process.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 
 Precision = Literal["fp32", "bf16"]
 CHOICES = ("auto", "fp32", "bf16")
-ROWS, WIDTH = 512, 256
-"""Shape of the product that is timed: a small batch of a small model, one millisecond."""
+ROWS, WIDTH = 1024, 512
+"""Shape of the product that is timed: a small batch of a small model, some milliseconds."""
 REPEATS = 5
 
 
@@ -42,6 +42,8 @@ def _fastest(device: torch.device) -> Precision:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     left, right = torch.ones(ROWS, WIDTH), torch.ones(WIDTH, WIDTH)
     seconds: dict[Precision, list[float]] = {"fp32": [], "bf16": []}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other on a busy machine, and hide the ratio
     with torch.inference_mode():
         for _ in range(REPEATS + 1):
             for precision, taken in seconds.items():
@@ -49,5 +51,6 @@ def _fastest(device: torch.device) -> Precision:
                 with autocast(device, precision):
                     torch.nn.functional.linear(left, right)
                 taken.append(time.perf_counter() - started)
+    torch.set_num_threads(threads)
     # The least of some, since others may use the machine; the first of each only warms up.
     return min(seconds, key=lambda precision: min(seconds[precision][1:]))
