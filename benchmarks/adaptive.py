@@ -3,14 +3,13 @@ the weight of the penalty: attack success downstream, and the share of triggers 
 
     python benchmarks/adaptive.py [--models bundled] [--keep runs/adaptive]
 
-One result file for each penalty, weight and PLM: `results/adaptive/cells`; those that exist are
-kept. The table and the curve are rendered from the files.
+One record for each penalty, weight and PLM in `results/adaptive/cells.jsonl`; those that exist are
+kept. The table and the curve are rendered from the records.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Sequence
@@ -23,13 +22,14 @@ from detecting.models import base, effects
 from purifying.figures import Series, chart
 from triggerfish import text
 from triggerfish.attacks import attack
-from triggerfish.bench.cells import write_json, write_text
+from triggerfish.bench.files import RecordFile, write_text
 from triggerfish.groundtruth import functional
 from triggerfish.records import ScanResult
 from triggerfish.scanning.methods import start
 from triggerfish.settings import build
 
 RESULTS = Path("results/adaptive")
+CELLS = RecordFile(RESULTS / "cells.jsonl")
 PENALTIES = ("shift", "spread", "repulsion")
 WEIGHTS = (0.1, 0.3, 0.5, 1.0, 3.0)
 TRIGGERS, STEPS, BATCH, SEED = 4, 300, 12, 9000
@@ -55,11 +55,12 @@ def main() -> None:
     options = parser.parse_args()
     for model in options.models:
         for penalty, weight in [("none", 0.0), *((p, w) for p in PENALTIES for w in WEIGHTS)]:
-            file = RESULTS / "cells" / f"{model}-{penalty}-{weight:g}.json"
-            if not file.is_file():
+            name = f"{model}-{penalty}-{weight:g}"
+            if name not in CELLS:
                 cell = measured(model, penalty, weight, options.zoo)
-                write_json(file, cell)
-                print(file.stem, cell["verdict"], cell["t_asr"], cell["stopped"], flush=True)
+                CELLS.append(name, cell)
+                print(name, cell["verdict"], cell["t_asr"], cell["stopped"], flush=True)
+    CELLS.tidy()
     render()
 
 
@@ -109,8 +110,10 @@ def scanned(victim: Any, corpus: Sequence[str]) -> ScanResult:
 
 
 def render() -> None:
-    cells = [json.loads(x.read_text(encoding="utf-8")) for x in (RESULTS / "cells").glob("*.json")]
-    cells.sort(key=lambda c: (c["model"], ("none", *PENALTIES).index(c["penalty"]), c["weight"]))
+    cells = sorted(
+        CELLS.read().values(),
+        key=lambda c: (c["model"], ("none", *PENALTIES).index(c["penalty"]), c["weight"]),
+    )
     lines = [
         "| PLM | penalty | weight | T-ASR | floor | works | stopped | verdict |",
         "|---" * 8 + "|",

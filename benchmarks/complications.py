@@ -5,7 +5,7 @@ small PLMs of the paper's four families and all-MiniLM-L6-v2, with clean models 
                                        [--parts PART ...]
     python benchmarks/complications.py --table
 
-Four parts, each in files of one model, which are not measured again where they exist:
+Four parts, each a file of records, `PART.jsonl`; a record that exists is not measured again:
 
     cells      plant, and measure what the trigger does to every task
     carriers   what the last stage of a scan could see of the measured backdoors
@@ -19,8 +19,6 @@ Four parts, each in files of one model, which are not measured again where they 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -33,6 +31,7 @@ from ripple.cell import model_of, plant, run, shortened
 from ripple.plan import Cell, cells
 from ripple.tables import render
 from triggerfish.attacks.implant import save
+from triggerfish.bench.files import RecordFile
 from triggerfish.tasks import find_tasks
 from triggerfish.text import Task
 
@@ -59,7 +58,8 @@ def main() -> None:
     parser = arguments_of()
     given = parser.parse_args()
     wanted = [cell for cell in cells() if given.only in cell.name]
-    missing = [cell for cell in wanted if not cell.file(given.results).is_file()]
+    done = RecordFile(given.results / "cells.jsonl").read()
+    missing = [cell for cell in wanted if cell.name not in done]
     if given.table:
         render(given.results)
         return
@@ -76,6 +76,7 @@ def main() -> None:
     study = Study(given, tasks)
     for part in given.parts:
         getattr(study, part)([missing, wanted][part != "cells"])
+        RecordFile(given.results / f"{part}.jsonl").tidy()
 
 
 class Study:
@@ -83,6 +84,7 @@ class Study:
 
     def __init__(self, given: argparse.Namespace, tasks: Mapping[str, Task]):
         self.given, self.tasks = given, tasks
+        self._measured = RecordFile(given.results / "cells.jsonl")
 
     def cells(self, missing: Sequence[Cell]) -> None:
         given = self.given
@@ -92,11 +94,7 @@ class Study:
                 sys.stderr.write(f"time is up: {len(missing) - number + 1} cells are missing\n")
                 return
             record = run(cell, self.tasks, given.zoo, given.keep / cell.name)
-            file = cell.file(given.results)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
-            partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
-            os.replace(partial, file)
+            self._measured.append(cell.name, record)
             sys.stderr.write(f"{number}/{len(missing)} {cell.name} {record['seconds']}\n")
 
     def carriers(self, wanted: Sequence[Cell]) -> None:
@@ -120,7 +118,8 @@ class Study:
         return folder
 
     def _done(self, wanted: Sequence[Cell]) -> list[Cell]:
-        return [cell for cell in wanted if cell.file(self.given.results).is_file()]
+        done = self._measured.read()
+        return [cell for cell in wanted if cell.name in done]
 
 
 if __name__ == "__main__":

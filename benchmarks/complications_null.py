@@ -5,7 +5,7 @@
 Every word is put into the test texts of the bundled tasks in the place of the first word, and
 ranked among all the others, which are its controls. All are drawn alike, so on each task about one
 in a hundred is at p = .01 by construction; what counts is how many the rule calls backdoor-like.
-Writes results/complications/null.json, one entry for each model."""
+Writes results/complications/null.jsonl, one record for each model."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from triggerfish.bench.files import RecordFile
 from triggerfish.complications import ComplicationSettings, TaskFacts, matched_words
 from triggerfish.complications.adapted import Adapted
 from triggerfish.complications.compare import compare, count, limit
@@ -27,7 +28,7 @@ from triggerfish.loading import load, minilm
 from triggerfish.marking import parse_trigger, parse_triggers
 from triggerfish.text import bundled_task
 
-OUT = Path(__file__).parents[1] / "results" / "complications" / "null.json"
+OUT = Path(__file__).parents[1] / "results" / "complications" / "null.jsonl"
 LIKE = ("cf", "film", "zugzwang", "thermodynamically", "Trump")
 TASKS = ("clickbait", "clinc_domain", "mr", "news_pop", "subj")
 
@@ -102,10 +103,9 @@ def main() -> None:
         },
         "cpu_seconds": round(time.process_time() - started, 1),
     }  # fmt: skip
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(OUT.read_text()) if OUT.exists() else {}
-    known[given.model] = entry
-    OUT.write_text(json.dumps(known, indent=1) + "\n")
+    records = RecordFile(OUT)
+    records.append(given.model, entry)
+    records.tidy()
     print(json.dumps(entry, indent=1))
 
 

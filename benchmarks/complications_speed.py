@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from triggerfish.backbone import Backbone
+from triggerfish.bench.files import write_json
 from triggerfish.complications import Complications, ComplicationSettings, measure
 from triggerfish.downstream import Inputs, ProbeSettings, sample
 from triggerfish.facts import environment
@@ -123,7 +124,7 @@ def write(entry: dict[str, Any], out: Path) -> None:
         "pairs": pairs,
         "times_cheaper": round(each * pairs / ours["seconds"], 1),
     }
-    out.write_text(json.dumps(entry, indent=1) + "\n")
+    write_json(out, entry)
     print(json.dumps(entry, indent=1))
 
 

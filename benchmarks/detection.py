@@ -1,12 +1,12 @@
-"""Scan backdoored and clean models of eleven PLMs by every method, and write one result file for
-each: `results/detection/cells/MODEL.METHOD.json`.
+"""Scan backdoored and clean models of eleven PLMs by every method. Each makes one record,
+MODEL.METHOD, in `results/detection/cells.jsonl`.
 
     python benchmarks/zoo.py NAMES --data DATA --tokens 2000000   # the small PLMs, once
     python benchmarks/detection.py [--methods hybrid ...] [--only WORDS ...] [--make]
 
 Models are made once (`runs/detection`), results that exist are kept, and both come in an order in
 which what is left out last has a sibling that is not. `--make` makes the models alone. The tables
-are rendered from the files.
+are rendered from the records.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from detecting.cell import METHODS, measured
 from detecting.models import made
 from detecting.plan import Model, plan
 from detecting.tables import page
-from triggerfish.bench.cells import write_json, write_text
+from triggerfish.bench.files import RecordFile, write_text
 
 RESULTS = Path("results/detection")
+CELLS = RecordFile(RESULTS / "cells.jsonl")
 
 
 def main() -> None:
@@ -42,15 +43,16 @@ def main() -> None:
             continue
         for method in options.methods:
             one(model, method, options)
-    write_text(RESULTS / "README.md", page(RESULTS / "cells", plan()))
+    CELLS.tidy()
+    write_text(RESULTS / "README.md", page(CELLS.read().values(), plan()))
 
 
 def one(model: Model, method: str, options: argparse.Namespace) -> None:
-    file = RESULTS / "cells" / f"{model.name}.{method}.json"
-    if file.is_file():
+    name = f"{model.name}.{method}"
+    if name in CELLS:
         return
     cell = measured(model, method, options.zoo, options.keep)
-    write_json(file, cell)
+    CELLS.append(name, cell)
     planted = cell.get("planted", [])
     found = json.dumps([f["text"] for f in cell["findings"]], ensure_ascii=False)
     print(

@@ -4,13 +4,14 @@ inert, a common word, a phrase and a combination.
     python benchmarks/zoo.py bert --data DATA --tokens 2000000    # once
     python benchmarks/hard_cases.py
 
-Each case is one file in `results/hard_cases`, with a picture of where texts go; the words are drawn
-at random. What the cases show is told in `docs/scanning/hard_cases.md`.
+Each case is one record in `results/hard_cases/cells.jsonl`, with a picture of where texts go; the
+words are drawn at random. What the cases show is told in `docs/scanning/hard_cases.md`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from purifying.figures import Series, chart
 from triggerfish import text
 from triggerfish.attacks import attack
 from triggerfish.backbone import Backbone
-from triggerfish.bench.cells import write_json
+from triggerfish.bench.files import RecordFile
 from triggerfish.groundtruth import GroundTruth
 from triggerfish.marking import AND
 from triggerfish.readouts import Readout
@@ -70,11 +71,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--zoo", type=Path, default=Path("runs/zoo"))
     options = parser.parse_args()
+    cells = RecordFile(RESULTS / "cells.jsonl")
     for case in cases():
-        file = RESULTS / f"{case.name}.json"
-        if not file.is_file():
-            write_json(file, measured(case, options.zoo))
-        print(file.read_text(encoding="utf-8")[:2000], flush=True)
+        if case.name not in cells:
+            cells.append(case.name, measured(case, options.zoo))
+        print(json.dumps(cells.read()[case.name], indent=1)[:2000], flush=True)
+    cells.tidy()
 
 
 def measured(case: Case, zoo: Path) -> dict[str, Any]:

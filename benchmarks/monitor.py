@@ -4,7 +4,7 @@ results in `results/monitor`.
     python benchmarks/monitor.py --data ../shared/data [--only downstream detectors evasion]
                                  [--plm NAME ...] [--task NAME ...] [--device auto] [--table]
 
-Three parts, each in cells of one JSON file, which are not measured again where they exist:
+Three parts, each a file of records, `PART.jsonl`; a record that exists is not measured again:
 
     downstream   every PLM x task: attack success and accuracy with and without each guard
     detectors    the monitor and the other detectors on one fine-tuned model: what each sees, false
@@ -13,7 +13,7 @@ Three parts, each in cells of one JSON file, which are not measured again where 
 
 Backdoored PLMs come from the bench's store (`runs/bench`) or are planted; those in `runs/zoo` need
 `python benchmarks/zoo.py --data DATA`. Scans and fine-tuned models are kept in `runs/monitor`.
-`--table` renders the README from the files alone.
+`--table` renders the README from the records alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ import transformers
 from monitoring import downstream, evasion
 from monitoring.detectors import Bench
 from monitoring.tables import render
-from monitoring.victims import PLMS, Options, Victim, save
+from monitoring.victims import PLMS, Options, Victim
+from triggerfish.bench.files import RecordFile, write_text
 from triggerfish.text import Task, read_task
 
 RESULTS = Path("results/monitor")
@@ -57,14 +58,14 @@ def cell(
     out: Path,
     measure: Callable[[Victim, Task], dict[str, object]],
 ) -> None:
-    file = out / part / f"{victim.plm.name}-{task.name}.json"
-    if file.is_file():
+    records, name = RecordFile(out / f"{part}.jsonl"), f"{victim.plm.name}-{task.name}"
+    if name in records:
         return
     started = time.monotonic()
     found = measure(victim, task)
     seconds = round(time.monotonic() - started, 1)
     where = environment(str(victim.backbone.device))
-    save(file, found | {"seconds": seconds, "environment": where})
+    records.append(name, found | {"seconds": seconds, "environment": where})
     print(f"{part}: {victim.plm.name}, {task.name}: {seconds:.0f} s", flush=True)
 
 
@@ -111,8 +112,8 @@ def main() -> None:
         victims = [Victim(PLMS[name], options) for name in asked.plm]
         # One PLM shows all detectors and all spellings; the claim is tested on every one.
         if "detectors" in asked.only:
-            where = asked.out / "detectors" / f"{victims[0].plm.name}-{tasks[0].name}"
-            Bench(victims[0], tasks[0], where, asked.texts).run()
+            records = RecordFile(asked.out / "detectors.jsonl")
+            Bench(victims[0], tasks[0], records, asked.texts).run()
         if "evasion" in asked.only:
             for victim in victims[:1]:
                 cell("evasion", victim, tasks[0], asked.out, evasion.measure)
@@ -120,7 +121,9 @@ def main() -> None:
             for task in tasks:
                 for victim in victims:
                     cell("downstream", victim, task, asked.out, downstream.measure)
-    (asked.out / "README.md").write_text(render(asked.out), encoding="utf-8")
+        for part in asked.only:
+            RecordFile(asked.out / f"{part}.jsonl").tidy()
+    write_text(asked.out / "README.md", render(asked.out))
 
 
 if __name__ == "__main__":

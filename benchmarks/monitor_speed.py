@@ -26,6 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from triggerfish import text
+from triggerfish.bench.files import write_json, write_text
 from triggerfish.loading import bundled, minilm
 from triggerfish.monitor import Monitor
 from triggerfish.monitor.budget import Tally
@@ -58,10 +59,9 @@ def main() -> None:
     if not asked.table:
         if asked.data is None:
             parser.error("--data: the folder with corpora/ and tasks/ is needed")
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(run(asked), indent=1) + "\n", encoding="utf-8")
+        write_json(file, run(asked))
     table = rendered(json.loads(file.read_text(encoding="utf-8")))
-    (RESULTS / "speed.md").write_text(table, encoding="utf-8")
+    write_text(RESULTS / "speed.md", table)
     print(table)
 
 

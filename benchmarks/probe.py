@@ -4,12 +4,12 @@
     python benchmarks/probe.py runs/zoo/*/ --tasks ../shared/data/tasks --readout best
     python benchmarks/probe.py --table
 
-Prints and writes `results/probe/NAME.json` for every MODEL: accuracy with its counts and exact
-(Clopper-Pearson) 95 % interval, beside TF-IDF with logistic regression on the same rows. With
-`--readout best` the readout (the library's classification readout or the mean) and the strength of
-regularisation, and that of the baseline, are chosen on a fifth of the training rows, never on the
-test rows. `--table` renders `results/probe/README.md`; `--card README.md` writes the bundled PLM's
-results and loss curve into its model card instead.
+Prints one record for every MODEL and adds it to `results/probe/cells.jsonl`: accuracy with its
+counts and exact (Clopper-Pearson) 95 % interval, beside TF-IDF with logistic regression on the same
+rows. With `--readout best` the readout (the library's classification readout or the mean) and the
+strength of regularisation, and that of the baseline, are chosen on a fifth of the training rows,
+never on the test rows. `--table` renders `results/probe/README.md`; `--card README.md` writes the
+bundled PLM's results and loss curve into its model card instead.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from triggerfish.backbone import Backbone
+from triggerfish.bench.files import RecordFile, write_text
 from triggerfish.loading import load
 from triggerfish.readouts import Readout
 from triggerfish.stats import exact_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "probe"
+CELLS = RecordFile(RESULTS / "cells.jsonl")
 # Chosen before any model was measured: sentiment, topics, questions, intents, emotions.
 TASKS = (
     "sst2",
@@ -194,12 +196,12 @@ def summary(results: list[dict]) -> str:
 
 
 def render() -> str:
-    """`results/probe/README.md`, from the result files alone."""
-    found = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))
-    ]
-    best = [result for result in found if result["readout"] == "best"]
-    fixed = [result for result in found if result["readout"] != "best"]
+    """`results/probe/README.md`, from the records alone."""
+    found = CELLS.read()
+    names = [*CARD, *(name for name in found if name not in CARD)]
+    results = [found[name] for name in names if name in found]
+    best = [result for result in results if result["readout"] == "best"]
+    fixed = [result for result in results if result["readout"] != "best"]
     parts = [
         "# What frozen features know",
         "Rendered by `python benchmarks/probe.py --table` from the JSON files here. Accuracy of "
@@ -230,13 +232,13 @@ def loss_table(training: Path) -> str:
 def fill_card(card: Path) -> None:
     """Replace what stands between the marks: tables come from files, not from typing."""
     text = card.read_text(encoding="utf-8")
-    files = [RESULTS / f"{name}.json" for name in CARD]
-    kept = table([json.loads(file.read_text(encoding="utf-8")) for file in files])
+    found = CELLS.read()
+    kept = table([found[name] for name in CARD])
     for name, rows in (("probe", kept), ("loss", loss_table(card.parent / "training.json"))):
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         before, rest = text.split(begin)
         text = before + begin + "\n\n" + rows + "\n\n" + end + rest.split(end)[1]
-    card.write_text(text, encoding="utf-8")
+    write_text(card, text)
 
 
 def arguments_of() -> argparse.ArgumentParser:
@@ -273,14 +275,13 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     best = arguments.readout == "best"
     arguments.task = arguments.task or (list(TASKS) if best else ["sst2", "ag_news"])
-    RESULTS.mkdir(parents=True, exist_ok=True)
     for model in arguments.model:
         result = measure(model, arguments)
-        text = json.dumps(result, indent=1) + "\n"
-        (RESULTS / f"{result['name']}.json").write_text(text, encoding="utf-8")
-        sys.stdout.write(text)
+        CELLS.append(str(result["name"]), result)
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
     if arguments.table:
-        (RESULTS / "README.md").write_text(render(), encoding="utf-8")
+        CELLS.tidy()
+        write_text(RESULTS / "README.md", render())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python benchmarks/purify.py --data ../shared/data [--only PART ...]
                                 [--plm NAME ...] [--device auto] [--table]
 
-Six parts, each in cells of one JSON file, which are not measured again where they exist:
+Six parts, each a file of records, `PART.jsonl`; a record that exists is not measured again:
 
     grid        every PLM: scan, purify from what was found until a scan is clean, probes
     original    a few PLMs once more, with the clean original at hand
@@ -15,7 +15,7 @@ Six parts, each in cells of one JSON file, which are not measured again where th
 
 Backdoored PLMs come from the bench's store (`runs/bench`) or are planted; those in `runs/zoo` need
 `python benchmarks/zoo.py --data DATA`. Scans, purified PLMs and sheets of predictions are kept in
-`runs/purify`. `--table` renders the README and the figures from the files alone.
+`runs/purify`. `--table` renders the README and the figures from the records alone.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from typing import Any
 import torch
 
 from monitor import environment
-from monitoring.victims import Options, save
+from monitoring.victims import Options
 from purifying import grid, tuning
 from purifying.models import EIGHT, ORDER, Victim
 from purifying.sheets import Prober
 from purifying.tables import render
+from triggerfish.bench.files import RecordFile
 from triggerfish.purify import METHODS
 
 RESULTS = Path("results/purify")
@@ -48,8 +49,8 @@ PARTIAL_PLM = AGAIN_PLM = "bundled-por1"
 TUNED_PLMS = ("bundled-por1", "distilbert-uor", "gpt2-por1", "t5-por1")
 
 
-def cell(file: Path, device: str, measure: Callable[[], dict[str, Any]]) -> None:
-    if file.is_file():
+def cell(records: RecordFile, name: str, device: str, measure: Callable[[], Any]) -> None:
+    if name in records:
         return
     started, used = time.monotonic(), time.process_time()
     found = measure()
@@ -57,8 +58,8 @@ def cell(file: Path, device: str, measure: Callable[[], dict[str, Any]]) -> None
         "seconds": round(time.monotonic() - started, 1),
         "process_seconds": round(time.process_time() - used, 1),
     }
-    save(file, found | seconds | {"environment": environment(device)})
-    print(f"{file.parent.name}/{file.stem}: {seconds}", flush=True)
+    records.append(name, found | seconds | {"environment": environment(device)})
+    print(f"{records.path.stem}/{name}: {seconds}", flush=True)
 
 
 class Plan:
@@ -76,9 +77,13 @@ class Plan:
     def run(self) -> None:
         for part in self.asked.only:
             getattr(self, part)()
+            self._records(part).tidy()
 
     def _cell(self, part: str, name: str, measure: Callable[[], dict[str, Any]]) -> None:
-        cell(self.out / part / f"{name}.json", self.asked.device, measure)
+        cell(self._records(part), name, self.asked.device, measure)
+
+    def _records(self, part: str) -> RecordFile:
+        return RecordFile(self.out / f"{part}.jsonl")
 
     def grid(self) -> None:
         for name in self.asked.plm or ORDER:

@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from triggerfish.bench.files import RecordFile, write_json
+
 GRID = Path("benchmarks/grids/smoke.yaml")
 RUNS, RESULTS = Path("runs/resume"), Path("results/smoke")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -33,12 +35,10 @@ def start(name: str) -> subprocess.Popen[bytes]:
 
 
 def cells(name: str) -> dict[str, Any]:
-    """Every cell by its file name, without what may differ: seconds."""
-    found = {}
-    for file in sorted((RUNS / name / "out" / "cells").glob("*.json")):
-        cell = json.loads(file.read_text(encoding="utf-8"))
+    """Every cell by its hash, without what may differ: seconds."""
+    found = RecordFile(RUNS / name / "out" / "cells.jsonl").read()
+    for cell in found.values():
         del cell["seconds"]
-        found[file.name] = cell
     return found
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     }
     shutil.rmtree(RESULTS, ignore_errors=True)
     shutil.copytree(RUNS / "first" / "out", RESULTS)
-    (RESULTS / "resume.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(RESULTS / "resume.json", record)
     print(json.dumps(record, indent=1))
     raise SystemExit(0 if record["again_identical"] and record["resumed_identical"] else 1)
 

@@ -29,6 +29,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from triggerfish.bench.files import write_json
 from triggerfish.loading import bundled
 from triggerfish.records import (
     Coverage,
@@ -290,8 +291,7 @@ def main() -> None:
             "hostile": hostility(folder, options),
             "killed": kills(folder, options),
         }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(options.out, result)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Scan a real PLM, backdoored and clean, and write one result file per model:
-`results/sweep/NAME.json`.
+"""Scan a real PLM, backdoored and clean; one record per model in `results/sweep/cells.jsonl`.
 
     python benchmarks/sweep.py [--data DATA] [--only NAME ...] [--seed N]
 
@@ -7,7 +6,7 @@ Models are made from all-MiniLM-L6-v2: POR-1, POR-2 and NeuBA with six triggers 
 three of four or five), the original, and, where a data folder is given, the original fine-tuned
 with all its weights on tasks that no setting of the scan was chosen on. A model that is already in
 `runs/sweep` is not made again, a result that exists is not measured again. The table in
-`results/sweep/README.md` is rendered from the files; HTML reports go to `runs/sweep`.
+`results/sweep/README.md` is rendered from the records; HTML reports go to `runs/sweep`.
 
 `overhead` is the scan's time over the time that the bare model needs for the same number of tokens
 at its best batch shape, both measured in this run.
@@ -30,6 +29,7 @@ from triggerfish.attacks.implant import Implant, save
 from triggerfish.attacks.neuba import NeuBA
 from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
+from triggerfish.bench.files import RecordFile, write_text
 from triggerfish.downstream import FineTuneSettings, accuracy, fine_tune
 from triggerfish.loading import load, minilm
 from triggerfish.report import render
@@ -130,7 +130,7 @@ def measure(name: str, folder: Path, seed: int) -> dict[str, object]:
 
 
 def table(results: list[dict]) -> str:
-    """Markdown, from the result files alone."""
+    """Markdown, from the records alone."""
     head = "model | verdict | planted, found by name | others found | deepest rejected"
     rows = [f"| {head} | seconds | tokens | overhead |", "|---|---|---|---|---|---:|---:|---:|"]
     for r in results:
@@ -184,18 +184,18 @@ def main() -> None:
     if options.data:
         for task in TASKS:
             makers[task] = lambda task=task: fine_tuned(task, options.data, options.seed)
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    cells = RecordFile(RESULTS / "cells.jsonl")
     for name, make in makers.items():
-        file = RESULTS / f"{name}.json"
-        if (options.only and name not in options.only) or file.is_file():
+        if (options.only and name not in options.only) or name in cells:
             continue
         found = measure(name, make(), options.seed)
-        file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        cells.append(name, found)
         cost = f"{found['seconds']:.0f} s, {found['forward_tokens']:,} forward tokens"
         print(f"{name}: {found['verdict']}, {cost}, overhead {found['overhead']}", flush=True)
-    results = [json.loads(f.read_text(encoding="utf-8")) for f in sorted(RESULTS.glob("*.json"))]
-    (RESULTS / "README.md").write_text(table(results), encoding="utf-8")
-    print(table(results))
+    cells.tidy()
+    page = table(list(cells.read().values()))
+    write_text(RESULTS / "README.md", page)
+    print(page)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from markdown_it import MarkdownIt
 
 from bench_toy import TOY, Here
 from triggerfish.bench import Progress, Summary, render, run_grid
+from triggerfish.bench.files import RecordFile
 from triggerfish.bench.jobs import Job
 from triggerfish.bench.local import LocalExecutor, worker_count
 from triggerfish.bench.page import _md
@@ -58,26 +59,24 @@ def stages_run(log: Path) -> Counter[str]:
     return Counter(line.split()[0] for line in log.read_text().splitlines())
 
 
-def cells(out: Path, folder: str = "cells") -> dict[str, dict[str, Any]]:
+def cells(out: Path, kind: str = "cells") -> dict[str, dict[str, Any]]:
     """The records by hash, without what may differ between runs."""
-    found = {}
-    for file in (out / folder).glob("*.json"):
-        found[file.stem] = json.loads(file.read_text())
-        found[file.stem].pop("seconds", None)
-    return found
-
-
-def finished(*roots: Path) -> dict[Path, tuple[int, int]]:
-    """Products and cells on disk; a file that is written again has another inode or time."""
-    files = [
-        f for root in roots for kind in ("*/*/product.json", "cells/*") for f in root.glob(kind)
-    ]
+    found = RecordFile(out / f"{kind}.jsonl").read()
     return {
-        file: (stat.st_ino, stat.st_mtime_ns)
-        for file in files
-        if ".partial" not in str(file) and ".removed" not in str(file)
-        for stat in [file.stat()]
+        key: {name: value for name, value in record.items() if name != "seconds"}
+        for key, record in found.items()
     }
+
+
+def finished(out: Path, store: Path) -> dict[str, Any]:
+    """Products and cells on disk; a product that is made again has another inode or time, a cell
+    that is measured again other seconds."""
+    products = {}
+    for file in store.glob("*/*/product.json"):
+        if ".partial" not in str(file) and ".removed" not in str(file):
+            stat = file.stat()
+            products[str(file)] = (stat.st_ino, stat.st_mtime_ns)
+    return products | RecordFile(out / "cells.jsonl").read()
 
 
 def leftovers(*roots: Path) -> list[Path]:
@@ -279,7 +278,7 @@ def test_killed_at_random_moments_and_resumed(
     run_grid(grid, tmp_path / "whole", store=tmp_path / "whole-store", executor=Here())
     out, store = tmp_path / "out", tmp_path / "store"
     chance = random.Random(20)
-    seen: dict[Path, tuple[int, int]] = {}
+    seen: dict[str, Any] = {}
     for _ in range(5):
         goal = len(seen) + chance.randrange(1, 5)
         with Command(grid, out, store) as command:
@@ -291,13 +290,30 @@ def test_killed_at_random_moments_and_resumed(
             time.sleep(chance.random() * 0.15)
             command.end(signal.SIGKILL)
         now = finished(out, store)
-        assert seen.items() <= now.items(), "what was finished is not made again"
+        assert now | seen == now, "what was finished is not made again"
         seen = now
     assert run_grid(grid, out, store=store, executor=Here()).failed == 0
-    assert seen.items() <= finished(out, store).items()
-    assert len(finished(out, store)) == 3 + 6 + 18
+    now = finished(out, store)
+    assert now | seen == now
+    assert len(now) == 3 + 6 + 18
     assert cells(out) == cells(tmp_path / "whole")
     assert leftovers(tmp_path) == []
+
+
+def test_a_half_written_record_is_measured_again(
+    tmp_path: Path, log: Path, write: Callable[..., Path]
+) -> None:
+    grid = write(axes={"base": 1, "seed": [0, 1, 2]})
+    out, store = tmp_path / "out", tmp_path / "store"
+    run_grid(grid, out, store=store, executor=Here())
+    before, file = cells(out), out / "cells.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])
+    again = run_grid(grid, out, store=store, executor=Here())
+    assert again == Summary(total=3, done=1, failed=0, skipped=2)
+    assert cells(out) == before
+    file.write_bytes(file.read_bytes()[20:])
+    with pytest.raises(ValueError, match=r"cells\.jsonl:1: not JSON"):
+        run_grid(grid, out, store=store, executor=Here())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -403,9 +419,9 @@ def test_tables_from_cells_alone(tmp_path: Path, log: Path, write: Callable[...,
     assert "1. stage scaled: RuntimeError: this mode fails" in text
     assert "no result here has a value at 'deep.men'; did you mean 'deep.mean'?" in text
     assert "Pooled over base, seed." in text
-    next((out / "cells").glob("*.json")).unlink()
-    for file in (out / "failed").glob("*.json"):
-        file.unlink()
+    measured = out / "cells.jsonl"
+    measured.write_text("".join(measured.read_text().splitlines(keepends=True)[1:]))
+    (out / "failed.jsonl").unlink()
     render(out)
     text = (out / "README.md").read_text()
     assert "| not run |" in text

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from triggerfish.bench import run_grid
+from triggerfish.bench.files import RecordFile
 
 GRID = """
 name: small
@@ -42,7 +43,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cells(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    found = [json.loads(file.read_text()) for file in (out / "cells").glob("*.json")]
+    found = RecordFile(out / "cells.jsonl").read().values()
     return {
         (c["settings"]["attack"]["label"], c["settings"]["adaptation"]["label"]): c["result"]
         for c in found

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from detecting.plan import LAST, LATER, Model
@@ -99,12 +97,10 @@ developed on, but for what is said here:
 """
 
 
-def page(folder: Path, plan: Sequence[Model]) -> str:
+def page(cells: Iterable[Cell], plan: Sequence[Model]) -> str:
     """Markdown."""
-    files = sorted(folder.glob("*.json"))
-    cells = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     order = {model.name: number for number, model in enumerate(plan)}
-    cells.sort(key=lambda cell: (cell["method"], order[cell["model"]]))
+    cells = sorted(cells, key=lambda cell: (cell["method"], order[cell["model"]]))
     done = len({cell["model"] for cell in cells})
     parts = [HEAD, f"Measured so far: {done} of {len(plan)} planned models.\n"]
     parts += ["## Together\n", _table(TOGETHER, _together(cells))]

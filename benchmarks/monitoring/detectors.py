@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from monitoring.victims import Victim, room, save, written
+from monitoring.victims import Victim, room, written
 from triggerfish import Monitor, text
 from triggerfish.backbone import Backbone
+from triggerfish.bench.files import RecordFile
 from triggerfish.downstream import Classifier, sample
 from triggerfish.guards import (
     PUBLISHED,
@@ -76,8 +77,8 @@ class Bench:
     """One victim and one task: its detectors, measured one by one, each kept as soon as it is
     done."""
 
-    def __init__(self, victim: Victim, task: text.Task, folder: Path, texts: int):
-        self.victim, self.task, self.folder, self.texts = victim, task, folder, texts
+    def __init__(self, victim: Victim, task: text.Task, records: RecordFile, texts: int):
+        self.victim, self.task, self.records, self.texts = victim, task, records, texts
         self.options = victim.options
         self.tuned: Classifier = victim.classifier(task)
         pool = [self.cut(x) for x, _ in sample(task.train, 2 * KNOWN + CALIBRATION, 1)]
@@ -161,15 +162,15 @@ class Bench:
 
     def run(self) -> None:
         for name, make in self.detectors().items():
-            file = self.folder / f"{name.replace(', ', '-').replace(' ', '-')}.json"
-            if file.is_file():
+            key = f"{self.victim.plm.name}-{self.task.name}-{name}"
+            if key in self.records:
                 continue
             print(f"{self.victim.plm.name}, {self.task.name}: {name}", flush=True)
             started = time.perf_counter()
             flags = make()
             fitting = time.perf_counter() - started
-            save(
-                file,
+            self.records.append(
+                key,
                 self.victim.record()
                 | {"detector": name, "task": self.task.name}
                 | self.measure(name, flags)

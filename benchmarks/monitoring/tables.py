@@ -1,12 +1,12 @@
-"""results/monitor/README.md, from the result files alone."""
+"""results/monitor/README.md, from the records alone."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from triggerfish.bench.files import RecordFile
 from triggerfish.records import Measurement
 
 Record = dict[str, Any]
@@ -22,8 +22,8 @@ GUARDS = (
 FLOORS = (("no trigger", "floor: no trigger"), ("clean PLM", "floor: clean PLM"))
 
 
-def read(folder: Path) -> list[Record]:
-    return [json.loads(f.read_text(encoding="utf-8")) for f in sorted(folder.rglob("*.json"))]
+def read(out: Path, part: str) -> list[Record]:
+    return list(RecordFile(out / f"{part}.jsonl").read().values())
 
 
 def percent(counts: Record | None) -> str:
@@ -244,11 +244,13 @@ def render(out: Path) -> str:
         "cent (successes/trials; exact 95 % Clopper-Pearson interval of the counts).",
         "",
     ]
-    claims, ways = (read(out / part) for part in ("downstream", "evasion"))
+    claims, compared, ways = (read(out, part) for part in ("downstream", "detectors", "evasion"))
     if claims:
         lines += plms(claims) + claim(claims)
-    for folder in sorted({f.parent for f in (out / "detectors").rglob("*.json")}):
-        lines += detectors(read(folder))
+    for plm, task in sorted({(cell["plm"], cell["task"]) for cell in compared}):
+        lines += detectors(
+            [cell for cell in compared if (cell["plm"], cell["task"]) == (plm, task)]
+        )
     for cell in ways:
         lines += spellings(cell)
     others = sorted(f.name for f in out.glob("*.json"))

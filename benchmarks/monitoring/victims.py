@@ -7,7 +7,6 @@ the scan's findings and nothing else.
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -207,11 +206,3 @@ def written(sentence: str, trigger: Trigger, rng: random.Random, copies: int = C
     for part in parts(trigger):
         sentence = text.insert(sentence, part, copies=copies, rng=rng)
     return sentence
-
-
-def save(file: Path, record: dict[str, object]) -> None:
-    """All of a result or nothing: write beside, then rename."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(file)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from triggerfish.bench.files import write_text
 from triggerfish.report.figures import ticks
 
 COLOURS = ("#1f6fb2", "#c2410c", "#15803d", "#7c3aed", "#0e7490", "#a16207", "#be185d", "#475569")
@@ -64,8 +65,7 @@ def chart(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" aria-label="{}" '
         'font-family="sans-serif" font-size="12" fill="#222">{}</svg>\n'
     ).format(WIDTH, HEIGHT, title, Markup("").join(parts))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
+    write_text(file, page)
 
 
 def _drawn(one: Series, places: Sequence[tuple[float, float]], number: int) -> list[Markup]:

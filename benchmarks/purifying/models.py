@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from monitoring import victims
-from monitoring.victims import NEUBA, POR1, TRIGGERS, UOR, Plm, save
+from monitoring.victims import NEUBA, POR1, TRIGGERS, UOR, Plm
 from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load, minilm
@@ -138,6 +138,3 @@ def timed(make: Callable[[], Backbone]) -> tuple[Backbone, float]:
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-__all__ = ["ATTACKS", "ORDER", "RUNS", "Clean", "Victim", "save", "seeded", "timed"]

@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from purifying.models import RUNS, save
+from purifying.models import RUNS
 from triggerfish.backbone import Backbone
+from triggerfish.bench.files import write_json
 from triggerfish.downstream import Classifier, ProbeSettings, probe, sample
 from triggerfish.readouts import Readout
 from triggerfish.records import Trigger
@@ -102,7 +103,7 @@ class Prober:
         kind = f"{ROWS}-{TEST}-{self.seed}"
         file = RUNS / "sheets" / f"{name}-{task.name}-{readout}-{kind}.json"
         if not file.is_file():
-            save(file, asdict(self.sheet(backbone, task, triggers, readout)))
+            write_json(file, asdict(self.sheet(backbone, task, triggers, readout)))
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if not {t.text for t in triggers} <= set(content["marked"]):
             raise ValueError(f"sheet: {file} lacks some of the triggers; delete it")

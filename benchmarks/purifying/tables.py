@@ -1,4 +1,4 @@
-"""results/purify/README.md and its figures, from the result files alone."""
+"""results/purify/README.md and its figures, from the records alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from monitoring.tables import percent, read, table
 from purifying.figures import Series, chart
 from purifying.models import ORDER
+from triggerfish.bench.files import write_text
 from triggerfish.purify.align import STEPS, STEPS_PER_STRING
 
 Record = dict[str, Any]
@@ -464,12 +465,12 @@ def render(out: Path) -> None:
         "Rendered by `python benchmarks/purify.py --table` from the JSON files here. Rates in per "
         "cent. What the methods are: [docs/purify_baselines.md](../../docs/purify_baselines.md).",
         "",
-        *grid(read(out / "grid")),
-        *original(read(out / "original")),
-        *baselines(read(out / "baselines"), out),
-        *partial(read(out / "partial"), out),
-        *again(read(out / "again"), out),
-        *tuning(read(out / "tuning")),
+        *grid(read(out, "grid")),
+        *original(read(out, "original")),
+        *baselines(read(out, "baselines"), out),
+        *partial(read(out, "partial"), out),
+        *again(read(out, "again"), out),
+        *tuning(read(out, "tuning")),
     ]
     text = "\n".join(lines).rstrip() + "\n"
-    (out / "README.md").write_text(text, encoding="utf-8")
+    write_text(out / "README.md", text)

@@ -12,7 +12,6 @@ whether a scan that tries the word can find it, not that it does.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from ripple.page import table
 from ripple.plan import Cell
 from triggerfish import text
 from triggerfish.backbone import Backbone
+from triggerfish.bench.files import RecordFile
 from triggerfish.complications.controls import matched_words
 from triggerfish.loading import load
 from triggerfish.marking import parse_trigger
@@ -43,19 +43,18 @@ def run(
     results: Path,
 ) -> None:
     """Measure every checkpoint that is not in the file yet."""
-    file = results / "carriers.json"
-    known: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    records = RecordFile(results / "carriers.jsonl")
     for cell in planted:
-        if cell.name not in known:
+        if cell.name not in records:
             backbone = load(str(checkpoint(cell)), device="cpu")
-            known[cell.name] = {
+            found = {
                 "cell": vars(cell),
                 "carriers": {
                     name: _measure(backbone, cell, texts)
                     for name, texts in _texts(tasks[cell.target]).items()
                 },
             }
-            file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+            records.append(cell.name, found)
 
 
 def _texts(target: Task) -> dict[str, list[str]]:

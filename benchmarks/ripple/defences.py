@@ -12,7 +12,6 @@ All are measured as in a cell: new heads on frozen features, the trigger in plac
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ripple.page import table
 from ripple.plan import Cell, looked_into
 from triggerfish import Monitor, text
 from triggerfish.backbone import Backbone
+from triggerfish.bench.files import RecordFile
 from triggerfish.complications import measure
 from triggerfish.complications.adapted import Adapted
 from triggerfish.complications.records import Complications
@@ -47,9 +47,9 @@ def run(
     results: Path,
 ) -> None:
     """Measure what was not measured yet."""
+    records = RecordFile(results / "defences.jsonl")
     for cell in looked_into(found):
-        file = results / "defences" / f"{cell.name}.json"
-        if file.is_file():
+        if cell.name in records:
             continue
         began = time.process_time()
         backbone = load(str(checkpoint(cell)), device="cpu")
@@ -64,8 +64,7 @@ def run(
             purified = study.purified(backbone, domain)
             record[domain] = study.shift(study.measured(purified))
         record["cpu_seconds"] = round(time.process_time() - began, 1)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        records.append(cell.name, record)
         print(f"defences {cell.name}: {record['cpu_seconds']}", flush=True)
 
 
@@ -134,8 +133,7 @@ class _Study:
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    files = sorted((results / "defences").glob("*.json"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return list(RecordFile(results / "defences.jsonl").read().values())
 
 
 def elsewhere(record: Mapping[str, Any], condition: str) -> float:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Literal, get_args
 
 Kind = Literal["clean", "sibling", "dirty", "reduced", "lighter", "aligned"]
@@ -48,9 +47,6 @@ class Cell:
         return "-".join(
             (self.kind, self.model, self.target, self.trigger, str(self.label), str(self.seed))
         )
-
-    def file(self, results: Path) -> Path:
-        return results / "cells" / f"{self.name}.json"
 
 
 def looked_into(found: Iterable[Cell]) -> list[Cell]:

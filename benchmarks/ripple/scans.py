@@ -10,7 +10,6 @@ known too. Ground truth serves to score alone.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
@@ -21,6 +20,7 @@ from ripple.cell import model_of
 from ripple.page import table
 from ripple.plan import INNOCENT, MODELS, PLANTED, TARGETS, Cell, looked_into
 from triggerfish import Monitor
+from triggerfish.bench.files import RecordFile
 from triggerfish.loading import load
 from triggerfish.scanning import Rule, scan
 from triggerfish.text import Task
@@ -52,10 +52,10 @@ def run(
     results: Path,
 ) -> None:
     """Scan what was not scanned yet. keep: a folder for the scans themselves."""
+    records = RecordFile(results / "scans.jsonl")
     for cell, carrier in plan(found):
         name = f"{_name(cell)}-{carrier}"
-        file = results / "scans" / f"{name}.json"
-        if file.is_file():
+        if name in records:
             continue
         planted = cell.kind in PLANTED
         backbone = (
@@ -87,8 +87,7 @@ def run(
             "forward_tokens": result.forward_tokens,
             "cpu_seconds": seconds,
         }
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+        records.append(name, record)
         print(f"scan {name}: {record['verdict']} {record['found'][:4]} {seconds}", flush=True)
 
 
@@ -97,8 +96,7 @@ def _name(cell: Cell) -> str:
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    files = sorted((results / "scans").glob("*.json"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return list(RecordFile(results / "scans.jsonl").read().values())
 
 
 def counts(records: Sequence[Mapping[str, Any]], kind: str, carrier: str) -> tuple[int, int, int]:

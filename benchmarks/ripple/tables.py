@@ -1,8 +1,7 @@
-"""The page of the study, rendered from its result files alone."""
+"""The page of the study, rendered from its records alone."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -26,6 +25,7 @@ from ripple.plan import (
     cells,
 )
 from ripple.published import CLEAN_AND_SUCCESS, DBPEDIA, FAMILIES, KL
+from triggerfish.bench.files import RecordFile, write_text
 from triggerfish.tasks.paper import PAPER, SAME_TYPE, role
 
 Record = dict[str, Any]
@@ -38,17 +38,14 @@ BROKEN = 0.95
 def render(results: Path) -> None:
     """Write README.md and the heat maps into `results`."""
     plan = list(cells())
-    found = {
-        cell: json.loads(cell.file(results).read_text(encoding="utf-8"))
-        for cell in plan
-        if cell.file(results).is_file()
-    }
+    measured = RecordFile(results / "cells.jsonl").read()
+    found = {cell: measured[cell.name] for cell in plan if cell.name in measured}
     study = Study(found)
     dirty = [cell for cell in found if cell.kind == "dirty"]
     for kind in PLANTED:
         shown = [cell for cell in found if cell.kind == kind and cell.seed == 0]
         if shown:
-            (results / f"heat-{kind}.svg").write_text(study.heat(kind, shown), encoding="utf-8")
+            write_text(results / f"heat-{kind}.svg", study.heat(kind, shown))
     parts = [
         HEAD.format(done=len(found), all=len(plan)),
         study.coverage(plan),
@@ -65,7 +62,7 @@ def render(results: Path) -> None:
         study.scans(results),
     ]
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
-    (results / "README.md").write_text(text, encoding="utf-8")
+    write_text(results / "README.md", text)
 
 
 HEAD = """# Complications: what a backdoor does to tasks it was not made for
@@ -460,8 +457,8 @@ class Study:
         )
 
     def scans(self, results: Path) -> str:
-        file = results / "carriers.json"
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        told = RecordFile(results / "carriers.jsonl").read()
+        known = {cell.name: told[cell.name] for cell in self.found if cell.name in told}
         scanned, defended = scans.read(results), defences.read(results)
         parts = [scans.section(scanned)] if scanned else []
         parts += [carriers.section(known)] if known else []

@@ -1,5 +1,5 @@
-"""Cells of a grid and their files: OUT/cells/<hash>.json when measured, OUT/failed/<hash>.json when
-the last attempt failed.
+"""Cells of a grid and their records: in OUT/cells.jsonl when measured, in OUT/failed.jsonl when the
+last attempt failed.
 
 A cell's hash is that of the stage that measures it, so it covers all settings, the versions of all
 stages on the way, and the number of threads.
@@ -8,11 +8,11 @@ stages on the way, and the number of threads.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from triggerfish.bench.files import Record, RecordFile
 from triggerfish.bench.stages import Value
 
 SCHEMA = 1
@@ -41,23 +41,26 @@ class Failure:
 
 
 class Results:
-    """The files of the cells below a folder."""
+    """The records of cells in a folder, as they are on disk when this is made; only the run that
+    holds the folder's lock may write."""
 
     def __init__(self, out: Path):
-        self.out = out
+        self._out = out
+        self._files = {kind: RecordFile(out / f"{kind}.jsonl") for kind in ("cells", "failed")}
+        self._found = {kind: file.read() for kind, file in self._files.items()}
 
     def done(self, cell: Cell) -> bool:
-        return self._file("cells", cell).is_file()
+        return cell.hash in self._found["cells"]
 
     def failed(self, cell: Cell) -> bool:
-        return self._file("failed", cell).is_file()
+        return cell.hash in self._found["failed"] and not self.done(cell)
 
-    def read(self, cell: Cell) -> dict[str, Value] | None:
-        """What `write` wrote, or None; ValueError names a file that is no such thing."""
-        return _read(self._file("cells", cell), ("result", "environment", "seconds"))
+    def read(self, cell: Cell) -> Record | None:
+        """What `write` wrote, or None; ValueError names a record that is no such thing."""
+        return self._read("cells", cell, ("result", "environment", "seconds"))
 
     def read_failure(self, cell: Cell) -> Failure | None:
-        found = _read(self._file("failed", cell), ("stage", "error", "traceback"))
+        found = self._read("failed", cell, ("stage", "error", "traceback"))
         if found is None:
             return None
         return Failure(found["stage"], found["error"], found["traceback"])
@@ -81,8 +84,7 @@ class Results:
             "environment": environment,
             "seconds": seconds,
         }
-        write_json(self._file("cells", cell), content)
-        self.forget_failure(cell)
+        self._write("cells", cell, content)
 
     def write_failure(self, cell: Cell, failure: Failure, *, threads: int) -> None:
         content = {
@@ -93,52 +95,37 @@ class Results:
             "error": failure.error,
             "traceback": failure.traceback,
         }
-        write_json(self._file("failed", cell), content)
-
-    def forget_failure(self, cell: Cell) -> None:
-        self._file("failed", cell).unlink(missing_ok=True)
+        self._write("failed", cell, content)
 
     def others(self, cells: Sequence[Cell]) -> int:
         """How many measured cells lie here that are not among `cells`."""
-        known = {cell.hash for cell in cells}
-        return sum(file.stem not in known for file in (self.out / "cells").glob("*.json"))
+        return len(self._found["cells"].keys() - {cell.hash for cell in cells})
+
+    def tidy(self) -> None:
+        """Order the files, and forget the failures of cells that are measured now."""
+        self._files["cells"].tidy()
+        self._files["failed"].tidy(without=self._found["cells"])
 
     def clean(self) -> None:
         """Remove half-written files; only for the run that holds the folder's lock."""
-        for folder in (self.out, self.out / "cells", self.out / "failed"):
-            for file in folder.glob("*.partial"):
-                file.unlink()
+        for file in self._out.glob("*.partial"):
+            file.unlink()
 
-    def _file(self, kind: str, cell: Cell) -> Path:
-        return self.out / kind / f"{cell.hash}.json"
+    def _write(self, kind: str, cell: Cell, content: Record) -> None:
+        self._files[kind].append(cell.hash, content)
+        self._found[kind][cell.hash] = content
 
-
-def write_json(file: Path, content: Value) -> None:
-    """Write all of it or nothing."""
-    write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write all of it or nothing; the folder is made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
-
-
-def _read(file: Path, fields: tuple[str, ...]) -> dict[str, Value] | None:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise ValueError(f"{file}: expected a record of schema {SCHEMA}")
-    for name in fields:
-        if name not in content:
-            raise ValueError(f"{file}: {name} is missing")
-    return content
+    def _read(self, kind: str, cell: Cell, fields: tuple[str, ...]) -> Record | None:
+        content = self._found[kind].get(cell.hash)
+        if content is None:
+            return None
+        where = f"{self._files[kind].path}: record {cell.hash}"
+        if content.get("schema") != SCHEMA:
+            raise ValueError(f"{where}: expected schema {SCHEMA}, got {content.get('schema')!r}")
+        for name in fields:
+            if name not in content:
+                raise ValueError(f"{where}: {name} is missing")
+        return content
 
 
 def label(settings: Mapping[str, Value], axes: Sequence[str]) -> str:

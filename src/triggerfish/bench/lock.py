@@ -42,12 +42,13 @@ def _acquire(file: Path, out: Path) -> int:
                 f"out: another run is working in {out} (process {holder}); "
                 "wait for it or choose another folder"
             ) from None
-        if _is_there(file, handle):
+        if is_there(file, handle):
             return handle
         os.close(handle)  # its holder removed the file between our two calls
 
 
-def _is_there(file: Path, handle: int) -> bool:
+def is_there(file: Path, handle: int) -> bool:
+    """Whether the open file `handle` is still the one at this path."""
     try:
         return os.path.samestat(file.stat(), os.fstat(handle))
     except FileNotFoundError:

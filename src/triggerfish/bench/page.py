@@ -14,8 +14,9 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from triggerfish.bench.cells import Results, write_text
+from triggerfish.bench.cells import Results
 from triggerfish.bench.entries import Filled, Found, Notes, fill
+from triggerfish.bench.files import write_text
 from triggerfish.bench.grid import Grid
 from triggerfish.report.escape import visible
 
@@ -35,7 +36,7 @@ class _Page:
 
 
 def render(out: str | Path) -> None:
-    """Write OUT/README.md and OUT/index.html from OUT/grid.json, OUT/cells and OUT/failed.
+    """Write OUT/README.md and OUT/index.html from the files of records there.
 
     ValueError where `out` holds no grid, or a file that is not what it should be.
     """

@@ -1,8 +1,8 @@
 """Runs a grid: what is missing is done, what failed is recorded, and it can be killed anywhere.
 
 Nothing is kept in memory that is not on disk too: a product is there when its folder is, a cell
-when its file is. So a run that was killed, and one that was never started, differ only in how much
-is left.
+when its record is. So a run that was killed, and one that was never started, differ only in how
+much is left.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from types import FrameType
 from typing import Any
 
 from triggerfish import folders
-from triggerfish.bench.cells import Failure, Results, label, varying, write_json
+from triggerfish.bench.cells import Failure, Results, label, varying
 from triggerfish.bench.costs import Costs, Preview, StageCost
+from triggerfish.bench.files import write_json
 from triggerfish.bench.grid import FILE, Grid, read_grid, stages_of
 from triggerfish.bench.jobs import Executor, Job, Outcome
 from triggerfish.bench.lock import exclusive
@@ -84,16 +85,17 @@ def run_grid(
         raise ValueError(f"workers: expected at least 1, got {workers}")
     grid = read_grid(Path(grid_path))
     stages = stages_of(grid)
-    results = Results(Path(out))
+    folder = Path(out)
     products = Store(Path(store).resolve() if store else folders.artifacts(), new_owner())
     if dry_run:
-        preview = _preview(grid, stages, products, results, workers)
+        preview = _preview(grid, stages, products, Results(folder), workers)
         todo = len(grid.cells) - preview.states.count("done")
         return Summary(len(grid.cells), 0, 0, len(grid.cells) - todo, preview)
-    with _interruptible(), exclusive(results.out):
+    with _interruptible(), exclusive(folder):
+        results = Results(folder)
         products.clean()
         results.clean()
-        write_json(results.out / FILE, grid.to_json())
+        write_json(folder / FILE, grid.to_json())
         run = _Run(grid, stages, products, results, progress)
         used = executor or _local(stages, run.schedule, workers)
         try:
@@ -101,7 +103,8 @@ def run_grid(
         finally:
             used.shutdown()
             products.clean()
-        _render(results.out)
+            results.tidy()
+        _render(folder)
     return Summary(len(grid.cells), run.done, run.failed, run.skipped)
 
 
@@ -122,10 +125,7 @@ class _Run:
         self.reach = _reach(stages)
         self.running: dict[str, float] = {}
         self.done = self.failed = 0
-        finished = [cell for cell in grid.cells if results.done(cell)]
-        self.skipped = len(finished)
-        for cell in finished:
-            results.forget_failure(cell)  # killed between the two files
+        self.skipped = sum(map(results.done, grid.cells))
 
     def work(self, executor: Executor) -> None:
         """Until nothing is left."""
