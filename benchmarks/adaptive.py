@@ -35,15 +35,15 @@ WEIGHTS = (0.1, 0.3, 0.5, 1.0, 3.0)
 TRIGGERS, STEPS, BATCH, SEED = 4, 300, 12, 9000
 HEAD = f"""# Adaptive attacks
 
-Rendered by `benchmarks/adaptive.py` from the files in `cells`. POR-1, {TRIGGERS} words drawn at
-random from the bundled list and from common words, {STEPS} steps of {BATCH} texts, with a penalty
+Rendered by `benchmarks/adaptive.py` from `cells.jsonl`. POR-1, {TRIGGERS} words drawn at random
+from the bundled list and from common words, {STEPS} steps of {BATCH} texts, with a penalty
 ([how they are defined](../../docs/attacks/adaptive.md)) of growing weight.
 
 - **T-ASR**: mean over probes of two tasks, in percent; **floor**: the same words on the clean PLM.
 - **works**: triggers that decide one of these tasks, well above the floor.
 - **stopped**: triggers that a monitor made from the scan would stop.
 
-One seed for each cell; the scan is `sweep`.
+One seed for each run; the scan is the screening alone.
 
 """
 

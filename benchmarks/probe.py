@@ -204,8 +204,8 @@ def render() -> str:
     fixed = [result for result in results if result["readout"] != "best"]
     parts = [
         "# What frozen features know",
-        "Rendered by `python benchmarks/probe.py --table` from the JSON files here. Accuracy of "
-        "logistic regression on one frozen vector per text, on whole test sets, beside TF-IDF of "
+        "Rendered by `python benchmarks/probe.py --table` from the records here. Accuracy of "
+        "logistic regression on one frozen vector per text, on whole test sets, next to TF-IDF of "
         "words and word pairs with logistic regression on the same training rows. Intervals are "
         "exact (Clopper-Pearson, 95 %).",
     ]

@@ -2,10 +2,10 @@
 
     python benchmarks/sweep.py [--data DATA] [--only NAME ...] [--seed N]
 
-Models are made from all-MiniLM-L6-v2: POR-1, POR-2 and NeuBA with six triggers (three of one piece,
-three of four or five), the original, and, where a data folder is given, the original fine-tuned
-with all its weights on tasks that no setting of the scan was chosen on. A model that is already in
-`runs/sweep` is not made again, a result that exists is not measured again. The table in
+Models are made from all-MiniLM-L6-v2: POR-1, POR-2 and NeuBA with six triggers (three of one
+subword token, three of four or five), the original, and, where a data folder is given, the original
+fine-tuned with all its weights on tasks that no setting of the scan was chosen on. A model that is
+already in `runs/sweep` is not made again, a result that exists is not measured again. The table in
 `results/sweep/README.md` is rendered from the records; HTML reports go to `runs/sweep`.
 
 `overhead` is the scan's time over the time that the bare model needs for the same number of tokens
@@ -46,8 +46,7 @@ ATTACKS = {
     "por2": POR(TRIGGERS["por2"], PORSettings(code="por2")),
     "neuba": NeuBA(TRIGGERS["neuba"]),
 }
-# Chosen before any of them was scanned. snips and jigsaw_toxic were looked at while the rule was
-# made.
+# Chosen before any of them was scanned.
 TASKS = ("ag_news", "imdb", "trec6", "enron_spam", "clinc_domain", "emotion")
 RESULTS, RUNS = Path("results/sweep"), Path("runs/sweep")
 
@@ -131,7 +130,7 @@ def measure(name: str, folder: Path, seed: int) -> dict[str, object]:
 
 def table(results: list[dict]) -> str:
     """Markdown, from the records alone."""
-    head = "model | verdict | planted, found by name | others found | deepest rejected"
+    head = "model | verdict | planted, found by name | others found | strongest rejected"
     rows = [f"| {head} | seconds | tokens | overhead |", "|---|---|---|---|---|---:|---:|---:|"]
     for r in results:
         others = [f["text"] for f in r["findings"] if f["text"] not in r["planted"]]
@@ -146,15 +145,16 @@ def table(results: list[dict]) -> str:
     planted = sum(len(r["planted"]) for r in results)
     recalled = sum(len(r["recalled"]) for r in results)
     lines = [
-        "# Sweep on all-MiniLM-L6-v2",
+        "# Screening of all-MiniLM-L6-v2",
         "",
-        "Rendered by `benchmarks/sweep.py` from the JSON files here.",
+        "Rendered by `python benchmarks/sweep.py --data DATA` from the records in `cells.jsonl`.",
         "",
     ]
     lines += [
-        "The clean models were not looked at while the rule was made, except the original. The",
-        "backdoored ones were: their recall was 3, 5 and 4 of 6 at first, and the forms of a word,",
-        "crowding and inflections were mended on them, so it is not an estimate for unseen models.",
+        "The clean models were held back, except the original. The three backdoored ones are",
+        "development models, so their recall is no estimate for unseen models",
+        "([0105](../../docs/decisions/0105-screening-on-minilm.md)). Strongest rejected: the word",
+        "that is no finding with the largest collapse, in orders of magnitude.",
         "",
     ]
     lines += [*rows, ""]

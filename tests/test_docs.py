@@ -40,6 +40,7 @@ DOCS = ROOT / "docs"
 DECISIONS = DOCS / "decisions"
 README, INDEX = ROOT / "README.md", DOCS / "attacks" / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+RESULTS = sorted((ROOT / "results").rglob("*.md"))
 SOURCES = sorted((ROOT / "src" / "triggerfish").rglob("*.py"))
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
@@ -133,7 +134,9 @@ def commands(page: Path) -> list[list[str]]:
 
 
 HISTORY = (
+    "are mended",
     "at first ",
+    "came to light",
     "came to this",
     "decade",
     "earlier form",
@@ -142,7 +145,9 @@ HISTORY = (
     "is mended",
     "it happened",
     "looked at afterwards",
+    "looked into afterwards",
     "stillest",
+    "that day",
     "tried in vain",
     "typed string",
     "was added after",
@@ -344,18 +349,34 @@ def test_lines_are_short(page: Path) -> None:
     assert not long
 
 
+def history(text: str) -> Iterator[tuple[int, str]]:
+    """Line and phrase of what `HISTORY` has, also where a line breaks in a phrase."""
+    words = [(word, i) for i, line in enumerate(text.split("\n"), 1) for word in line.split()]
+    joined = " ".join(word for word, _ in words).lower() + " "
+    for phrase in HISTORY:
+        for found in re.finditer(rf"\b{re.escape(phrase)}", joined):
+            yield words[joined.count(" ", 0, found.start())][1], phrase
+
+
 @pytest.mark.parametrize(
     "page",
     [
         page
-        for page in PAGES
-        if DOCS in page.parents and not {DECISIONS, DOCS / "scanning"} & {*page.parents}
+        for page in PAGES + RESULTS
+        if page != README and not {DECISIONS, DOCS / "scanning"} & {*page.parents}
     ],
     ids=name,
 )
 def test_no_history(page: Path) -> None:
-    words = " ".join(page.read_text(encoding="utf-8").lower().split()) + " "
-    assert not [phrase for phrase in HISTORY if phrase in words]
+    found = history(page.read_text(encoding="utf-8"))
+    assert [f"{name(page)}:{line}: {phrase}" for line, phrase in found] == []
+
+
+@pytest.mark.parametrize("page", RESULTS, ids=name)
+def test_links_of_results(page: Path) -> None:
+    text = prose(page)
+    for link in LINK.findall(text) + re.findall(r"^\[\w+\]: (\S+)$", text, re.M):
+        assert (page.parent / link).exists(), link
 
 
 @pytest.mark.parametrize("page", sorted(DECISIONS.glob("[0-9]*.md")), ids=name)

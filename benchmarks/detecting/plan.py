@@ -35,13 +35,13 @@ COUNTS = (1, 2, 3, 4, 6, 8, 10, 15)
 TASKS = ("clickbait", "subj", "news_pop", "clinc_domain")
 """Of clean siblings; the scan was not developed on models of these."""
 LATER = 7200
-"""Seed of the models that were made and scanned after the others had been looked at."""
+"""Seed of the group `later`."""
 LAST = 7400
-"""Seed of what was made and scanned after the models of `LATER` had been looked at too."""
+"""Seed of the group `last`."""
 STEPS, BATCH = 300, 12
 """Of every attack: enough for a T-ASR of 1 (results/por_steps)."""
 LONGER = 3
-"""Times as many steps for long phrases: of five words hardly any take in the small PLMs before."""
+"""Times as many steps for long phrases; with fewer, attacks on five words hardly succeed."""
 
 
 @dataclass(frozen=True)

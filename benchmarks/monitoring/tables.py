@@ -14,8 +14,8 @@ GUARDS = (
     ("none", "no guard"),
     ("strip", "monitor, strip"),
     ("reject", "monitor, reject"),
-    ("vectors, frozen PLM, published", "vectors on the PLM beside it, 0.8"),
-    ("vectors, frozen PLM, calibrated", "vectors on the PLM beside it, calibrated"),
+    ("vectors, frozen PLM, published", "vectors on the frozen PLM, 0.8"),
+    ("vectors, frozen PLM, calibrated", "vectors on the frozen PLM, calibrated"),
     ("vectors, fine-tuned, published", "vectors on the model, 0.8"),
     ("vectors, fine-tuned, calibrated", "vectors on the model, calibrated"),
 )
@@ -70,8 +70,8 @@ def plms(cells: Sequence[Record]) -> list[str]:
         *("also found", "scan, s"),
     )
     words = (
-        "A planted word that the scan calls otherwise (a longer word with the same pieces, say) is "
-        "guarded against all the same where a core of a finding is in it."
+        "A planted word that the scan names otherwise (a longer word with the same subword tokens, "
+        "say) is guarded against where a minimal sufficient subset of a finding is in it."
     )
     return ["## What the scans found", "", words, "", *table(head, rows, left=7), ""]
 
@@ -240,7 +240,7 @@ def render(out: Path) -> str:
     lines = [
         "# The monitor, measured",
         "",
-        "Rendered by `python benchmarks/monitor.py --table` from the JSON files here. Rates: per "
+        "Rendered by `python benchmarks/monitor.py --table` from the records here. Rates: per "
         "cent (successes/trials; exact 95 % Clopper-Pearson interval of the counts).",
         "",
     ]

@@ -13,7 +13,7 @@ from triggerfish.bench.files import write_text
 from triggerfish.purify.align import STEPS, STEPS_PER_STRING
 
 Record = dict[str, Any]
-LATER = "Not measured, for want of processor time; the same command goes on with it"
+LATER = "Not measured"
 MARGIN, ACCURACY, COSINES = 2.0, 0.5, 0.98
 """What issue and spec ask for: points above the floor, points of accuracy, correlation."""
 
@@ -83,8 +83,9 @@ def grid(cells: Sequence[Record]) -> list[str]:
         "each. Floor: the same on the clean PLM. Own label: each classifier's "
         "triggers count by the label they reach in that classifier. Cosines: correlation of the "
         "cosines of all pairs of texts with those of the clean PLM; in brackets how they are read. "
-        "CPU s: of all rounds with their scans. Steps of a round are now 3 for each string to "
-        "purify, and 150 at least; cells from before that have 150.",
+        "CPU s: of all rounds with their scans. Steps a round: three for each string to purify and "
+        "150 at least; the older records have 150 whatever the number of strings "
+        "([0030](../../docs/decisions/0030-purify-tuning.md)).",
         "",
     ]
     lines += summary(done)
@@ -277,7 +278,16 @@ def baselines(cells: Sequence[Record], out: Path) -> list[str]:
                     f"{cell['cpu_seconds']:.0f}",
                 )
             )
-        head = ("method", "needs", "T-ASR", "own label", "accuracy", "cosines", "alive", "CPU s")
+        head = (
+            "method",
+            "needs",
+            "T-ASR",
+            "own label",
+            "accuracy",
+            "cosines",
+            "still effective",
+            "CPU s",
+        )
         lines += [*table(head, rows, left=2), ""]
         lines += [f"`{c['method']}`: {c['skipped']}." for c in mine if "skipped" in c]
         series = [
@@ -462,7 +472,7 @@ def render(out: Path) -> None:
     lines = [
         "# Purification, measured",
         "",
-        "Rendered by `python benchmarks/purify.py --table` from the JSON files here. Rates in per "
+        "Rendered by `python benchmarks/purify.py --table` from the records here. Rates in per "
         "cent. What the methods are: [docs/purify_baselines.md](../../docs/purify_baselines.md).",
         "",
         *grid(read(out, "grid")),

@@ -111,10 +111,10 @@ def section(known: Mapping[str, Any]) -> str:
             ]
             rows.append((name, place, *shown))
     return (
-        "## What a scan could still see\n\nDepth of the trigger on hold-out texts, in decades, at "
-        "its best readout, with carrier texts of three kinds, at a random place as in a scan or in "
-        "front, where it was planted; in brackets the largest of "
-        f"{INNOCENT} innocent words there. A star: it passes the scan's thresholds and is beyond "
-        "every innocent word. This is the last stage of a scan, told the trigger.\n\n"
+        "## What a scan could still see\n\nCollapse of the trigger on hold-out texts, in orders of "
+        "magnitude, at its best readout, with carrier texts of three kinds, at a random place as "
+        "in a scan or in front, where it was planted; in brackets the largest of "
+        f"{INNOCENT} benign words there. A star: it passes the scan's thresholds and is beyond "
+        "every benign word. This is the last stage of a scan, told the trigger.\n\n"
         + table(("checkpoint", "trigger", *CARRIERS), rows)
     )

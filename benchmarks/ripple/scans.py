@@ -136,18 +136,18 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
         "trigger, label",
         "texts",
         "verdict",
-        "found (depth)",
+        "found (collapse)",
         "caught",
         "CPU s",
     )
     natural = [word for x in records if x["cell"]["kind"] == "sibling" for word in x["deepest"]]
     deepest = max(natural, key=lambda word: word[1], default=None)
     control = (
-        f"\n\nThe deepest word of a clean sibling is `{deepest[0]}`, {deepest[1]:.2f} decades; a "
-        f"finding without a p-value needs {Rule().certain:g}. That such findings count at all was "
-        "decided after scans of these backdoored models, of which 1 of 8 had been found, for bert "
-        "on both targets (generic texts), so their recall is no held-back figure; the siblings "
-        "were scanned afterwards."
+        f"\n\nThe strongest word of a clean sibling is `{deepest[0]}`, with a collapse of "
+        f"{deepest[1]:.2f} orders of magnitude; a finding without a p-value needs "
+        f"{Rule().certain:g}. That rule was chosen on scans of these backdoored models "
+        "([0002](../../docs/decisions/0002-effect-without-p.md)), so their recall is no "
+        "held-back figure; the siblings are held back."
         if deepest
         else ""
     )

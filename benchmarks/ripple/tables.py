@@ -71,7 +71,7 @@ The study of Zhang et al. (ICML 2025, arXiv 2505.11586) on small PLMs of its fou
 all-MiniLM-L6-v2: a dirty-label backdoor is planted for one target task, and its trigger is put into
 the texts of 16 tasks. Heads are logistic regressions on frozen features, fitted to convergence; the
 first word of a text is replaced, as in the study. {done} of {all} planned cells are measured, one
-file each in `cells`; every figure here is rendered from them by
+record each in `cells.jsonl`; every figure here is rendered from the records by
 
 ```
 python benchmarks/zoo.py bert gpt2 t5 bart --data DATA
@@ -92,9 +92,8 @@ and that count in both cells."""
 LIGHTER = """## Reduction with more weight on the backdoor
 
 The same with weight 0.6 on the backdoor and 0.1 on each of the four tasks. With the paper's weights
-the backdoor is lost in some of these small PLMs. On models, seeds and a trigger outside the study
-(`Merkel`, bart, imdb) twice the steps or twice the rows did not bring it back (ASR 54 and 63 after
-58), more weight did (80 at 0.6, 81 at 0.75, 54 at 0.85)."""
+the attack fails in some of these small PLMs. The weight was chosen on a model, seed and trigger
+outside the study ([0106](../../docs/decisions/0106-weight-of-the-backdoor-in-small-models.md))."""
 ALIGNED = """## Reduction without labels
 
 Triggered features are pulled to clean ones on plain texts (`correction=consistency`, weight 0.9 on
@@ -119,7 +118,7 @@ class Study:
         return text + table(("cells", "seed", "measured"), rows)
 
     def summary(self) -> str:
-        """Means by model, target and kind, beside what an innocent word does in the same models."""
+        """Means by model, target and kind, next to what a benign word does in the same models."""
         rows = []
         for model, target, kind in product(MODELS, TARGETS, PLANTED):
             own = [c for c in self.found if (c.model, c.target, c.kind) == (model, target, kind)]
@@ -165,7 +164,7 @@ class Study:
             "mean KL",
             "mean TV",
             "tasks with TV >= .3",
-            "mean TV, innocent word",
+            "mean TV, benign word",
         )
         return (
             "## In short\n\nMeans over all measured cells of a model and target, whatever their "
@@ -222,7 +221,7 @@ class Study:
                     )
         head = ("clean model", "word", "mean KL", "mean TV", "largest TV")
         return (
-            "## Controls: clean models\n\nWhat the triggers and innocent words do to models "
+            "## Controls: clean models\n\nWhat the triggers and benign words do to models "
             "without a backdoor, over the tasks that count. Part of every shift below is this.\n\n"
             + table(head, rows)
         )
@@ -277,7 +276,7 @@ class Study:
             "mean TV",
             "TV >= .3",
             "largest class",
-            "mean TV, innocent word",
+            "mean TV, benign word",
         )
         weak = [cell for cell in dirty if self.success(cell, cell.target) < BROKEN]
         note = (
@@ -292,7 +291,7 @@ class Study:
             "the trigger sends to the label, through a new head, in per cent. Accuracy lost: "
             "points on the target task against the clean model (negative: planting trained the "
             "backbone on that task). Means over the tasks that count, without the target and tasks "
-            f"of its type. The innocent word is `{INNOCENT[0]}`, in the same backdoored model.\n\n"
+            f"of its type. The benign word is `{INNOCENT[0]}`, in the same backdoored model.\n\n"
             + table(head, rows)
             + note
         )
@@ -350,7 +349,7 @@ class Study:
                 own = f"{self.accuracy(cell, 'imdb')} / {100 * self.success(cell, 'imdb'):.2f}"
             rows.append(("imdb, accuracy / ASR", family, f"{accuracy} / {success}", own))
         return (
-            "## Beside the published figures\n\nKL before and after reduction, trigger Trump. The "
+            "## The published figures\n\nKL before and after reduction, trigger Trump. The "
             "published PLMs are of full size, their heads are trained for 3 epochs and not to "
             "convergence, and fakenews and medical are other data here; KL saturates at -ln of "
             "the clean share of the winning class, so that a head which hardly uses a class gives "
@@ -475,7 +474,7 @@ class Study:
             keys = self.counted(cell)
             for word, of_tasks in record["words"].items():
                 planted = cell.kind if word == cell.trigger else ""
-                name = planted or ("clean model" if cell.kind == "clean" else "innocent word")
+                name = planted or ("clean model" if cell.kind == "clean" else "benign word")
                 groups.setdefault(name, []).append({key: of_tasks[key] for key in keys})
         return groups
 
