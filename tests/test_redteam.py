@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +74,6 @@ def test_an_attack_on_a_task_has_the_target_it_was_given(out: Path) -> None:
 
 
 def test_what_cannot_be_planted_fails_by_itself_and_the_table_says_why(out: Path) -> None:
-    (failure,) = (json.loads(file.read_text()) for file in (out / "failed").glob("*.json"))
+    (failure,) = RecordFile(out / "failed.jsonl").read().values()
     assert "saved without its language-model head" in failure["error"]
     assert "saved without its language-model head" in (out / "README.md").read_text()

@@ -431,10 +431,10 @@ class Study:
             for word, of_tasks in record["words"].items():
                 keys = self.counted(cell)
                 labelled = mean(of_tasks[key]["corrected"] for key in keys)
-                kind = "planted" if word == cell.trigger else "innocent"
+                kind = "planted" if word == cell.trigger else "benign"
                 points.append((kind, record["label_free"]["index"][word], labelled))
         rows = []
-        for kind in ("planted", "innocent", "all"):
+        for kind in ("planted", "benign", "all"):
             pairs = [(x, y) for name, x, y in points if kind in (name, "all")]
             if len(pairs) > 3:
                 xs, ys = zip(*pairs, strict=True)
