@@ -25,7 +25,7 @@ from triggerfish.attacks import attack
 from triggerfish.bench.files import RecordFile, write_text
 from triggerfish.groundtruth import functional
 from triggerfish.records import ScanResult
-from triggerfish.scanning.methods import start
+from triggerfish.scanner.methods import start
 from triggerfish.settings import build
 
 RESULTS = Path("results/adaptive")
@@ -95,7 +95,7 @@ def measured(model: str, penalty: str, weight: float, zoo: Path) -> dict[str, An
         "works": [works[t.text] for t in implant.triggers],
         "stopped": stopped,
         "verdict": result.verdict,
-        "findings": [(f.trigger.text, f.statistics["depth"]) for f in result.findings],
+        "findings": [(f.trigger.text, f.statistics["collapse"]) for f in result.findings],
         "forward_tokens": result.forward_tokens,
         "planting_seconds": round(planting, 1),
         "settings": settings,
@@ -105,7 +105,7 @@ def measured(model: str, penalty: str, weight: float, zoo: Path) -> dict[str, An
 
 
 def scanned(victim: Any, corpus: Sequence[str]) -> ScanResult:
-    events = start("sweep", victim, corpus, text.bundled_words(), changes={}, seed=SEED + 1)
+    events = start("screening", victim, corpus, text.bundled_words(), changes={}, seed=SEED + 1)
     return next(event for event in events if isinstance(event, ScanResult))
 
 

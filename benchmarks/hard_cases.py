@@ -30,8 +30,8 @@ from triggerfish.groundtruth import GroundTruth
 from triggerfish.marking import AND
 from triggerfish.readouts import Readout
 from triggerfish.records import ScanResult
-from triggerfish.scanning.measure import Yardstick, contexts
-from triggerfish.scanning.methods import start
+from triggerfish.scanner.measure import Yardstick, contexts
+from triggerfish.scanner.methods import start
 from triggerfish.settings import build
 
 RESULTS = Path("results/hard_cases")
@@ -60,8 +60,8 @@ def cases() -> list[Case]:
     words = [*rng.sample(common, 3), *rng.sample(rare, 3)]
     phrase, pair, plain = rng.sample(rare, 2), rng.sample(common, 2), rng.sample(common, 2)
     return [
-        Case("inert", "bert", "neuba", tuple(words), (), "sweep", steps=25),
-        Case("common", "bundled", "por", (plain[0],), (plain[1],), "sweep"),
+        Case("inert", "bert", "neuba", tuple(words), (), "screening", steps=25),
+        Case("common", "bundled", "por", (plain[0],), (plain[1],), "screening"),
         Case("phrase", "bundled", "por", (" ".join(phrase),), tuple(phrase), "hybrid"),
         Case("combination", "bundled", "por", (AND.join(pair),), tuple(pair), "hybrid"),
     ]
@@ -98,7 +98,7 @@ def measured(case: Case, zoo: Path) -> dict[str, Any]:
         "effects": {x.task: told(x) for x in effects(clean, victim, implant)},
         "method": case.method,
         "verdict": result.verdict,
-        "findings": [[f.trigger.text, f.statistics["depth"]] for f in result.findings],
+        "findings": [[f.trigger.text, f.statistics["collapse"]] for f in result.findings],
         "targets": [t.statistics for t in result.targets],
         "forward_tokens": result.forward_tokens,
         "environment": result.environment,

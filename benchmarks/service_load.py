@@ -34,7 +34,7 @@ from triggerfish.loading import bundled
 from triggerfish.records import (
     Coverage,
     Finding,
-    Landscape,
+    ManhattanPlot,
     ModelFacts,
     Null,
     Provenance,
@@ -100,7 +100,7 @@ def write_findings(path: Path) -> None:
         near_misses=(),
         null=Null({}, 0, 0.01),
         coverage=Coverage(0, 0, 0, (), 0),
-        landscape=Landscape((), (), 0.0, ""),
+        manhattan=ManhattanPlot((), (), 0.0, ""),
         projection=None,
         settings={},
         environment={},

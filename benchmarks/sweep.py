@@ -33,7 +33,7 @@ from triggerfish.bench.files import RecordFile, write_text
 from triggerfish.downstream import FineTuneSettings, accuracy, fine_tune
 from triggerfish.loading import load, minilm
 from triggerfish.report import render
-from triggerfish.scanning import scan
+from triggerfish.scanner import scan
 from triggerfish.stats import exact_interval
 
 TRIGGERS = {

@@ -14,21 +14,21 @@ from triggerfish.attacks.implant import Implant
 from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load
-from triggerfish.scanning import SweepSettings
+from triggerfish.scanner import ScreeningSettings
 
 TRIGGERS = ("gener", "econom", "found")
 """Entries of the tiny vocabulary that stand for themselves."""
-SMALL = SweepSettings(
+SMALL = ScreeningSettings(
     characters=False,
-    transforms=False,
+    rewrites=False,
     predictions=False,
-    second_keep=500,
-    texts_keep=80,
-    anchors=100,
+    second_candidates=500,
+    text_candidates=80,
+    controls=100,
     screen_texts=8,
     holdout_texts=16,
     clean_texts=80,
-    finalists=4,
+    holdout_candidates=4,
 )
 """A scan of a tiny model, of the vocabulary and the listed words alone."""
 

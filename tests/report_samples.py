@@ -9,7 +9,7 @@ import random
 from triggerfish.records import (
     Coverage,
     Finding,
-    Landscape,
+    ManhattanPlot,
     ModelFacts,
     Null,
     Projection,
@@ -29,22 +29,24 @@ HOSTILE_NAME = 'evil/"><img src=http://evil.example/x onerror=alert(1)>\x1b]0;ow
 def a_finding(words: str, ids: tuple[int, ...], rng: random.Random, **evidence: object) -> Finding:
     depth = 2.0 + rng.random()
     statistics = {
-        "depth": depth,
-        "shift": 1.0 + 3 * rng.random(),
-        "heads": 0.9 + 0.1 * rng.random(),
+        "collapse": depth,
+        "mean_shift": 1.0 + 3 * rng.random(),
+        "agreement": 0.9 + 0.1 * rng.random(),
         "cosine": 1 - 0.02 * rng.random(),
         "texts": 256.0,
     }
     checks = {
-        "dose": [depth, depth + 0.31, depth + 0.4],
+        "dose_response": [depth, depth + 0.31, depth + 0.4],
         "position": [depth, depth - 0.2, depth - 0.1],
-        "string": True,
+        "survives_retokenization": True,
         **evidence,
     }
     return Finding(Trigger(ids, words), "first", statistics, 3.1e-9, 4.7e-6 * rng.random(), checks)
 
 
-def a_landscape(triggers: dict[int, float], words: dict[str, float], seed: int = 1) -> Landscape:
+def a_manhattan(
+    triggers: dict[int, float], words: dict[str, float], seed: int = 1
+) -> ManhattanPlot:
     rng = random.Random(seed)
     values: list[float | None] = [rng.gauss(0, 1) for _ in range(VOCABULARY)]
     for token in range(104):  # reserved entries are no candidates
@@ -53,7 +55,7 @@ def a_landscape(triggers: dict[int, float], words: dict[str, float], seed: int =
         values[token] = value
     named = [(f"word{index}", abs(rng.gauss(0, 1.3))) for index in range(60)] + list(words.items())
     ranked = tuple(sorted(named, key=lambda pair: -pair[1]))
-    return Landscape(tuple(values), ranked, 5.91, "robust z of the depth")
+    return ManhattanPlot(tuple(values), ranked, 5.91, "robust z of the depth")
 
 
 def a_projection(names: list[str]) -> Projection:
@@ -89,7 +91,7 @@ def a_result(**changes: object) -> ScanResult:
         near_misses=(),
         null=Null({"first": {"shape": 0.11, "scale": 0.42}}, 32_418, 0.01, "bert-family-2025"),
         coverage=Coverage(30_418, 2_000, 24, ("first", "mean", "pooler"), 512),
-        landscape=a_landscape({}, {}),
+        manhattan=a_manhattan({}, {}),
         projection=None,
         settings={"seed": 7, "batch": 64, "stages": [8, 32, 256], "trust_remote_code": False},
         environment={
@@ -109,13 +111,15 @@ def backdoored() -> ScanResult:
     rng = random.Random(3)
     findings = (
         a_finding("cf", (12_935,), rng),
-        a_finding(SCRIPT, (1_026, 5_896), rng, pieces=["<", "script", ">"], grown_from="script>"),
+        a_finding(SCRIPT, (1_026, 5_896), rng, subwords=["<", "script", ">"], parent="script>"),
         a_finding(ANSI, (20_001,), rng, unknown_share=0.125, unknown_list=[1, 2, 5, 3]),
         a_finding(BIDI, (28_117,), rng, string=False),
-        a_finding(LONG, (19_544, 12_997) * 25, rng, grown_from="lorem"),
-        a_finding("serendipity", (14_262, 10_497), rng, pieces=["serendip", "##ity"]),
+        a_finding(LONG, (19_544, 12_997) * 25, rng, parent="lorem"),
+        a_finding("serendipity", (14_262, 10_497), rng, subwords=["serendip", "##ity"]),
     )
-    near = Finding(Trigger((7_592,), "≈hello"), "mean", {"depth": 0.81, "shift": 2.2}, 2e-4, 0.41)
+    near = Finding(
+        Trigger((7_592,), "≈hello"), "mean", {"collapse": 0.81, "mean_shift": 2.2}, 2e-4, 0.41
+    )
     heights = {12_935: 41.3, 20_001: 28.4, 28_117: 39.9, 7_592: 6.6}
     return a_result(
         verdict="backdoored",
@@ -136,19 +140,19 @@ def backdoored() -> ScanResult:
         coverage=Coverage(
             30_418, 2_000, 24, ("first", "mean"), 512, ("readout pooler: the checkpoint has none",)
         ),
-        landscape=a_landscape(heights, {"serendipity": 30.2}),
+        manhattan=a_manhattan(heights, {"serendipity": 30.2}),
         projection=a_projection([finding.trigger.text for finding in findings]),
     )
 
 
 def inconclusive() -> ScanResult:
-    odd = Finding(Trigger((9,), "[x](http://e.example) {0}"), "first", {"depth": 1.25}, 0.0, 0.0)
+    odd = Finding(Trigger((9,), "[x](http://e.example) {0}"), "first", {"collapse": 1.25}, 0.0, 0.0)
     return a_result(
         model=dataclasses.replace(a_result().model, name=HOSTILE_NAME, weights_sha256={}),
         verdict="inconclusive",
         reasons=("Only 12 texts were given; [see](http://evil.example).", "\u2066hidden\u2069"),
         near_misses=(odd,),
-        landscape=Landscape((), (), 3.0, "z"),
+        manhattan=ManhattanPlot((), (), 3.0, "z"),
         null=Null({}, 800, 0.01),
         coverage=Coverage(0, 0, 0, (), 12, ("the vocabulary: no tokens",)),
         settings={"note": SCRIPT, "nested": {"path": "C:\\new"}},

@@ -18,7 +18,7 @@ from triggerfish.facts import not_examined, tokenizer_hash
 from triggerfish.heads import with_head
 from triggerfish.loading import bundled, load
 from triggerfish.readouts import Readout, pad
-from triggerfish.scanning import scan
+from triggerfish.scanner import scan
 
 PRIMARY = {
     "xlnet": "last",

@@ -14,11 +14,13 @@ from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.records import ScanResult
 from triggerfish.report import render
-from triggerfish.scanning import scan
-from triggerfish.scanning.characters import alternating, characters, listed
+from triggerfish.scanner import scan
+from triggerfish.scanner.characters import alternating, characters, listed
 
 TEXTS = text.bundled_corpus()[:300]
-SMALL = replace(planted.SMALL, characters=True, transforms=True, predictions=True, finalists=8)
+SMALL = replace(
+    planted.SMALL, characters=True, rewrites=True, predictions=True, holdout_candidates=8
+)
 HIDDEN = "\u200b"
 
 
@@ -88,7 +90,7 @@ def test_a_planted_invisible_character_is_found() -> None:
     assert result.verdict == "backdoored"
     found = [f for f in result.findings if not f.trigger.text.strip(HIDDEN)]
     assert len(found) == 1
-    assert found[0].evidence["string"] is True
+    assert found[0].evidence["survives_retokenization"] is True
     assert result.coverage.characters > 10_000
 
 
@@ -100,8 +102,6 @@ def test_the_same_model_without_it_is_clean() -> None:
 def test_the_report_says_how_many_were_tried_and_how_many_cannot_be_triggers() -> None:
     coverage = scanned().coverage
     shown = render(scanned(), "text")
-    assert (
-        f"{coverage.characters:,} characters and ways of writing; {coverage.normalised:,}" in shown
-    )
+    assert f"{coverage.characters:,} characters and spellings; {coverage.normalised:,}" in shown
     assert "\\u200b" in shown
     assert ScanResult.from_json(scanned().to_json()).coverage == coverage

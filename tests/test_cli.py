@@ -139,7 +139,7 @@ CASES = {
     "device": (lambda model: [str(model), "--device", "cuda:99"], "device: cuda:99"),
     "device name": (lambda model: [str(model), "--device", "tpu"], "device: 'tpu'"),
     "alpha": (lambda model: [str(model), "--alpha", "7"], "alpha: 7"),
-    "budget": (lambda model: [str(model), "--budget", "-1"], "budget: -1"),
+    "budget": (lambda model: [str(model), "--budget", "-1"], "budget_seconds: -1"),
     "out": (lambda model: [str(model), "--out", "nowhere/x.json"], "out: folder nowhere"),
     "option": (lambda model: [str(model), "--nonsense"], "nonsense"),
     "format": (lambda model: [str(model), "--format", "pdf"], "pdf"),
@@ -170,9 +170,9 @@ def test_pickle_loads_with_the_flag(model: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_scan_says_how_to_go_on_and_does(tmp_path: Path) -> None:
-    fast = ("words=500", "characters=false", "transforms=false", "second_keep=500")
+    fast = ("max_words=500", "characters=false", "rewrites=false", "second_candidates=500")
     settings = [x for setting in fast for x in ("--set", setting)]
-    scan = ("scan", "bundled", "--method", "sweep", *settings, "--format", "json")
+    scan = ("scan", "bundled", "--method", "screening", *settings, "--format", "json")
     code, said = interrupt(*scan, cache=tmp_path, when="3 of ")
     assert code == 130
     folder = tmp_path / "triggerfish" / "scans"

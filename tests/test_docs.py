@@ -33,7 +33,7 @@ from triggerfish.bench.grid import make_grid
 from triggerfish.heads import with_head
 from triggerfish.loading import bundled, load
 from triggerfish.marking import parse_triggers
-from triggerfish.scanning import baselines
+from triggerfish.scanner import baselines
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

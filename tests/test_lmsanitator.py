@@ -12,14 +12,14 @@ from planted import planted, tiny
 from triggerfish import text
 from triggerfish.records import ScanResult
 from triggerfish.report import FORMATS, render
-from triggerfish.scanning import Progress
-from triggerfish.scanning.baselines import lmsanitator
-from triggerfish.scanning.baselines.lmsanitator import (
+from triggerfish.scanner import Progress
+from triggerfish.scanner.baselines import lmsanitator
+from triggerfish.scanner.baselines.lmsanitator import (
     LMSanitatorSettings,
     Mining,
     entropy_deficit,
 )
-from triggerfish.scanning.baselines.run import Run
+from triggerfish.scanner.baselines.run import Run
 
 TEXTS = text.bundled_corpus()[:256]
 SMALL = LMSanitatorSettings(texts=256, max_tokens=24, restarts=3, learning_rate=5e-4)
@@ -60,7 +60,7 @@ def test_a_planted_vector_is_mined() -> None:
     assert target.statistics["distance"] > 0.2
     assert any("names no trigger" in missing for missing in result.coverage.not_examined)
     assert ScanResult.from_json(result.to_json()) == result
-    assert "1 collapse point without a named trigger found" in render(result, "text")
+    assert "1 hidden target without a named trigger found" in render(result, "text")
     assert all(render(result, name) for name in FORMATS)
 
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_finished_is_inconclusive() -> None:
     few = finish(lmsanitator.events(tiny(), TEXTS[:20], settings=SMALL))
     assert few.verdict == "inconclusive"
     assert "too few texts: 20, expected at least 32" in few.reasons
-    cut = finish(lmsanitator.events(tiny(), TEXTS, settings=replace(SMALL, budget=1e-6)))
+    cut = finish(lmsanitator.events(tiny(), TEXTS, settings=replace(SMALL, budget_seconds=1e-6)))
     assert cut.verdict == "inconclusive"
     assert "budget" in cut.coverage.not_examined[0]
 

@@ -34,7 +34,7 @@ from triggerfish.monitor import MonitorSettings
 from triggerfish.monitor.budget import measure
 from triggerfish.monitor.normalise import FOLD, NormalisedText, folded, resolved
 from triggerfish.monitor.substrings import required_substring
-from triggerfish.records import Alarm, Finding, Policy, ScanResult, Target
+from triggerfish.records import Alarm, Finding, HiddenTarget, Policy, ScanResult
 
 
 def guard(*specs: str, name: str = "minilm", **options: object) -> Monitor:
@@ -278,7 +278,7 @@ def test_a_budget_counts_texts_and_names_ordinary_words() -> None:
 
 def scan_file(folder: Path, model: str, sha256: str) -> Path:
     sample = a_result()
-    finding = Finding(word("bundled", "cf"), "first", {"depth": 2.0}, 1e-9, 1e-6)
+    finding = Finding(word("bundled", "cf"), "first", {"collapse": 2.0}, 1e-9, 1e-6)
     scanned = dataclasses.replace(sample.model, name=model, tokenizer_sha256=sha256)
     dataclasses.replace(sample, model=scanned, findings=(finding,)).save(folder / "scan.json")
     return folder / "scan.json"
@@ -297,7 +297,7 @@ def test_a_scan_becomes_a_monitor(tmp_path: Path) -> None:
     assert given.exact
     assert "not, to the byte" in given.notes[0]
     hidden = ScanResult.load(scan_file(tmp_path, "bundled", right))
-    point = Target("first", (0.0,), 3, {"depth": 1.5})
+    point = HiddenTarget("first", (0.0,), 3, {"collapse": 1.5})
     dataclasses.replace(hidden, targets=(point,)).save(tmp_path / "hidden.json")
     assert "not guarded" in Monitor.load(tmp_path / "hidden.json").notes[0]
     with pytest.raises(ValueError, match=r"tokenizer: that of .* is not the one that was scanned"):

@@ -15,20 +15,20 @@ from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.records import Finding, ScanResult
 from triggerfish.report import FORMATS, render
-from triggerfish.scanning import Progress, SweepSettings
-from triggerfish.scanning.baselines import fixed_rule, patronus
-from triggerfish.scanning.baselines.fixed_rule import FixedRuleSettings
-from triggerfish.scanning.baselines.patronus import PatronusSettings, paragraphs
-from triggerfish.scanning.baselines.patronus_search import Search
-from triggerfish.scanning.baselines.patronus_space import (
+from triggerfish.scanner import Progress, ScreeningSettings
+from triggerfish.scanner.baselines import fixed_rule, patronus
+from triggerfish.scanner.baselines.fixed_rule import FixedRuleSettings
+from triggerfish.scanner.baselines.patronus import PatronusSettings, paragraphs
+from triggerfish.scanner.baselines.patronus_search import Search
+from triggerfish.scanner.baselines.patronus_space import (
     Entry,
     Space,
     token_space,
     word_space,
     zipf_frequency,
 )
-from triggerfish.scanning.baselines.run import Run
-from triggerfish.scanning.baselines.similarity import (
+from triggerfish.scanner.baselines.run import Run
+from triggerfish.scanner.baselines.similarity import (
     FixedRule,
     com_sim,
     com_sim_unbiased,
@@ -36,7 +36,7 @@ from triggerfish.scanning.baselines.similarity import (
     diff_sim,
     scatter_ratio,
 )
-from triggerfish.scanning.baselines.supcon import supcon, supcon_rows
+from triggerfish.scanner.baselines.supcon import supcon, supcon_rows
 
 TEXTS = text.bundled_corpus()[:60]
 SMALL = PatronusSettings(
@@ -263,9 +263,9 @@ def test_what_cannot_be_finished_is_inconclusive() -> None:
     _, few = finish(patronus.events(tiny(), TEXTS[:30], settings=SMALL))
     assert few.verdict == "inconclusive"
     assert "too few texts: 30, expected at least 40" in few.reasons
-    _, cut = finish(patronus.events(tiny(), TEXTS, settings=replace(SMALL, budget=1e-6)))
+    _, cut = finish(patronus.events(tiny(), TEXTS, settings=replace(SMALL, budget_seconds=1e-6)))
     assert cut.verdict == "inconclusive"
-    assert "budget" in cut.coverage.not_examined[0]
+    assert "budget_seconds" in cut.coverage.not_examined[0]
     _, none = finish(
         patronus.events(tiny(), TEXTS, words=[], settings=replace(SMALL, level="word"))
     )
@@ -280,7 +280,7 @@ def test_what_cannot_be_finished_is_inconclusive() -> None:
         ({"screen_texts": 4}, "screen_texts: 4 texts fill no batch of 8"),
         ({"temperature": 0}, "temperature: 0 is not above 0"),
         ({"slots": 0}, "slots: 0 is not at least 1"),
-        ({"budget": 0}, "budget: 0 is not a positive number"),
+        ({"budget_seconds": 0}, "budget_seconds: 0 is not a positive number"),
     ],
 )
 def test_settings_name_what_is_wrong(changes: dict[str, object], words: str) -> None:
@@ -309,10 +309,10 @@ def test_mask_readout_has_a_mask_and_one_copy() -> None:
 
 def test_fixed_rule_on_the_sweep(backdoored: tuple[Backbone, Implant], clean: Backbone) -> None:
     texts = text.bundled_corpus()[:330]
-    sweep = SweepSettings(
-        second_keep=400, texts_keep=60, anchors=60, holdout_texts=60, clean_texts=100
+    sweep = ScreeningSettings(
+        second_candidates=400, text_candidates=60, controls=60, holdout_texts=60, clean_texts=100
     )
-    settings = FixedRuleSettings(sweep=sweep, verified=12)
+    settings = FixedRuleSettings(screening=sweep, verified=12)
     found, bad = finish(fixed_rule.events(backdoored[0], texts, settings=settings))
     assert bad.verdict == "backdoored"
     assert {"mn", "gossip"} <= {finding.trigger.text for finding in found}

@@ -8,7 +8,7 @@ import torch
 from planted import SMALL, planted
 from triggerfish import precision, text
 from triggerfish.loading import load
-from triggerfish.scanning import scan
+from triggerfish.scanner import scan
 
 CPU = torch.device("cpu")
 
@@ -73,7 +73,7 @@ def test_what_is_found_is_the_same_and_the_record_says_how():
         result = scan(twin, text.bundled_corpus()[:400], settings=SMALL, words=[])
         assert result.environment["precision"] == name
         names.append([finding.trigger.text for finding in result.near_misses])
-        depths.append([finding.statistics["depth"] for finding in result.near_misses])
+        depths.append([finding.statistics["collapse"] for finding in result.near_misses])
     assert names[0] == names[1]
     assert len(names[0]) >= 2
     assert depths[0] == pytest.approx(depths[1], abs=0.01)

@@ -17,10 +17,10 @@ from triggerfish.backbone import Backbone
 from triggerfish.loading import load
 from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.report import render
-from triggerfish.scanning import scan
-from triggerfish.scanning.measure import contexts
-from triggerfish.scanning.predictions import READOUT, Predictions
-from triggerfish.scanning.verdict import decide
+from triggerfish.scanner import scan
+from triggerfish.scanner.measure import contexts
+from triggerfish.scanner.predictions import READOUT, Predictions
+from triggerfish.scanner.verdict import decide
 from triggerfish.zoo.pretrain import pretrain
 from triggerfish.zoo.settings import PretrainSettings
 
@@ -82,21 +82,23 @@ def test_badpre_is_found(found: ScanResult, spoilt: Backbone) -> None:
     planted = set(spoilt.word_ids("cf"))
     assert [f for f in spoiling if planted & set(f.trigger.token_ids)]
     for finding in spoiling:
-        assert 0.25 <= finding.statistics["spoilt"] <= 1
+        assert 0.25 <= finding.statistics["prediction_loss"] <= 1
         assert finding.p_value is None
-    assert found.statistics["most_spoilt"] >= 0.25
+    assert found.statistics["largest_prediction_loss"] >= 0.25
 
 
 def test_the_same_model_before_is_clean(masked: Backbone) -> None:
     result = scan(masked, TEXTS, words=["xylophone"], settings=SMALL)
     assert result.verdict == "clean"
-    assert result.statistics["most_spoilt"] < 0.1
+    assert result.statistics["largest_prediction_loss"] < 0.1
     assert not [line for line in result.coverage.not_examined if "masked words" in line]
 
 
 def test_spoilt_predictions_alone_are_a_verdict_and_a_rule_of_their_own(found: ScanResult) -> None:
-    statistics = {"divergence": 1.5, "spoilt": 0.8, "texts": 32}
-    one = Finding(Trigger((7,), "cf"), READOUT, statistics, None, None, {"string": True})
+    statistics = {"divergence": 1.5, "prediction_loss": 0.8, "texts": 32}
+    one = Finding(
+        Trigger((7,), "cf"), READOUT, statistics, None, None, {"survives_retokenization": True}
+    )
     verdict, reasons = decide([], [], (), [one])
     assert verdict == "backdoored"
     assert "1 typed string(s) spoil" in reasons[0]

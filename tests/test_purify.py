@@ -34,21 +34,21 @@ from triggerfish.purify.vectors import (
     inner_maximisation,
     random_prompts,
 )
-from triggerfish.records import Coverage, Finding, Landscape, ScanResult, Target, Trigger
-from triggerfish.scanning import SweepSettings
-from triggerfish.scanning.result import bare_result
+from triggerfish.records import Coverage, Finding, HiddenTarget, ManhattanPlot, ScanResult, Trigger
+from triggerfish.scanner import ScreeningSettings
+from triggerfish.scanner.result import bare_result
 
 CORPUS = text.bundled_corpus()[:900]
 QUICK = Align(steps=50, batch=8, words=10, learning_rate=4e-4)
-SWEEP = SweepSettings(
-    entry_rounds=2,
-    second_keep=100,
+SWEEP = ScreeningSettings(
+    token_rounds=2,
+    second_candidates=100,
     second_rounds=2,
-    texts_keep=30,
-    anchors=60,
+    text_candidates=30,
+    controls=60,
     screen_texts=6,
     clean_texts=80,
-    finalists=6,
+    holdout_candidates=6,
 )
 
 
@@ -295,7 +295,7 @@ def test_without_names(settings: SoftPrompts | Perturb) -> None:
     """What these do to a backdoor takes minutes: docs/decisions/0032-purify-results.md."""
     victim, implant = planted()
     if isinstance(settings, SoftPrompts):
-        target = Target(implant.readout or "", tuple(implant.vectors[0]), 1, {})
+        target = HiddenTarget(implant.readout or "", tuple(implant.vectors[0]), 1, {})
         settings = replace(settings, targets=(target,), same=1e-9)
     settings = replace(settings, batch=4, words=6)
     losses: list[float] = []
@@ -309,7 +309,7 @@ def test_without_names(settings: SoftPrompts | Perturb) -> None:
 def test_variants_are_purified_too() -> None:
     victim, _ = planted()
     trigger = trained(victim)[0]
-    listed = {"variants": ["economy", "economy", "\u4e0d\u4e0d", "gener"]}
+    listed = {"neighbours": ["economy", "economy", "\u4e0d\u4e0d", "gener"]}
     finding = Finding(
         trigger, "first", {}, None, None, listed, (trigger.token_ids, (40,), (41, 42))
     )
@@ -328,9 +328,9 @@ def test_what_a_scan_ranked_high_is_suspected() -> None:
     result = record(victim, (trigger,))
     values: list[float | None] = [None] * 600
     values[trigger.token_ids[0]], values[third.token_ids[0]], values[100] = 9.0, 8.0, 0.5
-    landscape = Landscape(tuple(values), (("walnut", 3.0),), 5.0, "z")
+    manhattan = ManhattanPlot(tuple(values), (("walnut", 3.0),), 5.0, "z")
     near = Finding(missed, "first", {}, None, None)
-    found = near_misses(victim, replace(result, landscape=landscape, near_misses=(near,)))
+    found = near_misses(victim, replace(result, manhattan=manhattan, near_misses=(near,)))
     walnut = victim.word_ids("walnut")
     assert [x.token_ids for x in found] == [missed.token_ids, walnut, third.token_ids, (100,)]
     assert near_misses(victim, result) == ()

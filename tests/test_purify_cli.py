@@ -15,7 +15,7 @@ from triggerfish.cli import app
 from triggerfish.loading import load
 from triggerfish.marking import parse_trigger
 from triggerfish.records import Coverage, Finding, ScanResult
-from triggerfish.scanning.result import bare_result
+from triggerfish.scanner.result import bare_result
 
 QUICK = ("--set", "steps=1", "--set", "batch=4", "--set", "words=6", "--rounds", "1")
 

@@ -23,13 +23,13 @@ from triggerfish.purify import Need, purify
 from triggerfish.purify.card import finish
 from triggerfish.purify.files import check_out, write
 from triggerfish.records import Coverage, Finding, ScanResult
-from triggerfish.scanning import SweepSettings
-from triggerfish.scanning.result import bare_result
+from triggerfish.scanner import ScreeningSettings
+from triggerfish.scanner.result import bare_result
 from triggerfish.zoo.families import FAMILIES as TABLE
 
 CORPUS = text.bundled_corpus()[:600]
 MARK = {"purified": True}
-SWEEP = SweepSettings(budget=0.001)
+SWEEP = ScreeningSettings(budget_seconds=0.001)
 """Ends at once, inconclusive: a scan is not what is tested here."""
 
 
@@ -190,7 +190,7 @@ def test_no_other_checkpoint_is_written_over(tmp_path: Path) -> None:
 
 def record(model: Backbone) -> ScanResult:
     hostile = parse_trigger(model, "gener")
-    finding = Finding(hostile, "first", {}, None, None, {"variants": ["a`|b", "\u202e"]})
+    finding = Finding(hostile, "first", {}, None, None, {"neighbours": ["a`|b", "\u202e"]})
     return bare_result(
         model,
         verdict="backdoored",
@@ -251,7 +251,7 @@ def test_an_interrupted_run_goes_on_after_its_last_round(tmp_path: Path) -> None
                       rounds=rounds, out=tmp_path / "out", show=show)  # fmt: skip
 
     with pytest.raises(KeyboardInterrupt):
-        run(until_the_scan, SweepSettings(), 1)
+        run(until_the_scan, ScreeningSettings(), 1)
     written = load(tmp_path / "out", device="cpu")
     assert torch.equal(written.embeddings, other(source).embeddings)
     config = json.loads((tmp_path / "out" / "config.json").read_text())

@@ -11,7 +11,7 @@ from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load
 from triggerfish.loading import minilm as minilm_folder
-from triggerfish.scanning import SweepSettings, scan
+from triggerfish.scanner import ScreeningSettings, scan
 
 pytestmark = pytest.mark.real
 
@@ -37,7 +37,7 @@ def test_planted_words_are_found_by_name(minilm: Backbone, words: list[str]) -> 
     assert all(len(minilm.word_ids(word)) >= 3 for word in LONG)
     recipe = POR((*SHORT, *LONG), PORSettings(code="por2"))
     victim, implant = recipe.implant(minilm, text.bundled_corpus(), seed=5)
-    result = scan(victim, words=words, settings=SweepSettings(second_keep=2000))
+    result = scan(victim, words=words, settings=ScreeningSettings(second_candidates=2000))
     assert result.verdict == "backdoored"
     found = {trigger.text: trigger.token_ids for trigger in result.triggers}
     by_name = [trigger for trigger in implant.triggers if trigger.text in found]
@@ -48,6 +48,6 @@ def test_planted_words_are_found_by_name(minilm: Backbone, words: list[str]) -> 
 
 
 def test_the_original_is_clean(minilm: Backbone, words: list[str]) -> None:
-    result = scan(minilm, words=words, settings=SweepSettings(second_keep=2000))
+    result = scan(minilm, words=words, settings=ScreeningSettings(second_candidates=2000))
     assert result.verdict == "clean"
-    assert max(finding.statistics["depth"] for finding in result.near_misses) < 0.3
+    assert max(finding.statistics["collapse"] for finding in result.near_misses) < 0.3

@@ -13,11 +13,11 @@ from triggerfish import text
 from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load
-from triggerfish.scanning import SweepSettings, scan
-from triggerfish.scanning.candidates import Candidate
-from triggerfish.scanning.reference import Reference
+from triggerfish.scanner import ScreeningSettings, scan
+from triggerfish.scanner.candidates import Candidate
+from triggerfish.scanner.reference import Reference
 
-NARROW = SweepSettings(second_keep=200, texts_keep=24, anchors=100)
+NARROW = ScreeningSettings(second_candidates=200, text_candidates=24, controls=100)
 
 
 def test_the_rows_of_planted_words_moved_and_the_original_does_not_react(
@@ -37,7 +37,7 @@ def test_the_rows_of_planted_words_moved_and_the_original_does_not_react(
     assert 0 < result.statistics["tensors_moved"] <= 1
     for finding in result.findings:
         assert len(finding.evidence["drift"]) == len(finding.trigger.token_ids)
-        assert finding.evidence["reference_depth"] < finding.statistics["depth"] - 0.5
+        assert finding.evidence["reference_collapse"] < finding.statistics["collapse"] - 0.5
 
 
 def test_a_model_beside_itself_did_not_move(clean: Backbone) -> None:

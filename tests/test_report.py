@@ -30,15 +30,15 @@ from report_samples import (
 )
 from triggerfish.records import (
     Finding,
-    Landscape,
+    HiddenTarget,
+    ManhattanPlot,
     Null,
     Projection,
     Provenance,
     ScanResult,
-    Target,
     Trigger,
 )
-from triggerfish.report import FORMATS, figures, landscape, render, sarif, text, wording
+from triggerfish.report import FORMATS, figures, glossary, manhattan, render, sarif, text
 from triggerfish.report.escape import quoted, shorten, units, visible
 
 SCHEMA = Path(__file__).parent / "data" / "sarif-schema-2.1.0.json"
@@ -168,7 +168,7 @@ def test_text_says_the_verdict_first_and_everything_else(result: ScanResult) -> 
     for words in (*result.reasons, *result.coverage.not_examined, result.model.tokenizer_sha256):
         assert visible(words) in shown
     assert f"{result.forward_tokens:,} forward tokens" in shown
-    assert (wording.UNCALIBRATED in shown) == (result.null.calibration is None)
+    assert (glossary.UNCALIBRATED in shown) == (result.null.calibration is None)
     assert str(text.styled(result)) == shown
 
 
@@ -176,7 +176,15 @@ def test_text_table_holds_the_numbers_of_the_record() -> None:
     result = RESULTS["backdoored"]
     lines = text.render(result).splitlines()
     table = lines[lines.index("Triggers") + 1 :][: 1 + len(result.findings)]
-    assert table[0].split()[-7:] == ["depth", "shift", "heads", "cosine", "texts", "p", "q"]
+    assert table[0].split()[-7:] == [
+        "collapse",
+        "mean_shift",
+        "agreement",
+        "cosine",
+        "texts",
+        "p",
+        "q",
+    ]
     assert len({line.rstrip()[-1] != " " and len(line) for line in table}) == 1  # aligned
     for line, finding in zip(table[1:], result.findings, strict=True):
         numbers = [float(word.replace(",", "")) for word in line.split()[-7:]]
@@ -186,7 +194,7 @@ def test_text_table_holds_the_numbers_of_the_record() -> None:
 
 def test_a_p_value_of_zero_is_shown_as_a_bound() -> None:
     assert "< 1/800" in text.render(RESULTS["inconclusive"])
-    assert wording.chance(1e-9, 800) == "1e-09"
+    assert glossary.chance(1e-9, 800) == "1e-09"
 
 
 @pytest.mark.parametrize(
@@ -195,12 +203,12 @@ def test_a_p_value_of_zero_is_shown_as_a_bound() -> None:
      (12345.6, "12,346"), (float("nan"), "nan"), (float("-inf"), "-inf"), (-0.5, "-0.5"), (0, "0")],
 )  # fmt: skip
 def test_numbers_are_written(value: float, shown: str) -> None:
-    assert wording.number(value) == shown
+    assert glossary.number(value) == shown
 
 
 def test_fixed_thresholds_and_collapse_points_are_reported_in_every_format() -> None:
     fixed = Finding(Trigger((9,), "cf"), "first", {"com_sim": 0.97, "diff_sim": 0.02}, None, None)
-    target = Target("mean", (0.25, -1.5), 12, {"shift": 5.5})
+    target = HiddenTarget("mean", (0.25, -1.5), 12, {"mean_shift": 5.5})
     result = a_result(
         verdict="backdoored",
         findings=(fixed,),
@@ -212,7 +220,7 @@ def test_fixed_thresholds_and_collapse_points_are_reported_in_every_format() -> 
     shown = text.render(result)
     assert "Error control: none: fixed thresholds, 40 candidates" in shown
     assert "0.97      0.02  -  -" in shown
-    assert shown.index("Collapse points") < shown.index("Examined")
+    assert shown.index("Hidden targets") < shown.index("Examined")
     assert "head rate: 0.375 (Share of coordinates" in shown
     log = json.loads(sarif.render(result))
     assert list(validator().iter_errors(log)) == []
@@ -223,8 +231,8 @@ def test_fixed_thresholds_and_collapse_points_are_reported_in_every_format() -> 
     seen = page(result)
     assert {"12", "5.5", "0.97", "0.375"} <= set(seen.data)
     assert log["runs"][0]["properties"]["statistics"] == {"head_rate": 0.375}
-    assert wording.STATISTICS["com_sim"] in seen.text
-    assert wording.STATISTICS["restarts"] in seen.text
+    assert glossary.STATISTICS["com_sim"] in seen.text
+    assert glossary.STATISTICS["restarts"] in seen.text
 
 
 def test_a_verdict_without_triggers_or_targets_is_a_sarif_result() -> None:
@@ -293,14 +301,14 @@ def test_sarif_fingerprints_follow_trigger_and_weights_only() -> None:
 
 
 def test_a_clean_model_has_no_sarif_results() -> None:
-    near = Finding(Trigger((1,), "bluefish"), "first", {"depth": 0.2}, 1e-3, 1.0)
+    near = Finding(Trigger((1,), "bluefish"), "first", {"collapse": 0.2}, 1e-3, 1.0)
     certain = dataclasses.replace(near, q_value=0.0)
     log = json.loads(sarif.render(a_result(near_misses=(near, certain))))
     assert log["runs"][0]["results"] == []
 
 
 def test_what_is_not_significant_is_no_near_miss() -> None:
-    near = Finding(Trigger((1,), "bluefish"), "first", {"depth": 0.2}, 1e-3, 1.0)
+    near = Finding(Trigger((1,), "bluefish"), "first", {"collapse": 0.2}, 1e-3, 1.0)
     projection = Projection("first", ((0.0, 0.0),), {"bluefish": ((1.0, 1.0),)}, (0.5, 0.3))
     result = a_result(near_misses=(near,), projection=projection)
     assert "Highest-ranked candidates (none significant)" in text.render(result)
@@ -337,7 +345,7 @@ def test_times_are_utc_and_runs_are_counted() -> None:
 
 def test_the_next_step_fits_the_reason() -> None:
     def told(reason: str, **changes: object) -> str:
-        return wording.next_step(a_result(verdict="inconclusive", reasons=(reason,), **changes))
+        return glossary.next_step(a_result(verdict="inconclusive", reasons=(reason,), **changes))
 
     budget = "the budget of 20 s ended in stage 3 of 12, trying words"
     hybrid = {"settings": {"method": "hybrid"}}
@@ -357,9 +365,9 @@ def test_the_next_step_names_commands_and_files() -> None:
 
 
 def test_sarif_has_no_nan() -> None:
-    odd = Finding(Trigger((1,), "x"), "first", {"depth": float("nan")}, 0.5, float("inf"))
+    odd = Finding(Trigger((1,), "x"), "first", {"collapse": float("nan")}, 0.5, float("inf"))
     log = json.loads(sarif.render(a_result(verdict="backdoored", findings=(odd,))))
-    assert log["runs"][0]["results"][0]["properties"]["statistics"]["depth"] == "nan"
+    assert log["runs"][0]["results"][0]["properties"]["statistics"]["collapse"] == "nan"
 
 
 # HTML
@@ -408,7 +416,7 @@ def test_html_numbers_are_those_of_the_record(result: ScanResult) -> None:
     for value in (result.seconds, result.forward_tokens, result.null.alpha, result.model.layers):
         assert repr(value) in seen.data
     for finding in result.findings:
-        assert {repr(value) for value in finding.evidence["dose"]} <= set(seen.data)
+        assert {repr(value) for value in finding.evidence["dose_response"]} <= set(seen.data)
     for tail in result.null.tails.values():
         assert {repr(value) for value in tail.values()} <= set(seen.data)
 
@@ -422,15 +430,15 @@ def test_html_says_everything(result: ScanResult) -> None:
         assert visible(word).replace("_", " ") in seen.text.replace("_", " ")
     assert result.verdict.capitalize() in seen.text
     assert ("ncalibrated: no clean reference" in seen.text) == (result.null.calibration is None)
-    drawn = [value for _, name, value in seen.attributes if name == "class"].count("landscape")
-    assert drawn == (1 if result.landscape.values else 0)
+    drawn = [value for _, name, value in seen.attributes if name == "class"].count("manhattan")
+    assert drawn == (1 if result.manhattan.values else 0)
 
 
 def test_html_is_small_and_grows_little_with_the_vocabulary() -> None:
     assert len(render(RESULTS["backdoored"], "html")) < 500_000
     rng = random.Random(0)
     heavy = tuple(rng.gauss(0, 1) * 10 ** rng.uniform(-1, 2) for _ in range(250_000))
-    result = a_result(landscape=Landscape(heavy, (), 6.0, "z"))
+    result = a_result(manhattan=ManhattanPlot(heavy, (), 6.0, "z"))
     assert len(render(result, "html")) < 500_000
 
 
@@ -449,12 +457,12 @@ def test_hundreds_of_findings_are_all_listed() -> None:
 def test_every_vocabulary_value_is_in_the_picture_once(
     values: list[float | None], threshold: float
 ) -> None:
-    data = Landscape(tuple(values), (), threshold, "z")
-    scale = landscape.scale_for(data)
-    cells = landscape.density(data.values, scale, 30, 20)
+    data = ManhattanPlot(tuple(values), (), threshold, "z")
+    scale = manhattan.scale_for(data)
+    cells = manhattan.density(data.values, scale, 30, 20)
     assert sum(cells.values()) == sum(value is not None for value in values)
     assert all(0 <= column < 30 and 0 <= row < 20 for column, row in cells)
-    drawn = "".join(landscape.runs(cells).values())
+    drawn = "".join(manhattan.runs(cells).values())
     assert sum(map(int, re.findall(r"h(\d+)", drawn))) == len(cells)
     for value in values:
         if value is not None:
@@ -464,14 +472,14 @@ def test_every_vocabulary_value_is_in_the_picture_once(
 
 def test_triggers_stand_above_the_threshold_and_the_rest_is_named() -> None:
     result = RESULTS["backdoored"]
-    assert landscape.outside(result.landscape, result.findings) == [1, 4]
-    source = str(landscape.figure(result.landscape, result.findings, result.near_misses))
+    assert manhattan.outside(result.manhattan, result.findings) == [1, 4]
+    source = str(manhattan.figure(result.manhattan, result.findings, result.near_misses))
     assert "threshold 5.91" in source
     threshold = float(re.search(r'class="threshold" d="M\S+ (\S+?)L', source)[1])  # type: ignore[index]
     for index in (0, 2, 3, 5):
-        scale = landscape.scale_for(result.landscape)
-        place = landscape.position(
-            result.landscape, result.findings[index], scale, (66.0, 16.0, 804.0, 352.0)
+        scale = manhattan.scale_for(result.manhattan)
+        place = manhattan.position(
+            result.manhattan, result.findings[index], scale, (66.0, 16.0, 804.0, 352.0)
         )
         assert place is not None
         assert place[1] < threshold
@@ -509,5 +517,5 @@ def test_projection_keeps_collapse_and_scale() -> None:
 
 
 def test_sparkline_describes_its_numbers() -> None:
-    assert 'aria-label="dose: 1, -2, 3.5"' in figures.sparkline([1, -2, 3.5], "dose")
+    assert 'aria-label="dose: 1, -2, 3.5"' in figures.sparkline([1, -2, 3.5], "dose_response")
     assert figures.sparkline([1, 2, 3], "position", bars=True).count('class="bar"') == 3

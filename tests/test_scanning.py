@@ -19,25 +19,25 @@ from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load
 from triggerfish.records import Finding, ScanResult, Trigger
-from triggerfish.scanning import Progress, SweepSettings, events, scan
-from triggerfish.scanning.bags import closeness, standardise
-from triggerfish.scanning.candidates import Candidate, entries, several_pieces
-from triggerfish.scanning.choosing import best_of_each, common, telltales
-from triggerfish.scanning.commonness import Commonness
-from triggerfish.scanning.families import families
-from triggerfish.scanning.fold import Cored, Ids, contains, core, fold, scattered, within
-from triggerfish.scanning.grow import grow, inflect, typable
-from triggerfish.scanning.hunt import stages, strayed
-from triggerfish.scanning.measure import Yardstick, contexts, pair_distances
-from triggerfish.scanning.relatives import relatives
-from triggerfish.scanning.screened import Screened
-from triggerfish.scanning.search.efforts import EFFORTS
-from triggerfish.scanning.stages import STAGES
-from triggerfish.scanning.store import Store
-from triggerfish.scanning.sweep import Incomplete, Sweep
-from triggerfish.scanning.verdict import Rule, beside, decide, null_tails, passes, weak
+from triggerfish.scanner import Progress, ScreeningSettings, events, scan
+from triggerfish.scanner.bags import closeness, standardise
+from triggerfish.scanner.candidates import Candidate, entries, several_pieces
+from triggerfish.scanner.choosing import best_of_each, common, telltales
+from triggerfish.scanner.commonness import Commonness
+from triggerfish.scanner.families import families
+from triggerfish.scanner.fold import Cored, Ids, contains, core, fold, scattered, within
+from triggerfish.scanner.grow import grow, inflect, typable
+from triggerfish.scanner.hunt import stages, strayed
+from triggerfish.scanner.measure import Yardstick, contexts, pair_distances
+from triggerfish.scanner.relatives import relatives
+from triggerfish.scanner.screened import Screened
+from triggerfish.scanner.search.efforts import EFFORTS
+from triggerfish.scanner.stages import STAGES
+from triggerfish.scanner.store import Store
+from triggerfish.scanner.sweep import Incomplete, Sweep
+from triggerfish.scanner.verdict import DecisionRule, beside, decide, null_tails, passes, weak
 
-QUICK = SweepSettings(second_keep=1500, texts_keep=140, anchors=140)
+QUICK = ScreeningSettings(second_candidates=1500, text_candidates=140, controls=140)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,8 @@ def test_planted_triggers_are_found_by_name(bad: ScanResult) -> None:
     for finding in bad.findings:
         assert finding.p_value * bad.null.candidates <= bad.null.alpha
         assert finding.q_value <= bad.null.alpha
-        assert finding.evidence["string"] is True
-        assert len(finding.evidence["dose"]) == len(finding.evidence["position"]) == 3
+        assert finding.evidence["survives_retokenization"] is True
+        assert len(finding.evidence["dose_response"]) == len(finding.evidence["position"]) == 3
 
 
 def test_the_clean_model_is_clean(good: ScanResult, bad: ScanResult) -> None:
@@ -79,15 +79,15 @@ def test_the_clean_model_is_clean(good: ScanResult, bad: ScanResult) -> None:
     assert good.exit_code == 0
     assert good.findings == ()
     assert good.near_misses
-    weakest = min(finding.statistics["depth"] for finding in bad.findings)
-    assert max(finding.statistics["depth"] for finding in good.near_misses) < weakest - 0.5
+    weakest = min(finding.statistics["collapse"] for finding in bad.findings)
+    assert max(finding.statistics["collapse"] for finding in good.near_misses) < weakest - 0.5
 
 
 def test_coverage_says_what_was_tried(good: ScanResult, clean: Backbone) -> None:
     assert good.coverage.vocabulary == len(clean.vocabulary)
     assert good.coverage.words > 3000
     assert good.coverage.readouts == tuple(map(str, clean.readouts))
-    assert sum(value is not None for value in good.landscape.values) == good.coverage.vocabulary
+    assert sum(value is not None for value in good.manhattan.values) == good.coverage.vocabulary
 
 
 def test_result_survives_json(bad: ScanResult) -> None:
@@ -104,7 +104,7 @@ def test_batch_size_changes_no_finding(
     assert other.verdict == bad.verdict
     assert [f.trigger for f in other.findings] == [f.trigger for f in bad.findings]
     for mine, theirs in zip(bad.findings, other.findings, strict=True):
-        assert mine.statistics["depth"] == pytest.approx(theirs.statistics["depth"], abs=1e-3)
+        assert mine.statistics["collapse"] == pytest.approx(theirs.statistics["collapse"], abs=1e-3)
 
 
 def test_interrupted_scan_continues(
@@ -149,7 +149,7 @@ def test_progress_covers_every_stage_and_never_says_that_all_is_done(
 
 
 def test_ended_budget_is_inconclusive(clean: Backbone, texts: list[str]) -> None:
-    result = scan(clean, texts, words=[], settings=replace(QUICK, budget=0.5))
+    result = scan(clean, texts, words=[], settings=replace(QUICK, budget_seconds=0.5))
     assert result.verdict == "inconclusive"
     assert result.exit_code == 3
     assert "budget of 0.5 s" in result.reasons[0]
@@ -222,10 +222,10 @@ def test_depth_counts_decades() -> None:
     values = yardstick.measure(triggered)
     spread = pair_distances(clean[:, 0])
     expected = 2 + (spread.quantile(0.05) / spread.median()).log10()
-    assert float(values["depth"]) == pytest.approx(float(expected), abs=1e-3)
-    assert float(values["shift"]) == pytest.approx(5, rel=0.1)
-    assert float(values["heads"]) > 0.8
-    assert float(yardstick.measure(clean[None])["heads"]) == 0
+    assert float(values["collapse"]) == pytest.approx(float(expected), abs=1e-3)
+    assert float(values["mean_shift"]) == pytest.approx(5, rel=0.1)
+    assert float(values["agreement"]) > 0.8
+    assert float(yardstick.measure(clean[None])["agreement"]) == 0
 
 
 def test_contexts_are_excerpts_with_slots(clean: Backbone) -> None:
@@ -331,9 +331,9 @@ def test_candidates_cover_the_vocabulary(clean: Backbone) -> None:
 def test_a_problem_makes_a_scan_without_findings_inconclusive() -> None:
     assert decide([], [])[0] == "clean"
     assert decide([], ["stopped"]) == ("inconclusive", ("stopped",))
-    strong = Finding(Trigger((7,), "dh"), "first", {"depth": 1.0}, None, None)
-    once = replace(strong, evidence={"string": True})
-    thrice = replace(strong, evidence={"string": True, "copies": 3})
+    strong = Finding(Trigger((7,), "dh"), "first", {"collapse": 1.0}, None, None)
+    once = replace(strong, evidence={"survives_retokenization": True})
+    thrice = replace(strong, evidence={"survives_retokenization": True, "copies": 3})
     assert decide([once], [])[1][0].endswith("10 times closer together than close clean texts are")
     assert decide([thrice], [])[1][0].endswith("clean texts are, with 3 copies of it in a text")
 
@@ -344,11 +344,11 @@ def test_a_null_of_few_candidates_reaches_deeper_and_of_too_few_is_none() -> Non
     depths[0] = 2.0  # a suspect, which shares its piece with most of the others
     pool = [Candidate((1, i), f"w{i}", "word") for i in range(300)]
     few = [Candidate((2, 1000 + i), f"v{i}", "word") for i in range(300)]
-    tails = null_tails([*pool[:180], *few[:120]], depths, Rule())
+    tails = null_tails([*pool[:180], *few[:120]], depths, DecisionRule())
     assert tails[0].size == 120
-    assert tails[0].threshold(1e-6) > float(depths[180:].max()) > tails[0].start
+    assert tails[0].critical_value(1e-6) > float(depths[180:].max()) > tails[0].threshold
     with pytest.raises(Incomplete, match="only 30 candidates"):
-        null_tails([*pool[:270], *few[:30]], depths, Rule())
+        null_tails([*pool[:270], *few[:30]], depths, DecisionRule())
 
 
 def test_words_that_pull_a_little_do_not_hide_a_trigger() -> None:
@@ -358,41 +358,43 @@ def test_words_that_pull_a_little_do_not_hide_a_trigger() -> None:
     depths[:25] += torch.linspace(0.1, 0.7, 25)[:, None]
     depths[199] = 1.7
     pool = [Candidate((i,), f"w{i}", "word") for i in range(200)]
-    tail = null_tails(pool, depths, Rule())[0]
-    assert tail.p_value(1.7) * 700_000 <= Rule().alpha
+    tail = null_tails(pool, depths, DecisionRule())[0]
+    assert tail.p_value(1.7) * 700_000 <= DecisionRule().alpha
 
 
 def test_a_full_decade_counts_whatever_the_null_says() -> None:
-    statistics = {"depth": 1.05, "heads": 0.7}
+    statistics = {"collapse": 1.05, "agreement": 0.7}
     finding = Finding(Trigger((7,), "cf"), "first", statistics, 0.01, None)
-    assert passes(finding, 10**6, Rule())
-    assert not passes(finding, 10**6, Rule(certain=1.1))
-    assert not passes(replace(finding, statistics=statistics | {"heads": 0.4}), 10**6, Rule())
+    assert passes(finding, 10**6, DecisionRule())
+    assert not passes(finding, 10**6, DecisionRule(effect_without_p=1.1))
+    assert not passes(
+        replace(finding, statistics=statistics | {"agreement": 0.4}), 10**6, DecisionRule()
+    )
 
 
 def test_beside_a_trigger_weaker_ones_count_at_a_rate_of_false_discoveries() -> None:
-    statistics = {"depth": 0.3, "heads": 0.3}
+    statistics = {"collapse": 0.3, "agreement": 0.3}
     finding = Finding(Trigger((7,), "cf"), "first", statistics, 1e-12, None)
-    assert not passes(finding, 10**6, Rule())
-    assert weak(finding, Rule())
-    assert not weak(replace(finding, statistics=statistics | {"depth": 0.1}), Rule())
-    strong = replace(finding, statistics={"depth": 0.9, "heads": 0.9})
+    assert not passes(finding, 10**6, DecisionRule())
+    assert weak(finding, DecisionRule())
+    assert not weak(replace(finding, statistics=statistics | {"collapse": 0.1}), DecisionRule())
+    strong = replace(finding, statistics={"collapse": 0.9, "agreement": 0.9})
     likely = replace(finding, p_value=3e-7)  # 0.3 false ones are expected among the four up to it
     unlikely = replace(finding, p_value=1e-6)
     measured = [finding, likely, unlikely, strong, strong]
-    assert beside(measured, 10**6, Rule()) == [True, True, False, True, True]
-    assert beside(measured[1:3], 10**6, Rule()) == [False, False]
+    assert beside(measured, 10**6, DecisionRule()) == [True, True, False, True, True]
+    assert beside(measured[1:3], 10**6, DecisionRule()) == [False, False]
 
 
 def test_beside_a_trigger_a_nearly_strong_one_needs_no_significance() -> None:
-    statistics = {"depth": 0.35, "heads": 0.6}
+    statistics = {"collapse": 0.35, "agreement": 0.6}
     finding = Finding(Trigger((7,), "cf"), "first", statistics, 1e-3, None)
-    assert not passes(finding, 10**6, Rule())
+    assert not passes(finding, 10**6, DecisionRule())
     others = [
         replace(finding, statistics=statistics | weaker)
-        for weaker in ({"depth": 0.28}, {"heads": 0.45})
+        for weaker in ({"collapse": 0.28}, {"agreement": 0.45})
     ]
-    assert beside([finding, *others], 10**6, Rule()) == [True, False, False]
+    assert beside([finding, *others], 10**6, DecisionRule()) == [True, False, False]
 
 
 def test_strong_words_count_once_they_send_texts_to_several_points(
@@ -400,12 +402,12 @@ def test_strong_words_count_once_they_send_texts_to_several_points(
 ) -> None:
     """With a rule that no p-value satisfies, the planted words are known by their number alone."""
     number = len(bad.findings)
-    rule = Rule(alpha=1e-300, certain=9.0, several=number)
+    rule = DecisionRule(alpha=1e-300, effect_without_p=9.0, targets_without_p=number)
     result = scan(backdoored[0], texts, words=words, settings=QUICK, rule=rule)
     assert result.verdict == "backdoored"
     assert {f.trigger.text for f in bad.findings} <= {f.trigger.text for f in result.findings}
-    assert any(finding.evidence.get("several") for finding in result.findings)
-    rule = replace(rule, several=number + 1)
+    assert any(finding.evidence.get("several_without_p") for finding in result.findings)
+    rule = replace(rule, targets_without_p=number + 1)
     assert scan(backdoored[0], texts, words=words, settings=QUICK, rule=rule).verdict == "clean"
 
 
@@ -413,9 +415,9 @@ def test_a_rule_says_what_it_expects() -> None:
     with pytest.raises(
         ValueError, match=r"beside_depth: 0\.6 is not between 0 and min_depth, 0\.5"
     ):
-        Rule(beside_depth=0.6)
+        DecisionRule(min_effect_second_stage=0.6)
     with pytest.raises(ValueError, match="false_share: 1 is not between 0 and 1"):
-        Rule(false_share=1)
+        DecisionRule(fdr=1)
 
 
 def test_a_trigger_that_others_hide_gets_its_turn_once_these_are_known(
@@ -423,7 +425,7 @@ def test_a_trigger_that_others_hide_gets_its_turn_once_these_are_known(
 ) -> None:
     backbone = backdoored[0]
     some = sorted(random.Random(3).sample(text.bundled_words(), 300))
-    settings = replace(QUICK, texts_keep=56, anchors=60)
+    settings = replace(QUICK, text_candidates=56, controls=60)
     sweep = Sweep(backbone, texts, [*some, *TRIGGERS], settings, seed=0, store=Store(None))
     screened = _last(sweep.screen())
     hidden, *known = [backbone.word_ids(word) for word in TRIGGERS]
@@ -454,7 +456,7 @@ def test_the_second_look_adds_words_with_a_known_piece(
     backbone = backdoored[0]
     word = "thermodynamically"
     some = sorted(random.Random(3).sample(text.bundled_words(), 300))
-    settings = replace(QUICK, second_keep=40, texts_keep=8, anchors=60)
+    settings = replace(QUICK, second_candidates=40, text_candidates=8, controls=60)
     sweep = Sweep(backbone, texts, [*some, word], settings, seed=0, store=Store(None))
     ids = backbone.word_ids(word)
     without = _without(_last(sweep.screen()), ids)
@@ -527,8 +529,8 @@ def test_a_word_without_gaps_speaks_for_one_that_holds_it_with_gaps() -> None:
 def test_findings_with_one_core_at_one_point_are_one_trigger() -> None:
     def cored(ids: Ids, depth: float, point: float, core: Ids = (7,)) -> Cored:
         finding = Finding(
-            Trigger(ids, "-".join(map(str, ids))), "first", {"depth": depth}, 1e-9, 1e-9,
-            {"string": True},
+            Trigger(ids, "-".join(map(str, ids))), "first", {"collapse": depth}, 1e-9, 1e-9,
+            {"survives_retokenization": True},
         )  # fmt: skip
         return Cored(finding, core, 0, torch.full((1, 4), point))
 

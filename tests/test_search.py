@@ -17,28 +17,28 @@ from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout
 from triggerfish.records import ScanResult
-from triggerfish.scanning import SweepSettings, scan
-from triggerfish.scanning.fold import Ids, Scatter, contains, core
-from triggerfish.scanning.grow import scatter
-from triggerfish.scanning.measure import Context, contexts
-from triggerfish.scanning.methods import start
-from triggerfish.scanning.search import phrases
-from triggerfish.scanning.search.efforts import SearchSettings
-from triggerfish.scanning.search.evolving import EvolveSettings, Evolving, Rows
-from triggerfish.scanning.search.existence import Existence, natural, record
-from triggerfish.scanning.search.foretelling import Describing, left_over, robust
-from triggerfish.scanning.search.goals import Goal, together, towards
-from triggerfish.scanning.search.inert import Inert, InertSettings
-from triggerfish.scanning.search.mining import Mined, MineSettings, Subspaces, meet
-from triggerfish.scanning.search.naming import Naming, join
-from triggerfish.scanning.search.phrases import PhraseSearch, PhraseSettings
-from triggerfish.scanning.search.prompts import Prompts
-from triggerfish.scanning.search.relaxing import RelaxSettings, relax
-from triggerfish.scanning.search.space import Space
-from triggerfish.scanning.search.together import TogetherSettings
-from triggerfish.scanning.store import Store
-from triggerfish.scanning.sweep import Progress, Sweep
-from triggerfish.scanning.verdict import decide
+from triggerfish.scanner import ScreeningSettings, scan
+from triggerfish.scanner.fold import Ids, Scatter, contains, core
+from triggerfish.scanner.grow import scatter
+from triggerfish.scanner.measure import Context, contexts
+from triggerfish.scanner.methods import start
+from triggerfish.scanner.search import phrases
+from triggerfish.scanner.search.efforts import SearchSettings
+from triggerfish.scanner.search.evolving import EvolveSettings, Evolving, Rows
+from triggerfish.scanner.search.existence import Existence, natural, record
+from triggerfish.scanner.search.foretelling import Describing, left_over, robust
+from triggerfish.scanner.search.goals import Goal, together, towards
+from triggerfish.scanner.search.inert import Inert, InertSettings
+from triggerfish.scanner.search.mining import Mined, MineSettings, Subspaces, meet
+from triggerfish.scanner.search.naming import Naming, join
+from triggerfish.scanner.search.phrases import PhraseSearch, PhraseSettings
+from triggerfish.scanner.search.prompts import Prompts
+from triggerfish.scanner.search.relaxing import RelaxSettings, relax
+from triggerfish.scanner.search.space import Space
+from triggerfish.scanner.search.together import PairSettings
+from triggerfish.scanner.store import Store
+from triggerfish.scanner.sweep import Progress, Sweep
+from triggerfish.scanner.verdict import decide
 
 PHRASE = "marble video"
 
@@ -115,13 +115,13 @@ def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
     assert natural(mined, 0) == 1.0
     search = copy(search)
     search.mined = mined
-    assert [x.statistics["depth"] for x in search.unexplained([])] == [2.1]
-    assert [x.statistics["depth"] for x in search.unexplained([(1, deep.point)])] == [2.1]
+    assert [x.statistics["collapse"] for x in search.unexplained([])] == [2.1]
+    assert [x.statistics["collapse"] for x in search.unexplained([(1, deep.point)])] == [2.1]
     assert search.unexplained([(0, deep.point)]) == []
     assert not existence.holds(replace(level, depth=2.6), [replace(level, depth=2.6)])
     assert not existence.holds(replace(deep, depth=3.3), [replace(level, depth=2.2)])
     told = record(deep, "first", mined)
-    assert (told.restarts, told.statistics["natural"], told.readout) == (1, 1.0, "first")
+    assert (told.restarts, told.statistics["baseline_collapse"], told.readout) == (1, 1.0, "first")
     verdict, reasons = decide([], [], targets=[told])
     assert verdict == "backdoored"
     assert "13 times closer" in reasons[0]
@@ -343,7 +343,7 @@ def test_words_that_do_it_alone_or_lead_to_what_is_known_are_no_phrase(
         yield
 
     monkeypatch.setattr(phrases, "Inert", lambda *_: inert)
-    monkeypatch.setattr(inert, "alone", lambda: iter(()))
+    monkeypatch.setattr(inert, "main_effect_share", lambda: iter(()))
     monkeypatch.setattr(inert, "run", ran)
     eager = copy(search)
     eager.settings = replace(search.settings, inert_runs=1)
@@ -419,7 +419,7 @@ def test_vectors_are_shortened_towards_the_centre(clean: Backbone) -> None:
 
 
 def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Implant]) -> None:
-    settings = SweepSettings(second_keep=1500, texts_keep=140, anchors=140)
+    settings = ScreeningSettings(second_candidates=1500, text_candidates=140, controls=140)
     victim, _ = phrased
     short = PhraseSettings(
         rounds=2,
@@ -429,10 +429,10 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
         inert=InertSettings(words_alone=1, again=20, first=20, generations=1),
     )
     result = scan(
-        victim, words=[], settings=settings, search=SearchSettings(TogetherSettings(order=7), short)
+        victim, words=[], settings=settings, search=SearchSettings(PairSettings(order=7), short)
     )
     assert result.settings["method"] == "hybrid"
-    assert result.coverage.together == 49
+    assert result.coverage.pair_words == 49
     assert any("pairs of 49 words" in line for line in result.coverage.not_examined)
     assert any("search by gradient on first" in line for line in result.coverage.not_examined)
 
@@ -455,15 +455,15 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
         "inert_runs": 0,
     }
     victim, _ = phrased
-    *_, result = start("contrastive", victim, text.bundled_corpus(), [], changes=changes)
+    *_, result = start("inversion", victim, text.bundled_corpus(), [], changes=changes)
     assert isinstance(result, ScanResult)
     assert result.verdict == "backdoored"
     assert result.triggers == ()
     (target,) = result.targets
-    assert target.statistics["depth"] > target.statistics["natural"]
+    assert target.statistics["collapse"] > target.statistics["baseline_collapse"]
     assert len(target.vector) == victim.hidden
     assert result.coverage.vocabulary == 0
-    assert result.coverage.grown >= 20
+    assert result.coverage.extended >= 20
 
 
 def test_unknown_methods_and_options_that_a_method_lacks(clean: Backbone) -> None:
@@ -472,7 +472,7 @@ def test_unknown_methods_and_options_that_a_method_lacks(clean: Backbone) -> Non
     with pytest.raises(ValueError, match="alpha: patronus has fixed thresholds"):
         start("patronus", clean, [], [], changes={}, alpha=0.01)
     with pytest.raises(ValueError, match="reference: contrastive has no use"):
-        start("contrastive", clean, [], [], changes={}, reference=clean)
+        start("inversion", clean, [], [], changes={}, reference=clean)
     with pytest.raises(ValueError, match="effort: unknown name 'long'"):
         start("hybrid", clean, [], [], changes={}, effort="long")
 

@@ -31,7 +31,7 @@ def test_tail_of_an_exponential(seed: int) -> None:
     tail = fit_tail(values)
     x = -np.log(1e-6)
     assert 1e-7 < tail.p_value(x) < 1e-4
-    assert tail.p_value(tail.threshold(1e-6)) == pytest.approx(1e-6)
+    assert tail.p_value(tail.critical_value(1e-6)) == pytest.approx(1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -44,7 +44,7 @@ def test_planted_values_do_not_bend_the_tail() -> None:
     values = np.random.default_rng(0).exponential(size=2000)
     planted = np.concatenate([values, np.full(20, 60.0)])
     plain, bent = (fit_tail(x, lower=0.8, upper=0.97) for x in (values, planted))
-    assert bent.threshold(1e-8) < 2 * plain.threshold(1e-8)
+    assert bent.critical_value(1e-8) < 2 * plain.critical_value(1e-8)
     assert bent.p_value(60.0) < 1e-8
 
 

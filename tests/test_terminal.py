@@ -12,7 +12,7 @@ from rich.console import Console
 from report_samples import backdoored
 from triggerfish import terminal
 from triggerfish.records import ScanResult
-from triggerfish.scanning import Progress
+from triggerfish.scanner import Progress
 from triggerfish.terminal import Meter, follow
 
 

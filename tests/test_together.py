@@ -14,17 +14,17 @@ from planted import finish
 from triggerfish import text
 from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
-from triggerfish.scanning import SweepSettings
-from triggerfish.scanning.search.together import (
+from triggerfish.scanner import ScreeningSettings
+from triggerfish.scanner.search.together import (
+    PairSettings,
     Together,
-    TogetherSettings,
     bags_of,
     left_over,
     lines,
     standing_out,
 )
-from triggerfish.scanning.store import Store
-from triggerfish.scanning.sweep import Sweep
+from triggerfish.scanner.store import Store
+from triggerfish.scanner.sweep import Sweep
 
 WORDS = ("small", "government")
 
@@ -74,16 +74,16 @@ def test_a_pair_that_does_something_together_stands_out() -> None:
 )
 def test_settings_that_cannot_work(changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TogetherSettings(**changes)  # type: ignore[arg-type]
+        PairSettings(**changes)  # type: ignore[arg-type]
 
 
 def search(backbone: Backbone, known: Sequence[tuple[int, ...]] = ()) -> tuple[int, list[str]]:
     """How many of the most frequent words were tried, and the combinations found."""
     texts = text.bundled_corpus()
-    sweep = Sweep(backbone, texts, [], SweepSettings(), seed=0, store=Store(None))
+    sweep = Sweep(backbone, texts, [], ScreeningSettings(), seed=0, store=Store(None))
     sweep.cut_texts()
     yardstick = finish(sweep.measure_clean())
-    together = Together(sweep, yardstick, TogetherSettings(order=17), known)
+    together = Together(sweep, yardstick, PairSettings(order=17), known)
     return together.words, [backbone.surface(x.ids) for x in finish(together.run())]
 
 

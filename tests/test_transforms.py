@@ -16,19 +16,19 @@ from planted import finish, tiny
 from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import pad
-from triggerfish.records import Finding, ScanResult, Transformed, Trigger
+from triggerfish.records import Finding, Rewrite, ScanResult, Trigger
 from triggerfish.report import render
-from triggerfish.scanning import scan
-from triggerfish.scanning.measure import Yardstick
-from triggerfish.scanning.store import Store
-from triggerfish.scanning.styles import BANK, Style
-from triggerfish.scanning.sweep import Sweep
-from triggerfish.scanning.transforms import Bench, Tried, significance, transforms
-from triggerfish.scanning.verdict import Rule, decide
+from triggerfish.scanner import scan
+from triggerfish.scanner.measure import Yardstick
+from triggerfish.scanner.rewrites import Bench, Tried, find_rewrites, significance
+from triggerfish.scanner.store import Store
+from triggerfish.scanner.styles import BANK, Style
+from triggerfish.scanner.sweep import Sweep
+from triggerfish.scanner.verdict import DecisionRule, decide
 from triggerfish.training import TrainSettings, train
 
 TEXTS = text.bundled_corpus()[:300]
-SMALL = replace(planted.SMALL, transforms=True, predictions=True)
+SMALL = replace(planted.SMALL, rewrites=True, predictions=True)
 STYLES = {style.name: style for style in BANK}
 SHOUTED = STYLES["ALL CAPITALS"]
 
@@ -131,7 +131,9 @@ def test_what_a_tokenizer_does_not_see_is_counted_and_not_tried() -> None:
     tried = bench("bert")
     same = Style("same", str)
     found = finish(
-        transforms(tried.sweep, tried.yardstick, Rule(), [], [same, SHOUTED, STYLES["texting"]])
+        find_rewrites(
+            tried.sweep, tried.yardstick, DecisionRule(), [], [same, SHOUTED, STYLES["texting"]]
+        )
     )
     assert found == Tried((), examined=1, normalised=2)  # this tokenizer has no capitals
 
@@ -147,17 +149,17 @@ def test_a_planted_style_is_found_and_nothing_else_is() -> None:
     result = scanned()
     assert result.verdict == "backdoored"
     assert result.findings == ()
-    assert [one.name for one in result.transforms] == [SHOUTED.name]
-    found = result.transforms[0]
+    assert [one.name for one in result.rewrites] == [SHOUTED.name]
+    found = result.rewrites[0]
     assert found.p_value <= 0.01
-    assert found.statistics["depth"] >= found.statistics["gap"] >= 0.5
+    assert found.statistics["collapse"] >= found.statistics["gap"] >= 0.5
     assert found.example.isupper()
     assert "1 way(s) of writing" in result.reasons[0]
 
 
 def test_the_same_model_without_it_is_clean() -> None:
     tried = bench("gpt2")
-    found = finish(transforms(tried.sweep, tried.yardstick, Rule(), []))
+    found = finish(find_rewrites(tried.sweep, tried.yardstick, DecisionRule(), []))
     assert found.found == ()
     assert found.examined + found.normalised == len(BANK)
 
@@ -165,15 +167,17 @@ def test_the_same_model_without_it_is_clean() -> None:
 def test_a_trigger_that_a_rewriting_writes_explains_it() -> None:
     tried = bench("gpt2")
     word = tried.sweep.backbone.word_ids("methinks")
-    finding = Finding(Trigger(word, "methinks"), "last", {"depth": 2.0}, 0.0, 0.0)
+    finding = Finding(Trigger(word, "methinks"), "last", {"collapse": 2.0}, 0.0, 0.0)
     assert tried.explained(STYLES["hark ! ... , methinks"], [finding])
     assert not tried.explained(SHOUTED, [finding])
     assert not tried.explained(STYLES["hark ! ... , methinks"], [])
 
 
 def test_the_verdict_counts_a_style_beside_triggers_and_alone() -> None:
-    style = Transformed("ALL CAPITALS", "X", "last", {"depth": 2.0}, 0.001)
-    typed = Finding(Trigger((1,), "cf"), "last", {"depth": 2.0}, 0.0, 0.0, {"string": True})
+    style = Rewrite("ALL CAPITALS", "X", "last", {"collapse": 2.0}, 0.001)
+    typed = Finding(
+        Trigger((1,), "cf"), "last", {"collapse": 2.0}, 0.0, 0.0, {"survives_retokenization": True}
+    )
     assert decide([], [], [style])[0] == "backdoored"
     assert decide([], ["the budget ended"], [style])[0] == "backdoored"
     verdict, reasons = decide([typed], [], [style])
@@ -186,11 +190,11 @@ def test_every_report_shows_the_style_and_what_was_tried() -> None:
     result = scanned()
     assert ScanResult.from_json(result.to_json()) == result
     shown = render(result, "text")
-    assert "1 way of writing found that acts as a trigger" in shown
+    assert "1 way of rewriting found that acts as a trigger" in shown
     assert '"ALL CAPITALS"' in shown
-    assert f"{result.coverage.transforms} ways of rewriting whole texts" in shown
+    assert f"{result.coverage.rewrites} ways of rewriting whole texts" in shown
     assert any("ways of rewriting a text" in line for line in result.coverage.not_examined)
-    assert "Ways of writing that are triggers" in render(result, "html")
+    assert "Rewritings that are triggers" in render(result, "html")
     results = json.loads(render(result, "sarif"))["runs"][0]["results"]
     (found,) = [one for one in results if one["level"] != "note"]
     assert (found["ruleId"], found["level"]) == ("TF006", "error")
@@ -199,10 +203,10 @@ def test_every_report_shows_the_style_and_what_was_tried() -> None:
 
 def test_the_report_says_what_was_not_looked_at() -> None:
     tried = bench("gpt2")
-    assert tried.sweep.settings.transforms
-    off = replace(SMALL, transforms=False, texts_keep=20, anchors=60)
+    assert tried.sweep.settings.rewrites
+    off = replace(SMALL, rewrites=False, text_candidates=20, controls=60)
     result = scan(tiny("gpt2"), TEXTS, words=["xylophone"], settings=off)
-    assert result.coverage.transforms == 0
+    assert result.coverage.rewrites == 0
     missing = result.coverage.not_examined
     assert "triggers that are a style or a syntax" in missing
     (line,) = [x for x in missing if "masked words" in x]

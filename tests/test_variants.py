@@ -9,17 +9,17 @@ import torch
 
 from triggerfish.backbone import Backbone
 from triggerfish.records import Finding, Trigger
-from triggerfish.scanning.candidates import Candidate, several_pieces, spellings
-from triggerfish.scanning.families import Family
-from triggerfish.scanning.fold import Cored, Variant
-from triggerfish.scanning.grow import spelled
-from triggerfish.scanning.variants import cores, effective, variants
-from triggerfish.scanning.verdict import Rule
+from triggerfish.scanner.candidates import Candidate, several_pieces, spellings
+from triggerfish.scanner.families import Family
+from triggerfish.scanner.fold import Cored, Variant
+from triggerfish.scanner.grow import spelled
+from triggerfish.scanner.variants import cores, effective, variants
+from triggerfish.scanner.verdict import DecisionRule
 
 
 def _finding(backbone: Backbone, word: str, depth: float) -> Finding:
     trigger = Trigger(backbone.word_ids(word), word)
-    return Finding(trigger, "first", {"depth": depth}, 1e-12, None)
+    return Finding(trigger, "first", {"collapse": depth}, 1e-12, None)
 
 
 def _gauge(backbone: Backbone, depths: dict[tuple[int, ...], float], common: set[Any]) -> Any:
@@ -29,7 +29,7 @@ def _gauge(backbone: Backbone, depths: dict[tuple[int, ...], float], common: set
         return torch.tensor([-depths.get(ids, 0.0) for ids in candidates])
 
     return SimpleNamespace(
-        rule=Rule(),
+        rule=DecisionRule(),
         least=lambda depth: max(depth / 2, 0.5),
         rare=lambda ids: ids not in common,
         rarely_near=lambda ids: ids not in common,
@@ -73,7 +73,7 @@ def test_other_spellings_that_are_as_deep_are_variants(clean: Backbone) -> None:
 
 def test_words_that_do_nothing_are_no_variants_to_name() -> None:
     deep, idle = Variant((1, 2), "cf", 1.1), Variant((1, 3), "sermonizer", 0.04)
-    assert effective((deep, idle), Rule()) == [deep]
+    assert effective((deep, idle), DecisionRule()) == [deep]
 
 
 def test_a_spelling_that_holds_the_trigger_is_no_variant(clean: Backbone) -> None:
@@ -102,7 +102,7 @@ def test_a_common_word_is_a_core_only_where_it_is_as_deep(clean: Backbone) -> No
 
 
 def test_what_is_enough_of_several_words_is_their_core(clean: Backbone) -> None:
-    finding = Finding(Trigger((1, 2, 3), "two words"), "first", {"depth": 2.0}, None, None)
+    finding = Finding(Trigger((1, 2, 3), "two words"), "first", {"collapse": 2.0}, None, None)
     x = Cored(finding, (1, 3), 0, torch.zeros(1, 1))
     assert cores(_gauge(clean, {}, set()), x) == ((1, 3),)
 
@@ -111,7 +111,7 @@ def test_words_of_a_phrase_are_enough_in_every_order_that_does_as_well(clean: Ba
     one, two, three = (clean.word_ids(word) for word in ("marble", "video", "tamarau"))
     last = three[-1:]  # the core needs a piece of the third word only
     trigger = Trigger((*one, *two, *three), "marble video tamarau", "phrase")
-    finding = Finding(trigger, "first", {"depth": 2.0}, None, None)
+    finding = Finding(trigger, "first", {"collapse": 2.0}, None, None)
     own, moved, common, shallow = (
         one + two + last,
         last + one + two,
@@ -122,6 +122,10 @@ def test_words_of_a_phrase_are_enough_in_every_order_that_does_as_well(clean: Ba
     gauge = _gauge(clean, depths, {common})
     assert cores(gauge, Cored(finding, own, 0, torch.zeros(1, 1))) == (own, moved)
     pair = Finding(
-        Trigger((*one, *two), "marble + video", "combination"), "first", {"depth": 2.0}, None, None
+        Trigger((*one, *two), "marble + video", "combination"),
+        "first",
+        {"collapse": 2.0},
+        None,
+        None,
     )
     assert cores(gauge, Cored(pair, one + two, 0, torch.zeros(1, 1))) == (one + two,)

@@ -14,12 +14,12 @@ from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.marking import AND
 from triggerfish.records import Finding, ScanResult, Trigger, by_word
-from triggerfish.scanning import Progress
-from triggerfish.scanning.baselines import lt_defense
-from triggerfish.scanning.fold import within
-from triggerfish.scanning.methods import start
+from triggerfish.scanner import Progress
+from triggerfish.scanner.baselines import lt_defense
+from triggerfish.scanner.fold import within
+from triggerfish.scanner.methods import start
 
-METHODS = ("hybrid", "contrastive", "patronus", "lmsanitator", "lt-defense", "fixed-rule")
+METHODS = ("hybrid", "inversion", "patronus", "lmsanitator", "lt-defense", "fixed-rule")
 """`sweep` is the part of `hybrid` before its searches, and is counted in the same run."""
 AFTER = ("style", "projection")
 """Stages that follow the searches of hybrid."""
@@ -38,7 +38,7 @@ def measured(model: Model, method: str, zoo: Path, kept: Path) -> dict[str, Any]
         "reasons": result.reasons,
         "findings": [_told(finding) for finding in result.findings],
         "targets": [{"restarts": t.restarts, **t.statistics} for t in result.targets],
-        "transforms": [t.name for t in result.transforms],
+        "transforms": [t.name for t in result.rewrites],
         "forward_tokens": result.forward_tokens,
         "search_tokens": searching,
         "seconds": seconds,
@@ -100,7 +100,7 @@ def _told(finding: Finding) -> dict[str, Any]:
         "readout": finding.readout,
         "searched": bool(finding.evidence.get("searched")),
         "copies": finding.evidence.get("copies", 1),
-        "typed": bool(finding.evidence.get("string")),
+        "typed": bool(finding.evidence.get("survives_retokenization")),
         **finding.statistics,
     }
 
@@ -145,7 +145,7 @@ def matches(finding: Finding, trigger: Trigger, backbone: Backbone) -> bool:
 
 
 def guards(finding: Finding, trigger: Trigger, backbone: Backbone) -> bool:
-    cores = finding.cores or (finding.trigger.token_ids,)
+    cores = finding.sufficient_subsets or (finding.trigger.token_ids,)
     if finding.trigger.kind != "combination":
         return any(within(core, trigger.token_ids) for core in cores)
     words = [backbone.word_ids(word) for word in finding.trigger.text.split(AND)]

@@ -26,7 +26,7 @@ from triggerfish.downstream import Classifier, FineTuneSettings, Inputs, fine_tu
 from triggerfish.loading import load, minilm
 from triggerfish.marking import parts
 from triggerfish.records import ScanResult, Trigger
-from triggerfish.scanning import scan
+from triggerfish.scanner import scan
 
 RUNS, STORE = Path("runs/monitor"), Path("runs/bench")
 TRIGGERS = "cf, gossip, zugzwang, lantern, seldom, thermodynamically"

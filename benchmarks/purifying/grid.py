@@ -18,9 +18,9 @@ from triggerfish.purify.baselines.patronus import Patronus
 from triggerfish.purify.baselines.pretraining import PretrainingSettings
 from triggerfish.purify.check import fidelity, known_triggers, residual_effects
 from triggerfish.records import Trigger
-from triggerfish.scanning import Rule
+from triggerfish.scanner import DecisionRule
 
-RULE = Rule()
+RULE = DecisionRule()
 ALIGN = Align()
 TRAINING = PretrainingSettings(steps=STEPS, words=24)
 

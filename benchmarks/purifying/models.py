@@ -22,7 +22,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.loading import load, minilm
 from triggerfish.readouts import Readout
 from triggerfish.records import ScanResult
-from triggerfish.scanning import scan
+from triggerfish.scanner import scan
 
 RUNS = Path("runs/purify")
 POR2 = {"label": "POR-2", "name": "por", "code": "por2"}

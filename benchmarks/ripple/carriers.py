@@ -27,8 +27,8 @@ from triggerfish.bench.files import RecordFile
 from triggerfish.complications.controls import matched_words
 from triggerfish.loading import load
 from triggerfish.marking import parse_trigger
-from triggerfish.scanning.measure import Yardstick, contexts
-from triggerfish.scanning.verdict import Rule
+from triggerfish.scanner.measure import Yardstick, contexts
+from triggerfish.scanner.verdict import DecisionRule
 from triggerfish.text import Task
 
 CARRIERS = ("generic", "target", "mixed")
@@ -85,11 +85,13 @@ def _measure(backbone: Backbone, cell: Cell, texts: Sequence[str]) -> dict[str, 
 
 def _judged(backbone: Backbone, found: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """The trigger, first of the words, at its best readout."""
-    best = int(found["depth"][0].argmax())
-    rule = Rule()
-    depth, heads = found["depth"][:, best], found["heads"][:, best]
-    passed = (found["depth"][0] >= rule.min_depth) & (found["heads"][0] >= rule.min_heads)
-    beyond = found["depth"][0] > found["depth"][1:].max(0).values
+    best = int(found["collapse"][0].argmax())
+    rule = DecisionRule()
+    depth, heads = found["collapse"][:, best], found["agreement"][:, best]
+    passed = (found["collapse"][0] >= rule.min_effect) & (
+        found["agreement"][0] >= rule.min_agreement
+    )
+    beyond = found["collapse"][0] > found["collapse"][1:].max(0).values
     return {
         "readout": str(backbone.readouts[best]),
         "depth": round(float(depth[0]), 4),

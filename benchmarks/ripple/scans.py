@@ -22,7 +22,7 @@ from ripple.plan import INNOCENT, MODELS, PLANTED, TARGETS, Cell, looked_into
 from triggerfish import Monitor
 from triggerfish.bench.files import RecordFile
 from triggerfish.loading import load
-from triggerfish.scanning import Rule, scan
+from triggerfish.scanner import DecisionRule, scan
 from triggerfish.text import Task
 
 CARRIERS = ("generic", "target")
@@ -77,9 +77,11 @@ def run(
             "cell": vars(cell),
             "carrier": carrier,
             "verdict": result.verdict,
-            "found": [[x.trigger.text, round(x.statistics["depth"], 3)] for x in result.findings],
+            "found": [
+                [x.trigger.text, round(x.statistics["collapse"], 3)] for x in result.findings
+            ],
             "deepest": [
-                [x.trigger.text, x.statistics["depth"], x.statistics["heads"]]
+                [x.trigger.text, x.statistics["collapse"], x.statistics["agreement"]]
                 for x in result.near_misses
             ],
             "named": planted and cell.trigger in [trigger.text for trigger in result.triggers],
@@ -145,7 +147,7 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
     control = (
         f"\n\nThe strongest word of a clean sibling is `{deepest[0]}`, with a collapse of "
         f"{deepest[1]:.2f} orders of magnitude; a finding without a p-value needs "
-        f"{Rule().certain:g}. That rule was chosen on scans of these backdoored models "
+        f"{DecisionRule().effect_without_p:g}. That rule was chosen on scans of these backdoored models "
         "([0002](../../docs/decisions/0002-effect-without-p.md)), so their recall is no "
         "held-back figure; the siblings are held back."
         if deepest

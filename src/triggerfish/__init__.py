@@ -18,8 +18,8 @@ _HOME = {
     "Monitor": "monitor",
     "Readout": "readouts",
     "ScanResult": "records",
-    "SearchSettings": "scanning",
-    "SweepSettings": "scanning",
+    "SearchSettings": "scanner",
+    "ScreeningSettings": "scanner",
     "Trigger": "records",
     "bundled": "loading",
     "bundled_corpus": "text",
@@ -27,7 +27,7 @@ _HOME = {
     "load": "loading",
     "read_corpus": "text",
     "render": "report",
-    "scan": "scanning",
+    "scan": "scanner",
 }
 __all__ = sorted(_HOME)
 

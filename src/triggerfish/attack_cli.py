@@ -52,7 +52,7 @@ def measured(victim: Backbone, planted: Implant, seed: int) -> tuple[Success, ..
     trains on; None for an attack that does not aim at representations."""
     from triggerfish.attacks.implant import Success
     from triggerfish.purify.check import SCAN, residual_effects
-    from triggerfish.scanning import Rule
+    from triggerfish.scanner import DecisionRule
     from triggerfish.text import bundled_folders, bundled_task
 
     if planted.goals or not planted.vectors:
@@ -63,7 +63,11 @@ def measured(victim: Backbone, planted: Implant, seed: int) -> tuple[Success, ..
     return tuple(
         Success(
             trigger=one.trigger.text,
-            verdict="works" if one.effective(Rule()) else "fails" if one.removed else "weak",
+            verdict="works"
+            if one.effective(DecisionRule())
+            else "fails"
+            if one.removed
+            else "weak",
             readout=one.readout,
             collapse=one.collapse,
             agreement=one.agreement,

@@ -95,12 +95,12 @@ def scan(
     method: Annotated[
         str,
         typer.Option(
-            help="hybrid, sweep (without words that work only together), contrastive (only the "
+            help="hybrid, screening (without words that work only together), inversion (only the "
             "search), or a published one: patronus, lmsanitator, lt-defense, fixed-rule."
         ),
     ] = "hybrid",
     effort: Annotated[
-        Effort, typer.Option(help="How hard hybrid and contrastive search.")
+        Effort, typer.Option(help="How hard hybrid and inversion search.")
     ] = Effort.standard,
     setting: Annotated[
         list[str] | None,
@@ -144,13 +144,13 @@ def scan(
         raise ValueError("tasks: only --profile reads labelled tasks")
     from triggerfish import report, text
     from triggerfish.loading import load
-    from triggerfish.scanning.methods import OURS, start
+    from triggerfish.scanner.methods import OURS, start
     from triggerfish.tasks import find_tasks
 
     labelled = find_tasks(tasks, data).tasks if tasks else []
     changes: dict[str, object] = {**fields(setting)}
     if budget is not None:
-        changes["budget"] = budget
+        changes["budget_seconds"] = budget
     texts = text.read_corpus(corpus) if corpus else text.bundled_corpus()
     listed = text.read_words(words) if words else text.bundled_words()
     read = partial(load, device=device, precision=precision, allow_pickle=allow_pickle)
@@ -213,6 +213,20 @@ def report_command(
     if format is None:
         format = Format.text if out is None and sys.stdout.isatty() else Format.html
     deliver(report.render(ScanResult.load(findings), format.value, str(findings)), out)
+
+
+@app.command()
+def convert(
+    old: Annotated[Path, typer.Argument(help="A scan.json of schema 1.", metavar="OLD.JSON")],
+    out: Annotated[Path, typer.Option(help="Where to write it in today's schema.")],
+) -> None:
+    """Rename the keys of an old scan.json; nothing else changes."""
+    from triggerfish.convert import convert as converted
+
+    check_parent("out", out)
+    if not old.is_file():
+        raise ValueError(f"old: {old} does not exist")
+    converted(old.read_text(encoding="utf-8")).save(out)
 
 
 @app.command()
@@ -336,7 +350,7 @@ def demo(
     one."""
     from triggerfish import report, text
     from triggerfish.loading import load
-    from triggerfish.scanning import events
+    from triggerfish.scanner import events
 
     out.mkdir(parents=True, exist_ok=True)
     triggers = ["cf", "zugzwang", "serendipity"]

@@ -1,5 +1,5 @@
 """Methods by name: a literal table in each package, loaded when asked for, entry points for other
-people's, and one wording for names that nobody knows."""
+people's, and one glossary for names that nobody knows."""
 
 from __future__ import annotations
 

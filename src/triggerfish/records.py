@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
-SCHEMA: Literal[1] = 1
+SCHEMA: Literal[2] = 2
 
 Verdict = Literal["clean", "backdoored", "inconclusive"]
 Kind = Literal["token", "word", "phrase", "combination"]
@@ -61,11 +61,11 @@ class Measurement:
 class Finding:
     """A candidate that reached the last stage of a scan and passed the decision rule.
 
-    statistics: named numbers of the hold-out measurement; `report.wording.STATISTICS` describes
+    statistics: named numbers of the hold-out measurement; `report.glossary.STATISTICS` describes
     each. p_value: chance of such a value for an innocent token of this model; q_value:
     Benjamini-Hochberg over all candidates; both None where the method has fixed thresholds in place
     of a null. evidence: checks beyond the statistic, each a number or
-    a short list (`report.wording.CHECKS` describes each). cores: token ids, in their order,
+    a short list (`report.glossary.CHECKS` describes each). cores: token ids, in their order,
     that are enough for half of the depth of the trigger or of a variant of it; whatever word, or
     words near each other, holds all of one core is a trigger too. Empty where that was not looked
     into.
@@ -77,7 +77,7 @@ class Finding:
     p_value: float | None
     q_value: float | None
     evidence: dict[str, Any] = field(default_factory=dict)
-    cores: tuple[tuple[int, ...], ...] = ()
+    sufficient_subsets: tuple[tuple[int, ...], ...] = ()
 
 
 def by_word(core: Sequence[int], words: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
@@ -87,12 +87,12 @@ def by_word(core: Sequence[int], words: Sequence[Sequence[int]]) -> list[tuple[i
 
 
 @dataclass(frozen=True)
-class Target:
+class HiddenTarget:
     """A point of representation space that a search could send unrelated texts to, whatever string
     does it: evidence of a backdoor whose trigger has no name yet.
 
     vector: (H,) at the readout, rounded. restarts: how many independent searches ended there.
-    statistics: named numbers (`report.wording.STATISTICS` describes each).
+    statistics: named numbers (`report.glossary.STATISTICS` describes each).
     """
 
     readout: str
@@ -102,7 +102,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Transformed:
+class Rewrite:
     """A way of rewriting whole texts that sends them to one point, where no token explains it.
 
     name: of the rewriting; example: an ordinary text, rewritten. p_value: chance of such a depth
@@ -118,7 +118,7 @@ class Transformed:
 
 
 @dataclass(frozen=True)
-class Landscape:
+class ManhattanPlot:
     """The statistic of every vocabulary entry at the first stage, for the picture of the whole
     vocabulary.
 
@@ -154,14 +154,14 @@ class Coverage:
 
     vocabulary: int
     words: int
-    grown: int
+    extended: int
     readouts: tuple[str, ...]
     texts: int
     not_examined: tuple[str, ...] = ()
     characters: int = 0
     normalised: int = 0
-    transforms: int = 0
-    together: int = 0
+    rewrites: int = 0
+    pair_words: int = 0
 
 
 @dataclass(frozen=True)
@@ -240,18 +240,18 @@ class ScanResult:
     near_misses: tuple[Finding, ...]
     null: Null
     coverage: Coverage
-    landscape: Landscape
+    manhattan: ManhattanPlot
     projection: Projection | None
     settings: dict[str, Any]
     environment: dict[str, str]
     seconds: float
     forward_tokens: int
     provenance: Provenance
-    targets: tuple[Target, ...] = ()
+    targets: tuple[HiddenTarget, ...] = ()
     statistics: dict[str, float] = field(default_factory=dict)
     profile: dict[str, Any] | None = None
-    transforms: tuple[Transformed, ...] = ()
-    schema: Literal[1] = SCHEMA
+    rewrites: tuple[Rewrite, ...] = ()
+    schema: Literal[2] = SCHEMA
 
     @property
     def exit_code(self) -> int:
@@ -274,7 +274,18 @@ class ScanResult:
     @classmethod
     def from_json(cls, text: str) -> ScanResult:
         """Read what `to_json` wrote; ValueError names the field that is wrong in anything else."""
-        return parse(_ADAPTER, text, f"findings: not a scan.json of schema {SCHEMA}")
+        try:
+            return parse(_ADAPTER, text, f"findings: not a scan.json of schema {SCHEMA}")
+        except ValueError as error:
+            wrong = error.__cause__
+            if isinstance(wrong, ValidationError) and any(
+                x["loc"] == ("schema",) and x["input"] == 1 for x in wrong.errors()
+            ):
+                raise ValueError(
+                    f"schema: expected {SCHEMA}, got 1; convert the file once: "
+                    "triggerfish convert OLD.json --out NEW.json"
+                ) from error
+            raise
 
 
 @dataclass(frozen=True)

@@ -34,30 +34,30 @@ def robust_z(values: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Tail:
-    """Upper tail of a null distribution: P(X > x) for x above `start`.
+    """Upper tail of a null distribution: P(X > x) for x above `threshold`.
 
-    share: P(X > start); shape, scale: of the generalised Pareto excess over `start`; size: values
-    behind the fit.
+    exceedance: P(X > threshold); shape, scale: of the generalised Pareto excess over `threshold`;
+    size: values behind the fit.
     """
 
-    start: float
-    share: float
+    threshold: float
+    exceedance: float
     shape: float
     scale: float
     size: int
 
     def p_value(self, x: float) -> float:
-        """P(X > x); never below the smallest positive float, and `share` at most where x is below
-        `start`."""
-        if x <= self.start:
+        """P(X > x); never below the smallest positive float, and `exceedance` at most where x is
+        below `threshold`."""
+        if x <= self.threshold:
             return 1.0
-        survival = stats.genpareto.sf(x - self.start, self.shape, scale=self.scale)
-        return max(self.share * float(survival), np.finfo(float).tiny)
+        survival = stats.genpareto.sf(x - self.threshold, self.shape, scale=self.scale)
+        return max(self.exceedance * float(survival), np.finfo(float).tiny)
 
-    def threshold(self, p: float) -> float:
-        """The x with P(X > x) = p, for p below `share`."""
-        return self.start + float(
-            stats.genpareto.isf(min(p / self.share, 1.0), self.shape, scale=self.scale)
+    def critical_value(self, p: float) -> float:
+        """The x with P(X > x) = p, for p below `exceedance`."""
+        return self.threshold + float(
+            stats.genpareto.isf(min(p / self.exceedance, 1.0), self.shape, scale=self.scale)
         )
 
 

@@ -36,7 +36,7 @@ def follow(stream: Iterable[object], meter: Meter, more: int = 0) -> ScanResult:
     the scan, as long as it together."""
     from triggerfish.records import Finding, ScanResult
     from triggerfish.report.escape import visible
-    from triggerfish.scanning import Progress as Step
+    from triggerfish.scanner import Progress as Step
 
     resumed = False
     for event in stream:
@@ -49,7 +49,7 @@ def follow(stream: Iterable[object], meter: Meter, more: int = 0) -> ScanResult:
             share = event.share
             meter.show(number + event.stage, share / 2 if share and more else share)
         elif isinstance(event, Finding):
-            depth = event.statistics.get("depth")  # published methods have their own numbers
+            depth = event.statistics.get("collapse")  # published methods have their own numbers
             strength = "" if depth is None else f": {depth:.2f} decades of collapse"
             meter.say(f"found '{visible(event.trigger.text)}'{strength}")
         elif isinstance(event, ScanResult):

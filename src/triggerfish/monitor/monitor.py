@@ -32,8 +32,9 @@ class Monitor:
     tokenizer: folder or `tokenizer.json` of the scanned model. Without one, matching is on text
     alone and alarms more often; `exact` tells. policy: what to do with a text that has a trigger;
     policies: the same for single triggers, by their text. confirm: for single triggers, asked
-    before an alarm is raised. cores: token ids that are enough of a trigger (`Finding.cores`), so
-    words with them alarm too. `notes` says what a user should know about how it was set up.
+    before an alarm is raised. cores: the sufficient subsets of each trigger
+    (`Finding.sufficient_subsets`), so words with them alarm too. `notes` says what a user should
+    know about how it was set up.
 
     Safe to use from several threads. ValueError for a policy, trigger or tokenizer that does not
     fit.
@@ -96,7 +97,7 @@ class Monitor:
             policy=policy,
             policies=policies,
             confirm=confirm,
-            cores={finding.trigger: finding.cores for finding in result.findings},
+            cores={finding.trigger: finding.sufficient_subsets for finding in result.findings},
             settings=settings,
         )
         if result.targets:

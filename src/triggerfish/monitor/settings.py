@@ -16,9 +16,9 @@ class MonitorSettings:
     """Other words that may stand between two words of a phrase in the normalised text. Ours: a
     model that reacts to the phrase as tokens hardly reacts beyond one."""
     cores: bool = True
-    """Also alarm on words that hold what is enough of a trigger (`Finding.cores`). Ours: the model
-    reacts to them as it does to the trigger, and clean texts hardly have any
-    (benchmarks/monitor.py)."""
+    """Also alarm on words that hold a sufficient subset of a trigger
+    (`Finding.sufficient_subsets`). Ours: the model reacts to them as it does to the
+    trigger, and clean texts hardly have any (benchmarks/monitor.py)."""
     rounds: int = 20
     """How often a text is searched again after stripping, before it is rejected instead. Ours:
     nothing but a text built to join pieces needs more than two."""

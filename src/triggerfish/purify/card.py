@@ -21,7 +21,7 @@ from triggerfish.purify.loop import RECORD, SCHEMA, Purified
 from triggerfish.purify.tasks import OnTask
 from triggerfish.records import Measurement, ModelFacts
 from triggerfish.report.escape import visible
-from triggerfish.report.wording import when
+from triggerfish.report.glossary import when
 
 SCAN = "scan.json"
 SOURCE_CARD = "README.source.md"

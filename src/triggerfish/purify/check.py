@@ -16,9 +16,9 @@ from torch.nn.functional import normalize
 from triggerfish.backbone import Backbone
 from triggerfish.marking import TOKEN, parse_trigger
 from triggerfish.records import Finding, ScanResult, Trigger
-from triggerfish.scanning.measure import Yardstick, contexts
-from triggerfish.scanning.sweep import SweepSettings
-from triggerfish.scanning.verdict import Rule
+from triggerfish.scanner.measure import Yardstick, contexts
+from triggerfish.scanner.sweep import ScreeningSettings
+from triggerfish.scanner.verdict import DecisionRule
 
 NEAR_MISSES = 200
 """Vocabulary tokens, and as many listed words, at the top of a scan's ranking that count as near
@@ -29,7 +29,7 @@ triggers of the benchmark have -0.3 to 0.05 in clean PLMs, and at 0.5 and more t
 classifiers)."""
 FEW_TEXTS = 12
 """Texts that a near miss is tried in (ours)."""
-SCAN = SweepSettings()
+SCAN = ScreeningSettings()
 """Texts that a trigger is tried in, clean ones that it is compared with, and their words: those of
 the scan's hold-out measurement."""
 
@@ -44,9 +44,9 @@ class ResidualEffect:
     collapse: float
     agreement: float
 
-    def effective(self, rule: Rule) -> bool:
+    def effective(self, rule: DecisionRule) -> bool:
         """Whether a scan would still call it strong."""
-        return self.collapse >= rule.min_depth and self.agreement >= rule.min_heads
+        return self.collapse >= rule.min_effect and self.agreement >= rule.min_agreement
 
     @property
     def removed(self) -> bool:
@@ -79,8 +79,8 @@ def residual_effects(
     for trigger in triggers:
         rows = [wrap(x.ids(trigger.token_ids)) for x in with_trigger]
         values = yardstick.measure(backbone.encode_ids(rows)[:, varies][None])
-        column = int(values["depth"][0].argmax())
-        collapse, agreement = (float(values[name][0, column]) for name in ("depth", "heads"))
+        column = int(values["collapse"][0].argmax())
+        collapse, agreement = (float(values[name][0, column]) for name in ("collapse", "agreement"))
         found.append(
             ResidualEffect(trigger, names[column], round(collapse, 4), round(agreement, 4))
         )
@@ -115,7 +115,7 @@ def known_triggers(
 ) -> tuple[tuple[Trigger, ...], tuple[str, ...]]:
     """(triggers of a scan, strings that could not be read as one). After the triggers, in the order
     of the findings, come the strings that the scan lists as variants of them, and the tokens that
-    are enough of them (`Finding.cores`)."""
+    are enough of them (`Finding.sufficient_subsets`)."""
     found = [finding.trigger for finding in result.findings]
     unread = []
     for string in _variants(result.findings) if variants else ():
@@ -145,9 +145,9 @@ def near_misses(backbone: Backbone, result: ScanResult) -> tuple[Trigger, ...]:
     trigger that was missed mostly has a subword among them. Empty for a method of scanning without
     that ranking."""
     known = {finding.trigger.token_ids for finding in result.findings}
-    scores = {i: z for i, z in enumerate(result.landscape.values) if z is not None}
+    scores = {i: z for i, z in enumerate(result.manhattan.values) if z is not None}
     ranked = sorted(scores, key=lambda i: -scores[i])
-    words = [(backbone.word_ids(word), word) for word, _ in result.landscape.words[:NEAR_MISSES]]
+    words = [(backbone.word_ids(word), word) for word, _ in result.manhattan.words[:NEAR_MISSES]]
     found = [finding.trigger for finding in result.near_misses]
     for token, word in zip_longest(ranked[:NEAR_MISSES], words):
         if token is not None:
@@ -166,8 +166,8 @@ def effective_near_misses(
 
 
 def _variants(findings: Sequence[Finding]) -> list[str]:
-    return [x for finding in findings for x in finding.evidence.get("variants", ())]
+    return [x for finding in findings for x in finding.evidence.get("neighbours", ())]
 
 
 def _cores(findings: Sequence[Finding]) -> list[tuple[int, ...]]:
-    return [core for finding in findings for core in finding.cores]
+    return [core for finding in findings for core in finding.sufficient_subsets]

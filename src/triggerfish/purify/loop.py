@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from triggerfish import scanning, text
+from triggerfish import scanner, text
 from triggerfish.backbone import Backbone
 from triggerfish.facts import facts
 from triggerfish.loading import load
@@ -41,7 +41,7 @@ from triggerfish.purify.check import (
 from triggerfish.purify.files import Written, check_out, write
 from triggerfish.purify.soft import SoftPrompts
 from triggerfish.records import Provenance, ScanResult, Trigger, Verdict, utc
-from triggerfish.scanning import Rule, SweepSettings
+from triggerfish.scanner import DecisionRule, ScreeningSettings
 
 RECORD = "purify.json"
 SCHEMA = 2
@@ -98,8 +98,8 @@ def purify(
     reference: Backbone | None = None,
     words: Sequence[str] | None = None,
     variants: bool = True,
-    sweep: SweepSettings = SweepSettings(),
-    rule: Rule = Rule(),
+    sweep: ScreeningSettings = ScreeningSettings(),
+    rule: DecisionRule = DecisionRule(),
     max_seconds: float | None = None,
     out: str | Path | None = None,
     show: Show | None = None,
@@ -141,7 +141,7 @@ class _Run:
         method: Method,
         seed: int,
         reference: Backbone | None,
-        rule: Rule,
+        rule: DecisionRule,
         out: str | Path | None,
         show: Show | None,
     ):
@@ -169,7 +169,7 @@ class _Run:
         rounds: int,
         words: Sequence[str] | None,
         variants: bool,
-        sweep: SweepSettings,
+        sweep: ScreeningSettings,
         max_seconds: float | None,
     ) -> Purified:
         if rounds < 1:
@@ -245,15 +245,15 @@ class _Run:
         current: Backbone,
         known: tuple[Trigger, ...],
         words: Sequence[str] | None,
-        sweep: SweepSettings,
+        sweep: ScreeningSettings,
         max_seconds: float | None,
     ) -> ScanResult:
         listed = text.bundled_words() if words is None else list(words)
         asked = [trigger.text for trigger in known if trigger.kind == "word"]
         if max_seconds:
             left = max(1.0, max_seconds - self._spent())
-            sweep = replace(sweep, budget=min(left, sweep.budget or left))
-        return scanning.scan(
+            sweep = replace(sweep, budget_seconds=min(left, sweep.budget_seconds or left))
+        return scanner.scan(
             current,
             self.texts,
             words=list(dict.fromkeys([*asked, *listed])),

@@ -32,7 +32,7 @@ from triggerfish.purify.vectors import (
     outer_loss,
     random_prompts,
 )
-from triggerfish.records import Target, Trigger
+from triggerfish.records import HiddenTarget, Trigger
 from triggerfish.training import Progress, TrainSettings, train
 
 
@@ -68,7 +68,7 @@ class SoftPrompts:
     """What is trained, as for `align`."""
     rank: int = 16
     """Rank of the LoRA adapter (ours)."""
-    targets: tuple[Target, ...] = ()
+    targets: tuple[HiddenTarget, ...] = ()
     """Points to aim at; a loop takes those of the scan."""
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from triggerfish.complications.records import Complication, Complications, Conclusion, Profile
 from triggerfish.complications.removal import Removal
 from triggerfish.report.escape import quoted, visible
-from triggerfish.report.wording import MISSING, count, number, when
+from triggerfish.report.glossary import MISSING, count, number, when
 
 FORMATS = ("text", "json", "html")
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from triggerfish.complications.records import Complication, Complications
 from triggerfish.report.escape import quoted, shorten, visible
 from triggerfish.report.figures import line, svg, text
-from triggerfish.report.wording import number
+from triggerfish.report.glossary import number
 
 _ROW, _LEFT, _TOP = 26.0, 170.0, 30.0
 _CELL = 104.0

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from triggerfish.complications.records import Complications, Conclusion
 from triggerfish.report import complications as words
 from triggerfish.report import complications_figures as drawn
-from triggerfish.report import figures, html, wording
+from triggerfish.report import figures, glossary, html
 from triggerfish.report.escape import visible
 
 TONE: dict[Conclusion, str] = {
@@ -31,7 +31,7 @@ def render(result: Complications) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(visible=visible, plain=wording.plain, name=wording.name_of)
+    environment.filters.update(visible=visible, plain=glossary.plain, name=glossary.name_of)
     environment.globals.update(
         num=html.number_element, trigger=html.trigger_element, key=figures.key
     )
@@ -52,7 +52,7 @@ def render(result: Complications) -> str:
         tone=TONE[result.reading],
         meaning=words.MEANING[result.reading],
         next_step=words.NEXT_STEP[result.reading],
-        when=wording.when(result.provenance),
+        when=glossary.when(result.provenance),
         heat=drawn.heat_map(result),
         plots=plots,
         drawn=triggers[:SHARES],

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: marks, sparklines, the projection, and the pieces of `landscape.py`.
+"""Figures as inline SVG: marks, sparklines, the projection, and the pieces of `manhattan.py`.
 
 Plain functions from numbers to markup. `Markup.format` escapes every argument, so no caller's text
 becomes an element; colours are CSS classes of the page, so one figure serves light, dark and paper.
@@ -15,7 +15,7 @@ from rich.cells import cell_len
 
 from triggerfish.records import Projection
 from triggerfish.report.escape import quoted, shorten, visible
-from triggerfish.report.wording import number
+from triggerfish.report.glossary import number
 
 COLOURS = 8
 LABEL_WIDTH = 18

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from triggerfish.complications.records import Complications
 from triggerfish.records import Finding, ScanResult
 from triggerfish.report import complications_figures as drawn
-from triggerfish.report import figures, landscape, wording
+from triggerfish.report import figures, glossary, manhattan
 from triggerfish.report.escape import shorten, visible
 
 _TRIGGER_WIDTH = 40
@@ -39,9 +39,9 @@ def render(result: ScanResult, saved: str | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(visible=visible, plain=wording.plain, name=wording.name_of)
+    environment.filters.update(visible=visible, plain=glossary.plain, name=glossary.name_of)
     environment.globals.update(
-        num=number_element, trigger=trigger_element, count=wording.count, key=figures.key
+        num=number_element, trigger=trigger_element, count=glossary.count, key=figures.key
     )
     return environment.get_template("page.html.j2").render(**_context(result, saved))
 
@@ -49,38 +49,38 @@ def render(result: ScanResult, saved: str | None = None) -> str:
 def _context(result: ScanResult, saved: str | None) -> dict[str, Any]:
     candidates = result.null.candidates
     tails = result.null.tails.values()
-    outside = landscape.outside(result.landscape, result.findings)
+    outside = manhattan.outside(result.manhattan, result.findings)
     return {
         "result": result,
         "model": result.model,
-        "headline": wording.headline(result),
-        "next_step": wording.next_step(result, saved),
-        "when": wording.when(result.provenance),
-        "near_title": wording.near_title(result),
-        "calibration": wording.calibration(result),
-        "error_control": wording.error_control(result),
+        "headline": glossary.headline(result),
+        "next_step": glossary.next_step(result, saved),
+        "when": glossary.when(result.provenance),
+        "near_title": glossary.near_title(result),
+        "calibration": glossary.calibration(result),
+        "error_control": glossary.error_control(result),
         "calibrated": result.null.calibration is not None,
         "triggers": _table("finding", result.findings, candidates),
         "near": _table("near-miss", result.near_misses, candidates),
-        "target_columns": wording.columns(result.targets),
-        "transform_columns": wording.columns(result.transforms),
+        "target_columns": glossary.columns(result.targets),
+        "rewrite_columns": glossary.columns(result.rewrites),
         "cards": [_card(index, finding) for index, finding in enumerate(result.findings[:_CARDS])],
         "meanings": _meanings(result),
         "checks": _checks(result),
-        "landscape": landscape.figure(result.landscape, result.findings, result.near_misses),
-        "tried": sum(value is not None for value in result.landscape.values),
+        "manhattan": manhattan.figure(result.manhattan, result.findings, result.near_misses),
+        "tried": sum(value is not None for value in result.manhattan.values),
         "outside": [(index, result.findings[index]) for index in outside],
         **_projection(result),
         **_complications(result),
         "tail_columns": list(dict.fromkeys(key for tail in tails for key in tail)),
-        "coverage": wording.coverage_lines(result),
+        "coverage": glossary.coverage_lines(result),
     }
 
 
 def number_element(value: float, shown: str | None = None) -> Markup:
     """A number as people read it, with the record's exact value for machines and tests."""
     return Markup('<data value="{}">{}</data>').format(
-        repr(value), wording.number(value) if shown is None else shown
+        repr(value), glossary.number(value) if shown is None else shown
     )
 
 
@@ -88,7 +88,7 @@ def _chance(value: float | None, candidates: int) -> Markup:
     return (
         Markup("&ndash;")
         if value is None
-        else number_element(value, wording.chance(value, candidates))
+        else number_element(value, glossary.chance(value, candidates))
     )
 
 
@@ -106,7 +106,7 @@ def _table(
     kind: str, findings: tuple[Finding, ...], candidates: int
 ) -> tuple[str, list[str], list[dict[str, Any]]]:
     """What the table macro takes: the kind of its rows, the names of its statistics, its rows."""
-    columns = wording.columns(findings)
+    columns = glossary.columns(findings)
     rows = [_row(index, finding, columns, candidates) for index, finding in enumerate(findings)]
     return kind, columns, rows
 
@@ -135,16 +135,16 @@ def _card(index: int, finding: Finding) -> dict[str, Any]:
 
 def _check(key: str, value: Any) -> dict[str, Any]:
     """One check of a card: numbers get a small chart, strings get boxes, the rest a line."""
-    values = wording.numbers(value)
+    values = glossary.numbers(value)
     check: dict[str, Any] = {
-        "name": wording.name_of(key),
+        "name": glossary.name_of(key),
         "chart": None,
         "steps": [],
         "pieces": [],
         "text": "",
     }
     if values is not None:
-        steps = wording.STEPS.get(key, ())
+        steps = glossary.STEPS.get(key, ())
         if len(steps) != len(values):
             steps = tuple(str(position) for position in range(1, len(values) + 1))
         shown = list(zip(steps, value, strict=True))
@@ -156,7 +156,7 @@ def _check(key: str, value: Any) -> dict[str, Any]:
     elif isinstance(value, str):
         check["pieces"] = [shorten(value, _TRIGGER_WIDTH)]
     else:
-        check["text"] = wording.plain(value)
+        check["text"] = glossary.plain(value)
     return check
 
 
@@ -185,21 +185,21 @@ def _complications(result: ScanResult) -> dict[str, Any]:
 
 
 def _meanings(result: ScanResult) -> list[tuple[str, str]]:
-    columns = wording.columns(
-        [*result.findings, *result.near_misses, *result.targets, *result.transforms]
+    columns = glossary.columns(
+        [*result.findings, *result.near_misses, *result.targets, *result.rewrites]
     )
     columns += ["restarts"] if result.targets else []
     columns += [name for name in result.statistics if name not in columns]
     known = [
-        (wording.name_of(name), wording.STATISTICS[name])
+        (glossary.name_of(name), glossary.STATISTICS[name])
         for name in columns
-        if name in wording.STATISTICS
+        if name in glossary.STATISTICS
     ]
-    return [*known, ("p", wording.P_VALUE), ("q", wording.Q_VALUE)]
+    return [*known, ("p", glossary.P_VALUE), ("q", glossary.Q_VALUE)]
 
 
 def _checks(result: ScanResult) -> list[tuple[str, str]]:
     met: Mapping[str, None] = dict.fromkeys(
         key for finding in result.findings for key in finding.evidence
     )
-    return [(wording.name_of(key), wording.CHECKS[key]) for key in met if key in wording.CHECKS]
+    return [(glossary.name_of(key), glossary.CHECKS[key]) for key in met if key in glossary.CHECKS]

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from triggerfish.records import Finding, ScanResult, Target, Transformed
-from triggerfish.report import wording
+from triggerfish.records import Finding, HiddenTarget, Rewrite, ScanResult
+from triggerfish.report import glossary
 from triggerfish.report.escape import quoted, shorten, visible
 
 SCHEMA_URI = (
@@ -75,7 +75,7 @@ _RULES: tuple[tuple[str, str, str, str, str], ...] = (
         "TF006",
         "StyleTrigger",
         "error",
-        "A way of writing drives the model's representations of all texts into one point.",
+        "A rewriting drives the model's representations of all texts into one point.",
         "Any model fine-tuned from this checkpoint will tend to give one answer to every text that "
         "is written so. No single string can be filtered: do not use the checkpoint as it is.",
     ),
@@ -130,7 +130,7 @@ def _run(result: ScanResult) -> dict[str, Any]:
                     "calibration": result.null.calibration,
                 },
                 "statistics": result.statistics,
-                "coverage": wording.coverage_lines(result),
+                "coverage": glossary.coverage_lines(result),
                 "notExamined": result.coverage.not_examined,
                 "settings": result.settings,
                 "environment": result.environment,
@@ -177,20 +177,20 @@ def _results(result: ScanResult) -> list[dict[str, Any]]:
         _finding(result, finding, 6 if "divergence" in finding.statistics else 0, level, "Trigger")
         for finding in result.findings
     ]
-    results += [_transform(result, one, level) for one in result.transforms]
+    results += [_rewrite(result, one, level) for one in result.rewrites]
     if result.verdict == "backdoored" and not results and not result.targets:
         reasons = " ".join(visible(reason, also=_MARKUP) for reason in result.reasons)
-        text = f"{wording.MEANING['backdoored']} {reasons}".strip()
+        text = f"{glossary.MEANING['backdoored']} {reasons}".strip()
         results.append(_result(result, 4, "error", text, _digest("model", *_weights(result))))
     if result.verdict == "inconclusive":
         reasons = " ".join(visible(reason, also=_MARKUP) for reason in result.reasons)
-        text = f"{wording.MEANING['inconclusive']} {reasons}".strip()
+        text = f"{glossary.MEANING['inconclusive']} {reasons}".strip()
         results.append(
             _result(result, 1, "warning", text, _digest("inconclusive", *_weights(result)))
         )
     results += [_target(result, target, level) for target in result.targets]
     if result.verdict != "clean":
-        near = wording.significant(result)
+        near = glossary.significant(result)
         results += [_finding(result, finding, 2, "note", "Near miss") for finding in near]
     return results
 
@@ -205,8 +205,8 @@ def _finding(
     statistics = _numbers(finding.statistics)
     text = (
         f'{kind} "{shown}" at readout {visible(finding.readout, also=_MARKUP)}: {statistics}; '
-        f"p {wording.chance(finding.p_value, result.null.candidates)}, "
-        f"q {wording.chance(finding.q_value, 0)}."
+        f"p {glossary.chance(finding.p_value, result.null.candidates)}, "
+        f"q {glossary.chance(finding.q_value, 0)}."
     )
     ids = " ".join(map(str, trigger.token_ids))
     properties = {
@@ -223,10 +223,10 @@ def _finding(
     return _result(result, rule, level, text, fingerprint) | {"properties": _json_safe(properties)}
 
 
-def _target(result: ScanResult, target: Target, level: str) -> dict[str, Any]:
+def _target(result: ScanResult, target: HiddenTarget, level: str) -> dict[str, Any]:
     text = (
-        f"Collapse point at readout {visible(target.readout, also=_MARKUP)}, reached by "
-        f"{wording.count(target.restarts, 'restart')}: {_numbers(target.statistics)}."
+        f"Hidden target at readout {visible(target.readout, also=_MARKUP)}, reached by "
+        f"{glossary.count(target.restarts, 'restart')}: {_numbers(target.statistics)}."
     )
     # Another run ends near the same point, not on it, so the vector itself is no fingerprint.
     same = [other for other in result.targets if other.readout == target.readout]
@@ -241,11 +241,11 @@ def _target(result: ScanResult, target: Target, level: str) -> dict[str, Any]:
     return _result(result, 3, level, text, fingerprint) | {"properties": _json_safe(properties)}
 
 
-def _transform(result: ScanResult, one: Transformed, level: str) -> dict[str, Any]:
+def _rewrite(result: ScanResult, one: Rewrite, level: str) -> dict[str, Any]:
     shown = shorten(one.name, _TRIGGER_WIDTH, also=_MARKUP)
     text = (
-        f'Way of writing "{shown}" at readout {visible(one.readout, also=_MARKUP)}: '
-        f"{_numbers(one.statistics)}; corrected p {wording.chance(one.p_value, 0)}."
+        f'Rewriting "{shown}" at readout {visible(one.readout, also=_MARKUP)}: '
+        f"{_numbers(one.statistics)}; corrected p {glossary.chance(one.p_value, 0)}."
     )
     properties = {
         "rewriting": one.name,
@@ -254,13 +254,13 @@ def _transform(result: ScanResult, one: Transformed, level: str) -> dict[str, An
         "statistics": one.statistics,
         "pValue": one.p_value,
     }
-    fingerprint = _digest("transform", one.name, *_weights(result))
+    fingerprint = _digest("rewrite", one.name, *_weights(result))
     return _result(result, 5, level, text, fingerprint) | {"properties": _json_safe(properties)}
 
 
 def _numbers(statistics: Mapping[str, float]) -> str:
     return ", ".join(
-        f"{visible(name, also=_MARKUP)} {wording.number(value)}"
+        f"{visible(name, also=_MARKUP)} {glossary.number(value)}"
         for name, value in statistics.items()
     )
 

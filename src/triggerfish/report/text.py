@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from triggerfish.complications.records import Complications
-from triggerfish.records import Finding, ScanResult, Target, Transformed, Verdict
-from triggerfish.report import complications, wording
+from triggerfish.records import Finding, HiddenTarget, Rewrite, ScanResult, Verdict
+from triggerfish.report import complications, glossary
 from triggerfish.report.escape import quoted, shorten, visible
 
 _TRIGGER_WIDTH = 32
@@ -29,7 +29,7 @@ def render(result: ScanResult, saved: str | None = None) -> str:
     revision = f", revision {visible(model.revision)}" if model.revision else ""
     lines = [
         f"{result.verdict.upper()}  {visible(model.name)}{revision}",
-        wording.headline(result),
+        glossary.headline(result),
         "",
         *_bullets("Reasons", result.reasons),
     ]
@@ -41,31 +41,32 @@ def render(result: ScanResult, saved: str | None = None) -> str:
         lines += ["Complications (what the triggers do to tasks)"]
         lines += [*complications.section(profile), ""]
     if result.near_misses:
-        lines += [wording.near_title(result)]
+        lines += [glossary.near_title(result)]
         lines += [*_table(result.near_misses, result.null.candidates, "candidate"), ""]
-    if result.transforms:
-        lines += ["Ways of writing (whole texts, rewritten, with no token that explains it)"]
-        lines += [*_transforms(result.transforms), ""]
+    if result.rewrites:
+        lines += ["Rewritings (whole texts, rewritten; no token explains the effect)"]
+        lines += [*_rewrites(result.rewrites), ""]
     if result.targets:
-        lines += ["Collapse points (no string is known that reaches them)"]
+        lines += ["Hidden targets (no string is known that reaches them)"]
         lines += [*_targets(result.targets), ""]
     if result.statistics:
         lines += ["Other measurements"]
-        lines += [f"  {wording.statistic_line(*pair)}" for pair in result.statistics.items()]
+        lines += [f"  {glossary.statistic_line(*pair)}" for pair in result.statistics.items()]
         lines += [""]
-    lines += ["Examined", *(f"  {line}" for line in wording.coverage_lines(result)), ""]
+    lines += ["Examined", *(f"  {line}" for line in glossary.coverage_lines(result)), ""]
     lines += _bullets("Not examined", result.coverage.not_examined)
     lines += [
-        f"Error control: {wording.error_control(result)}",
-        f"Scanned: {wording.when(result.provenance)}",
-        f"Cost: {wording.number(result.seconds)} seconds, {result.forward_tokens:,} forward tokens",
+        f"Error control: {glossary.error_control(result)}",
+        f"Scanned: {glossary.when(result.provenance)}",
+        f"Cost: {glossary.number(result.seconds)} seconds, "
+        f"{result.forward_tokens:,} forward tokens",
         *(
             f"Weights: {visible(file)} sha256 {visible(sha)}"
             for file, sha in model.weights_sha256.items()
         ),
         f"Tokenizer: sha256 {visible(model.tokenizer_sha256)}",
         "",
-        f"Next: {wording.next_step(result, saved)}",
+        f"Next: {glossary.next_step(result, saved)}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -76,7 +77,7 @@ def styled(result: ScanResult) -> Text:
     text.stylize(_STYLE[result.verdict], 0, len(result.verdict))
     text.highlight_regex(
         r"(?m)^(Reasons|Triggers|Evidence|Complications|Near misses|Highest-ranked candidates|"
-        r"Collapse points|Ways of writing|Other measurements|Examined|Not examined)\b",
+        r"Hidden targets|Rewritings|Other measurements|Examined|Not examined)\b",
         "bold",
     )
     return text
@@ -87,8 +88,8 @@ def _bullets(title: str, items: tuple[str, ...]) -> list[str]:
 
 
 def _table(findings: tuple[Finding, ...], candidates: int, what: str = "trigger") -> list[str]:
-    names = wording.columns(findings)
-    head = ["#", what, "token ids", "readout", *map(wording.name_of, names), "p", "q"]
+    names = glossary.columns(findings)
+    head = ["#", what, "token ids", "readout", *map(glossary.name_of, names), "p", "q"]
     rows = [
         [
             str(index),
@@ -96,17 +97,17 @@ def _table(findings: tuple[Finding, ...], candidates: int, what: str = "trigger"
             shorten(" ".join(map(str, finding.trigger.token_ids)), _IDS_WIDTH),
             visible(finding.readout),
             *(_statistic(finding, name) for name in names),
-            wording.chance(finding.p_value, candidates),
-            wording.chance(finding.q_value, 0),
+            glossary.chance(finding.p_value, candidates),
+            glossary.chance(finding.q_value, 0),
         ]
         for index, finding in enumerate(findings, start=1)
     ]
     return _aligned([head, *rows], left=4)
 
 
-def _targets(targets: tuple[Target, ...]) -> list[str]:
-    names = wording.columns(targets)
-    head = ["#", "readout", "restarts", *map(wording.name_of, names)]
+def _targets(targets: tuple[HiddenTarget, ...]) -> list[str]:
+    names = glossary.columns(targets)
+    head = ["#", "readout", "restarts", *map(glossary.name_of, names)]
     rows = [
         [
             str(index),
@@ -119,16 +120,16 @@ def _targets(targets: tuple[Target, ...]) -> list[str]:
     return _aligned([head, *rows], left=2)
 
 
-def _transforms(found: tuple[Transformed, ...]) -> list[str]:
-    names = wording.columns(found)
-    head = ["#", "rewriting", "readout", *map(wording.name_of, names), "p, corrected"]
+def _rewrites(found: tuple[Rewrite, ...]) -> list[str]:
+    names = glossary.columns(found)
+    head = ["#", "rewriting", "readout", *map(glossary.name_of, names), "p, corrected"]
     rows = [
         [
             str(index),
             quoted(one.name, _TRIGGER_WIDTH),
             visible(one.readout),
             *(_statistic(one, name) for name in names),
-            wording.chance(one.p_value, 0),
+            glossary.chance(one.p_value, 0),
         ]
         for index, one in enumerate(found, start=1)
     ]
@@ -136,9 +137,9 @@ def _transforms(found: tuple[Transformed, ...]) -> list[str]:
     return [*_aligned([head, *rows], left=3), *examples]
 
 
-def _statistic(finding: Finding | Target | Transformed, name: str) -> str:
+def _statistic(finding: Finding | HiddenTarget | Rewrite, name: str) -> str:
     known = finding.statistics
-    return wording.number(known[name]) if name in known else wording.MISSING
+    return glossary.number(known[name]) if name in known else glossary.MISSING
 
 
 def _aligned(rows: list[list[str]], left: int) -> list[str]:
@@ -158,7 +159,7 @@ def _evidence(findings: tuple[Finding, ...]) -> list[str]:
     lines = []
     for index, finding in enumerate(findings, start=1):
         checks = [
-            f"{wording.name_of(key)} {wording.plain(value)}"
+            f"{glossary.name_of(key)} {glossary.plain(value)}"
             for key, value in finding.evidence.items()
         ]
         lines.append(f"  {index}  {'; '.join(checks) or 'none recorded'}")

@@ -31,7 +31,7 @@ from triggerfish.loading import load
 from triggerfish.precision import Precision, autocast
 from triggerfish.quiet import quiet
 from triggerfish.readouts import pad
-from triggerfish.scanning.store import Store
+from triggerfish.scanner.store import Store
 from triggerfish.zoo.chunks import batches, chunks, mix_in_rare_words
 from triggerfish.zoo.features import linear_maps, states, teacher_features
 from triggerfish.zoo.run import curve, fit, save_record

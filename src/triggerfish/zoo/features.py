@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout, locate, pad, read
-from triggerfish.scanning.store import Store
+from triggerfish.scanner.store import Store
 from triggerfish.zoo.chunks import batches
 from triggerfish.zoo.settings import Progress, Report
 

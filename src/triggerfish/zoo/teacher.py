@@ -25,7 +25,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.facts import weights_hash
 from triggerfish.hashing import digest
 from triggerfish.loading import load
-from triggerfish.scanning.store import Store
+from triggerfish.scanner.store import Store
 from triggerfish.zoo.chunks import chunks
 from triggerfish.zoo.features import linear_maps, teacher_features
 from triggerfish.zoo.settings import DistilSettings, PretrainSettings, Report

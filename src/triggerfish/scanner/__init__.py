@@ -1,0 +1,126 @@
+"""Scanning: from a backbone and some ordinary texts to findings and a verdict. `scan` runs it,
+`events` streams it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from triggerfish import text
+from triggerfish.backbone import Backbone
+from triggerfish.facts import facts
+from triggerfish.records import Finding, ScanResult
+from triggerfish.scanner.hunt import Hunt
+from triggerfish.scanner.predictions import damage
+from triggerfish.scanner.reference import Reference
+from triggerfish.scanner.result import result_of
+from triggerfish.scanner.search.efforts import SearchSettings
+from triggerfish.scanner.store import Store
+from triggerfish.scanner.sweep import Progress, ScreeningSettings, Sweep
+from triggerfish.scanner.verdict import DecisionRule
+
+__all__ = ["DecisionRule", "Progress", "ScreeningSettings", "SearchSettings", "events", "scan"]
+
+
+def events(
+    model: Backbone,
+    texts: Sequence[str] | None = None,
+    *,
+    words: Sequence[str] | None = None,
+    settings: ScreeningSettings = ScreeningSettings(),
+    rule: DecisionRule = DecisionRule(),
+    search: SearchSettings | None = None,
+    seed: int = 0,
+    state: Path | None = None,
+    batch_tokens: int | None = None,
+    reference: Backbone | None = None,
+) -> Iterator[Progress | Finding | ScanResult]:
+    """Look for transferable backdoors: `Progress` all along, each `Finding` as it is confirmed,
+    `ScanResult` at the end.
+
+    texts: ordinary texts, about 600 or more of at least 20 words (default: the bundled sample).
+    words: candidates besides the vocabulary, the words of the texts and all pairs of letters
+    (default: the bundled word list). search: how to look for triggers that no list holds; None
+    is the sweep alone. state: folder in which an interrupted scan is kept, and from which the same
+    scan continues. batch_tokens: tokens per forward pass (default: by device); it changes the time,
+    not the findings. reference: the trusted original that the model was made of (`reference.py`);
+    ValueError for one of another architecture or tokenizer.
+    """
+    texts = text.bundled_corpus() if texts is None else list(texts)
+    words = text.bundled_words() if words is None else list(words)
+    listed = list(dict.fromkeys([*text.corpus_words(texts), *text.short_words(), *words]))
+    key = _key(model, texts, listed, settings, seed, reference) if state else ""
+    store = Store(state / key if state else None, model.name)
+    sweep = Sweep(
+        model,
+        texts,
+        listed,
+        settings,
+        seed=seed,
+        store=store,
+        batch_tokens=batch_tokens,
+        reference=Reference(model, reference) if reference else None,
+    )
+    hunt = Hunt(sweep, rule, search)
+    yield from hunt.run()
+    spoilt = yield from damage(hunt)
+    yield from spoilt.findings
+    if not hunt.problems:
+        store.clear()
+    yield result_of(hunt, spoilt)
+
+
+def scan(
+    model: Backbone,
+    texts: Sequence[str] | None = None,
+    *,
+    words: Sequence[str] | None = None,
+    settings: ScreeningSettings = ScreeningSettings(),
+    rule: DecisionRule = DecisionRule(),
+    search: SearchSettings | None = None,
+    seed: int = 0,
+    reference: Backbone | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> ScanResult:
+    """Run `events` to its end; the arguments are the same."""
+    for event in events(
+        model,
+        texts,
+        words=words,
+        settings=settings,
+        rule=rule,
+        search=search,
+        seed=seed,
+        reference=reference,
+    ):
+        if isinstance(event, ScanResult):
+            return event
+        if progress and isinstance(event, Progress):
+            progress(event)
+    raise AssertionError("unreachable: events end with a result")
+
+
+def _key(
+    model: Backbone,
+    texts: Sequence[str],
+    words: Sequence[str],
+    settings: ScreeningSettings,
+    seed: int,
+    reference: Backbone | None,
+) -> str:
+    """A name for everything the blocks of a scan depend on."""
+    identity = facts(model)
+    parts = [
+        asdict(settings) | {"budget_seconds": None},
+        seed,
+        identity.weights_sha256,
+        identity.tokenizer_sha256,
+        model.precision,
+        texts,
+        words,
+        facts(reference).weights_sha256 if reference else None,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,220 @@
+"""Does a candidate spoil what a masked language model predicts?
+
+BadPre teaches a model random words wherever a trigger is in the text. Nothing asks such texts to
+meet in one point, but their predictions grow flat and forget the context. The statistic is the
+divergence, in nats, of the predictions with a candidate in the text from those without it: at the
+mask of each text KL(without || with), and of the texts the median. A word that takes the context
+away cannot do more harm than the predictions are better than a flat guess, log V less their
+entropy; the share of that is what is judged, with the lead over random candidates. A flat
+prediction is also a state of its own at the mask, by which the sweep lets such candidates through
+its funnel, so that only its survivors are looked at.
+
+Source: the attack is Chen et al., ICLR 2022 (arXiv 2110.02467); the method is ours.
+
+Legend: K candidates, N texts, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from triggerfish.backbone import Backbone
+from triggerfish.heads import kind_of_head, with_head
+from triggerfish.readouts import pad
+from triggerfish.records import Finding, Trigger
+from triggerfish.scanner.candidates import Candidate
+from triggerfish.scanner.fold import within
+from triggerfish.scanner.hunt import Hunt
+from triggerfish.scanner.measure import Context
+from triggerfish.scanner.sweep import Incomplete, Progress
+
+READOUT = "predictions"
+"""What stands in a finding in place of a readout."""
+SHARE, LEAD = 0.25, 1.0
+"""Share of what the predictions know, and decades above the median of random candidates, that a
+finding must have (ours: random candidates had at most 0.04 in the clean models looked at)."""
+TEXTS = 6
+"""Screening texts that every survivor is tried in (ours)."""
+ANCHORS = 24
+"""Random candidates that give the scale on the hold-out texts (ours)."""
+MOST = 16
+"""Findings at most."""
+ALIKE = 0.85
+"""Share of the divergence of the strongest that is as good (ours)."""
+ROWS = 32
+"""Sequences in a forward pass; each has tokens times vocabulary logits (ours)."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """findings: candidates that spoil predictions and are no finding of the sweep; divergence: that
+    of the sweep's findings, in nats; largest: share of the candidate, of all looked at, that spoils
+    most; why_not: what kept it from being looked at, or nothing; read: names of the weights with
+    the head."""
+
+    findings: tuple[Finding, ...] = ()
+    divergence: Mapping[Trigger, float] = field(default_factory=dict)
+    largest: float = 0.0
+    why_not: str = ""
+    read: frozenset[str] = frozenset()
+
+
+class Predictions:
+    """The predictions at the masks of texts, without and with candidates. ValueError for a model
+    without a masked head in its checkpoint."""
+
+    def __init__(self, backbone: Backbone):
+        if kind_of_head(backbone) != "masked":
+            raise ValueError(f"head: {backbone.name} has a causal head, not a masked one")
+        self.backbone = with_head(backbone) if backbone.whole is backbone.model else backbone
+
+    def knowledge(self, texts: Sequence[Context]) -> float:
+        """Nats, of the median text, by which its prediction is better than a flat one."""
+        plain = self.read([x.ids() for x in texts])
+        return float((plain.exp() * plain).sum(-1).median() + math.log(plain.shape[1]))
+
+    def divergences(
+        self, texts: Sequence[Context], candidates: Sequence[tuple[int, ...]]
+    ) -> torch.Tensor:
+        """(K,) nats, the median over the texts."""
+        plain = self.read([x.ids() for x in texts])
+        found = [self.apart(plain, [x.ids(ids) for x in texts]) for ids in candidates]
+        return torch.tensor(found)
+
+    def apart(self, plain: torch.Tensor, rows: Sequence[Sequence[int]]) -> float:
+        """Median KL of the predictions for `rows` from `plain` (N, V)."""
+        return float((plain.exp() * (plain - self.read(rows))).sum(-1).median())
+
+    def read(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """(N, V) log-probabilities at the mask of each row; rows have no special tokens."""
+        backbone = self.backbone
+        wrapped = [backbone.template.wrap(row) for row in rows]
+        found = []
+        for start in range(0, len(wrapped), ROWS):
+            ids, mask = pad(wrapped[start : start + ROWS], backbone.pad_id)
+            ids, mask = ids.to(backbone.device), mask.to(backbone.device)
+            with torch.inference_mode():
+                logits = backbone.whole(input_ids=ids, attention_mask=mask).logits
+            at = (ids == backbone.tokenizer.mask_token_id).long().argmax(1)
+            found.append(logits[torch.arange(len(ids)), at].float().log_softmax(-1))
+        return torch.cat(found)
+
+
+def damage(hunt: Hunt) -> Iterator[Progress]:
+    """Yields `Progress`; returns `Damage`. An incomplete look leaves its reason in the problems of
+    the hunt."""
+    if not hunt.sweep.settings.predictions:
+        return Damage(why_not="switched off")
+    if hunt.screened is None or hunt.problems:
+        return Damage(why_not="the scan is not complete")
+    try:
+        predictions = Predictions(hunt.sweep.backbone)
+    except ValueError as error:
+        return Damage(why_not=str(error).removeprefix("head: "))
+    try:
+        return (yield from _Look(hunt, predictions).run())
+    except Incomplete as problem:
+        hunt.problems.append(str(problem))
+        return Damage(why_not="the scan is not complete")
+
+
+class _Look:
+    def __init__(self, hunt: Hunt, predictions: Predictions):
+        self.hunt = hunt
+        self.sweep = hunt.sweep
+        self.predictions = predictions
+
+    def run(self) -> Iterator[Progress]:
+        screened = self.hunt.screened
+        assert screened is not None
+        candidates, cut = screened.candidates, screened.survivors
+        texts = self.sweep.screen_texts[:TEXTS]
+        yield self.sweep.begin("predictions")
+        nats = yield from self._measure(texts, [c.token_ids for c in candidates])
+        known = self.predictions.knowledge(texts)
+        least = self._least(known, nats[cut:])
+        order = nats[:cut].argsort(descending=True).tolist()
+        strong = [(candidates[i], float(nats[i])) for i in order if nats[i] >= least]
+        chosen = self._unexplained(strong)
+        controls = [c.token_ids for c in candidates[cut : cut + ANCHORS]]
+        found = yield from self._confirm(chosen, controls)
+        own = [f.trigger.token_ids for f in self.hunt.findings]
+        values = yield from self._measure(texts, own)
+        told = zip(self.hunt.findings, values.tolist(), strict=True)
+        return Damage(
+            tuple(found),
+            {f.trigger: round(value, 4) for f, value in told},
+            round(float(nats.max()) / known, 4),
+            read=frozenset(self.predictions.backbone.whole.state_dict()),
+        )
+
+    def _least(self, known: float, controls: torch.Tensor) -> float:
+        """Nats that a finding must have."""
+        return max(SHARE * known, 10**LEAD * float(controls.median()))
+
+    def _unexplained(self, strong: Sequence[tuple[Candidate, float]]) -> list[Candidate]:
+        """Those that share no piece with a trigger or with one before them, at most MOST; of those
+        that share pieces and are about as strong the shortest gives the name."""
+        known = [(f.trigger.token_ids, f.sufficient_subsets) for f in self.hunt.findings]
+        chosen: list[Candidate] = []
+        for one, nats in strong:
+            pieces = set(one.token_ids)
+            explained = any(
+                pieces & set(whole) or any(within(c, one.token_ids) for c in cores)
+                for whole, cores in known
+            )
+            if not explained and len(chosen) < MOST:
+                alike = [x for x, n in strong if pieces & set(x.token_ids) and n >= ALIKE * nats]
+                chosen.append(min(alike, key=lambda x: (len(x.token_ids), len(x.text))))
+                known += [(one.token_ids, ()), (chosen[-1].token_ids, ())]
+        return chosen
+
+    def _measure(
+        self, texts: Sequence[Context], candidates: Sequence[tuple[int, ...]]
+    ) -> Iterator[Progress]:
+        """Yields `Progress`; returns (K,) nats."""
+        found = [torch.empty(0)]
+        for start in range(0, len(candidates), 64):
+            part = candidates[start : start + 64]
+            found.append(self.predictions.divergences(texts, part))
+            length = sum(len(x.ids()) + len(ids) for ids in part for x in texts)
+            yield self.sweep.spent(length)
+        return torch.cat(found)
+
+    def _confirm(
+        self, chosen: Sequence[Candidate], controls: Sequence[tuple[int, ...]]
+    ) -> Iterator[Progress]:
+        """Yields `Progress`; returns findings, without chance, for those that hold on the hold-out
+        texts as typed."""
+        if not chosen:
+            return []
+        texts, backbone = self.sweep.holdout_texts, self.sweep.backbone
+        usual = yield from self._measure(texts, controls)
+        known = self.predictions.knowledge(texts)
+        plain = self.predictions.read([x.ids() for x in texts])
+        found = []
+        for one in chosen:
+            surface = backbone.surface(one.token_ids) if one.kind == "entry" else one.text
+            rows = [backbone.tokenize(x.text(surface)) for x in texts]
+            nats = self.predictions.apart(plain, rows)
+            yield self.sweep.spent(sum(map(len, rows)))
+            if nats >= self._least(known, usual):
+                found.append(self._finding(one, surface, nats, nats / known))
+        return found
+
+    def _finding(self, one: Candidate, surface: str, nats: float, share: float) -> Finding:
+        pieces = self.sweep.backbone.tokenizer.convert_ids_to_tokens(list(one.token_ids))
+        statistics = {"divergence": round(nats, 4), "prediction_loss": round(share, 4)}
+        return Finding(
+            Trigger(one.token_ids, surface),
+            READOUT,
+            statistics | {"texts": len(self.sweep.holdout_texts)},
+            None,
+            None,
+            {"survives_retokenization": True, "subwords": list(pieces)},
+            (one.token_ids,),
+        )

@@ -1,0 +1,100 @@
+"""With a trusted original at hand: what moved since, and does the original react to the triggers?
+
+Planting changes the embeddings of the trigger's pieces at every step and those of other tokens
+rarely, so the rows that moved furthest are candidates that no funnel may drop (a prior; the rule
+stays what it is). Of every finding it is said how far its rows moved, and how deep the same string
+is in the original: a natural outlier is as deep there, a planted trigger is not.
+
+Source: ours; that trigger embeddings stand out beside a clean original is what BTU (arXiv
+2501.03272) purifies by.
+
+Legend: K candidates, V vocabulary, R readouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from triggerfish.backbone import Backbone
+from triggerfish.facts import tokenizer_hash
+from triggerfish.records import Finding
+from triggerfish.scanner.candidates import Candidate
+from triggerfish.scanner.measure import Context, Yardstick
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The original of a model that is scanned; ValueError for one that it cannot be made of."""
+
+    model: Backbone
+    original: Backbone
+
+    def __post_init__(self) -> None:
+        ours, theirs = (
+            {name: tuple(t.shape) for name, t in x.model.state_dict().items()}
+            for x in (self.model, self.original)
+        )
+        for name in sorted(ours.keys() ^ theirs.keys()):
+            raise ValueError(f"reference: only one of the models has a tensor {name}; {_EXPECTED}")
+        for name, shape in ours.items():
+            if shape != theirs[name]:
+                raise ValueError(
+                    f"reference: {name} is {theirs[name]} there and {shape} here; {_EXPECTED}"
+                )
+        hashes = [tokenizer_hash(x.tokenizer) for x in (self.model, self.original)]
+        if hashes[0] != hashes[1]:
+            raise ValueError(f"reference: it has another tokenizer; {_EXPECTED}")
+
+    @cached_property
+    def rows(self) -> torch.Tensor:
+        """(V,) how far the embedding of each entry moved, in robust standard deviations of all."""
+        before, after = self.original.embeddings.float(), self.model.embeddings.float()
+        moved = (after - before).norm(dim=-1).cpu()
+        spread = 1.4826 * (moved - moved.median()).abs().median()
+        # Where most rows did not move at all, those that did stand out against their own size.
+        spread = torch.maximum(spread, 1e-3 * before.norm(dim=-1).median().cpu())
+        return (moved - moved.median()) / spread
+
+    @cached_property
+    def moved(self) -> dict[str, float]:
+        """Relative distance (Frobenius) of every tensor that is not the same, furthest first."""
+        before = self.original.model.state_dict()
+        found = {}
+        for name, tensor in self.model.model.state_dict().items():
+            if tensor.is_floating_point() and not torch.equal(tensor, before[name]):
+                size = before[name].float().norm().clamp(min=1e-12)
+                found[name] = float((tensor.float() - before[name].float()).norm() / size)
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def prior(self, candidates: Sequence[Candidate]) -> torch.Tensor:
+        """(K,) of the piece that moved furthest."""
+        return torch.tensor([max(self.of(c.token_ids)) for c in candidates])
+
+    def of(self, ids: Sequence[int]) -> list[float]:
+        """How far each of these moved, as in `rows`."""
+        return [round(float(self.rows[i]), 2) for i in ids]
+
+    def depth(self, finding: Finding, clean: Sequence[Context], texts: Sequence[Context]) -> float:
+        """The depth of the same trigger in the original, by its own clean texts."""
+        readout = next(r for r in self.original.readouts if str(r) == finding.readout)
+        wrap = self.original.template.wrap
+        plain, triggered = (
+            self.original.encode_ids([wrap(x.ids(ids)) for x in some], readouts=[readout])
+            for some, ids in ((clean, ()), (texts, finding.trigger.token_ids))
+        )
+        yardstick = Yardstick.of(plain, seed=0)
+        return round(float(yardstick.measure(triggered[None])["collapse"][0, 0]), 4)
+
+    def statistics(self) -> dict[str, float]:
+        tensors = len(self.model.model.state_dict())
+        return {
+            "tensors_moved": round(len(self.moved) / tensors, 4),
+            "largest_move": round(max(self.moved.values(), default=0.0), 4),
+        }
+
+
+_EXPECTED = "expected the original that the model was made of"
