@@ -176,9 +176,10 @@ def test_text_table_holds_the_numbers_of_the_record() -> None:
     result = RESULTS["backdoored"]
     lines = text.render(result).splitlines()
     table = lines[lines.index("Triggers") + 1 :][: 1 + len(result.findings)]
-    assert table[0].split()[-7:] == [
+    assert table[0].split()[-8:] == [
         "collapse",
-        "mean_shift",
+        "mean",
+        "shift",
         "agreement",
         "cosine",
         "texts",
@@ -509,13 +510,11 @@ def test_projection_keeps_collapse_and_scale() -> None:
     assert result.projection is not None
     names = {name: i for i, name in enumerate(result.projection.triggered)}
     source = str(figures.projection(result.projection, names))
-    assert len(re.findall(r'class="s\d', source)) == 2 * len(
-        names
-    )  # a cloud and a labelled mark each
+    assert len(re.findall(r'class="s\d', source)) == 2 * len(names)  # a cloud and a label
     assert "41% of the variance" in source
     assert "<script" not in source
 
 
 def test_sparkline_describes_its_numbers() -> None:
-    assert 'aria-label="dose: 1, -2, 3.5"' in figures.sparkline([1, -2, 3.5], "dose_response")
+    assert 'aria-label="dose: 1, -2, 3.5"' in figures.sparkline([1, -2, 3.5], "dose")
     assert figures.sparkline([1, 2, 3], "position", bars=True).count('class="bar"') == 3

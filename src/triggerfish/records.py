@@ -227,7 +227,7 @@ class ModelFacts:
 @dataclass(frozen=True)
 class ScanResult:
     """A finished scan. `reasons` says in sentences why the verdict is what it is; `targets` are
-    points that the evidence points to without a string that reaches them, `transforms` ways of
+    points that the evidence points to without a string that reaches them, `rewrites` ways of
     writing that are triggers themselves. `statistics`: named
     numbers that belong to no candidate. `seconds` and `forward_tokens` are those of the whole scan,
     with what earlier runs of an interrupted one did. `profile`: what the triggers do to tasks,
