@@ -16,7 +16,7 @@ cache = typer.Typer(
     help="Show what triggerfish keeps in the user's cache.", invoke_without_command=True
 )
 CLOCK = "clock.json"
-"""As in `scanning.store`."""
+"""As in `scanner.store`."""
 
 
 @dataclass(frozen=True)

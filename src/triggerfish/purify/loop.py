@@ -109,7 +109,7 @@ def purify(
     texts: ordinary texts, for training and for the scans (default: the bundled sample). rounds:
     passes of the method at most. reference: the clean original, if there is one: features of clean
     texts are then taken from it, and some methods need it. words, sweep, rule: of the full scan
-    (see `scanning.scan`). variants: whether strings that the scan lists as variants of a trigger,
+    (see `scanner.scan`). variants: whether strings that the scan lists as variants of a trigger,
     and near misses that do more than benign strings, are purified too. max_seconds: no
     further round begins after so long, and a scan that is over it ends, inconclusive. out: folder
     for the checkpoint; card, scan and record are written by `card.finish`.
