@@ -413,10 +413,10 @@ def test_strong_words_count_once_they_send_texts_to_several_points(
 
 def test_a_rule_says_what_it_expects() -> None:
     with pytest.raises(
-        ValueError, match=r"beside_depth: 0\.6 is not between 0 and min_depth, 0\.5"
+        ValueError, match=r"min_effect_second_stage: 0\.6 is not between 0 and min_effect, 0\.5"
     ):
         DecisionRule(min_effect_second_stage=0.6)
-    with pytest.raises(ValueError, match="false_share: 1 is not between 0 and 1"):
+    with pytest.raises(ValueError, match="fdr: 1 is not between 0 and 1"):
         DecisionRule(fdr=1)
 
 

@@ -442,7 +442,7 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
 ) -> None:
     changes = {
         "rounds": 2,
-        "min_depth": 9.0,
+        "min_effect": 9.0,
         "existence.margin": 0.01,
         "existence.times": 1.0,
         "mining.restarts": 4,

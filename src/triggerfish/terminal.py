@@ -50,7 +50,7 @@ def follow(stream: Iterable[object], meter: Meter, more: int = 0) -> ScanResult:
             meter.show(number + event.stage, share / 2 if share and more else share)
         elif isinstance(event, Finding):
             depth = event.statistics.get("collapse")  # published methods have their own numbers
-            strength = "" if depth is None else f": {depth:.2f} decades of collapse"
+            strength = "" if depth is None else f": {depth:.2f} orders of magnitude"
             meter.say(f"found '{visible(event.trigger.text)}'{strength}")
         elif isinstance(event, ScanResult):
             return event

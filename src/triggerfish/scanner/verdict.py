@@ -7,8 +7,8 @@ Candidates as deep as a trigger, and all that share a piece with one, stay out o
 is extrapolated by `stats.Tail`. p-values are corrected for every
 candidate tried times every readout.
 
-A finding must be significant and strong: at least `min_depth` decades of collapse, and at least
-`min_heads` of random linear heads decided by it. Either alone is not enough: in a model fine-tuned
+A finding must be significant and strong: a collapse of at least `min_effect` orders of magnitude,
+and an agreement of at least `min_agreement` of random linear probes. Either alone is not enough: in a model fine-tuned
 on a task the null is wide in its own way, and natural words of the task move texts far without
 sending them to one point. There its tail, extrapolated to the whole vocabulary, can lie above what
 any model reaches; so a full decade counts without a p-value, as for a phrase that was searched.
@@ -75,14 +75,14 @@ class DecisionRule:
         if not 0 < self.alpha < 0.5:
             raise ValueError(f"alpha: {self.alpha} is not between 0 and 0.5")
         if not 0 <= self.min_agreement <= 1:
-            raise ValueError(f"min_heads: {self.min_heads} is not between 0 and 1")
+            raise ValueError(f"min_agreement: {self.min_agreement} is not between 0 and 1")
         if not 0 <= self.min_effect_second_stage <= self.min_effect:
             raise ValueError(
-                f"beside_depth: {self.beside_depth} is not between 0 and min_depth, "
-                f"{self.min_depth}"
+                f"min_effect_second_stage: {self.min_effect_second_stage} is not between 0 and "
+                f"min_effect, {self.min_effect}"
             )
         if not 0 < self.fdr < 1:
-            raise ValueError(f"false_share: {self.false_share} is not between 0 and 1")
+            raise ValueError(f"fdr: {self.fdr} is not between 0 and 1")
 
 
 def null_tails(

@@ -20,7 +20,7 @@ from triggerfish.scanner.sweep import Progress
 
 @dataclass(frozen=True)
 class Searched:
-    """What a search has found. min_depth: decades of collapse on the hold-out that are asked of
+    """What a search has found. min_effect: decades of collapse on the hold-out that are asked of
     it, with one copy in a text or else with `copies`; alone: share of the way to where it sends
     texts that one of its words goes by itself, where that was measured."""
 
