@@ -8,19 +8,18 @@ is extrapolated by `stats.Tail`. p-values are corrected for every
 candidate tried times every readout.
 
 A finding must be significant and strong: a collapse of at least `min_effect` orders of magnitude,
-and an agreement of at least `min_agreement` of random linear probes. Either alone is not enough: in a model fine-tuned
-on a task the null is wide in its own way, and natural words of the task move texts far without
-sending them to one point. There its tail, extrapolated to the whole vocabulary, can lie above what
-any model reaches; so a full decade counts without a p-value, as for a phrase that was searched.
+and an agreement of at least `min_agreement` of random linear probes. Either alone is not enough: in
+a model fine-tuned on a task the null is wide, and natural words of the task move texts far without
+sending them to one point. There the extrapolated tail can lie above what any model reaches, so a
+collapse of `effect_without_p` counts without a p-value.
 
-Who plants one trigger plants several, and not all of them equally deep. So once a model is known to
-be backdoored, the question is no longer whether anything was planted but what else was: weaker
-candidates count at a rate of false discoveries, not at a chance of any, and no significance is
-asked of what is nearly as strong: many weak triggers widen the null that they are judged by. The
-verdict does not hang on these.
+Once a model is known to be backdoored, the question is what else was planted. Weaker candidates
+then count at a false discovery rate, and those nearly as strong as the first count without a
+p-value, because many weak triggers widen the null that they are judged by. The verdict does not
+depend on these.
 
-Many triggers that are all weak hide each other so. But what a single strong word does by nature,
-several do not: to send texts to as many points, each far from the others. So they count as well.
+Many triggers that are all weak hide each other in this way. One strong word occurs by nature;
+several that send texts to separate targets do not, so `targets_without_p` of them count too.
 
 There are no clean reference models yet, so `Null.calibration` is None and every report says so.
 """
