@@ -18,9 +18,6 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import normalize
 
-EPSILON_CLEAN, EPSILON_NORM = 1e-3, 1e-6
-"""Shares of the clean scatter and of the clean squared norm that keep `scatter_ratio` finite."""
-
 
 @dataclass(frozen=True)
 class FixedRule:
@@ -56,14 +53,6 @@ def com_sim(triggered: torch.Tensor) -> float:
     return float(normalize(triggered.double(), dim=-1).mean(0).square().sum())
 
 
-def com_sim_unbiased(triggered: torch.Tensor) -> float:
-    """The same without the diagonal, which alone gives 1/N."""
-    n = len(triggered)
-    if n < 2:
-        raise ValueError(f"triggered: {n} texts have no pairs, expected at least 2")
-    return (n * com_sim(triggered) - 1) / (n - 1)
-
-
 def diff_sim(clean: torch.Tensor, triggered: torch.Tensor) -> float:
     """Mean cosine of each clean row (N, H) with its triggered row (N, H)."""
     clean, triggered = normalize(clean.double(), dim=-1), normalize(triggered.double(), dim=-1)
@@ -73,18 +62,3 @@ def diff_sim(clean: torch.Tensor, triggered: torch.Tensor) -> float:
 def cosine_ratio(com: float, diff: float) -> float:
     """(1 - Diff-Sim) / (1 - Com-Sim + 0.01): both statistics as one number (ours)."""
     return (1 - diff) / (1 - com + 0.01)
-
-
-def scatter_ratio(
-    clean: torch.Tensor, triggered: torch.Tensor, *, epsilon: float | None = None
-) -> float:
-    """E|p - c|^2 / (E|p - mean p|^2 + epsilon) of features (N, H): the same idea without directions
-    (ours). epsilon None: a small share of the clean scatter and norm, so that full collapse stays
-    finite."""
-    clean, triggered = clean.double(), triggered.double()
-    if epsilon is None:
-        scatter = (clean - clean.mean(0)).square().sum(-1).mean()
-        epsilon = float(EPSILON_CLEAN * scatter + EPSILON_NORM * clean.square().sum(-1).mean())
-    moved = (triggered - clean).square().sum(-1).mean()
-    spread = (triggered - triggered.mean(0)).square().sum(-1).mean()
-    return float(moved / (spread + epsilon))
