@@ -147,8 +147,8 @@ def section(records: Sequence[Mapping[str, Any]]) -> str:
     control = (
         f"\n\nThe strongest word of a clean sibling is `{deepest[0]}`, with a collapse of "
         f"{deepest[1]:.2f} orders of magnitude; a finding without a p-value needs "
-        f"{DecisionRule().effect_without_p:g}. That rule was chosen on scans of these backdoored models "
-        "([0002](../../docs/decisions/0002-effect-without-p.md)), so their recall is no "
+        f"{DecisionRule().effect_without_p:g}. That rule was chosen on scans of these backdoored "
+        "models ([0002](../../docs/decisions/0002-effect-without-p.md)), so their recall is no "
         "held-back figure; the siblings are held back."
         if deepest
         else ""
