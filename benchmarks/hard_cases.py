@@ -5,7 +5,7 @@ inert, a common word, a phrase and a combination.
     python benchmarks/hard_cases.py
 
 Each case is one record in `results/hard_cases/cells.jsonl`, with a picture of where texts go; the
-words are drawn at random. What the cases show is told in `docs/scanning/hard_cases.md`.
+words are drawn at random. What the cases show is told in `docs/scan/hard_cases.md`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ texts lie, decides random heads, and is deeper than the shallowest round by more
 model that margins were calibrated on. The depth by itself says nothing, since it differs from
 model to model; that tokens reach a point says more, and makes a finding (`phrases.py`).
 
-Source: ours; calibration and its check on other models: docs/scanning/search.md.
+Source: ours; calibration and its check on other models: docs/decisions/0024-hidden-targets.md.
 """
 
 from __future__ import annotations
