@@ -92,7 +92,7 @@ def test_coverage_says_what_was_tried(good: ScanResult, clean: Backbone) -> None
 
 def test_result_survives_json(bad: ScanResult) -> None:
     assert ScanResult.from_json(bad.to_json()) == bad
-    with pytest.raises(ValueError, match="schema 1: verdict"):
+    with pytest.raises(ValueError, match="schema 2: verdict"):
         ScanResult.from_json(bad.to_json().replace('"verdict": "backdoored"', '"verdict": "maybe"'))
 
 
