@@ -111,6 +111,10 @@ class Progress:
     resumed: bool = False
 
 
+Steps = Generator[Progress, None, T]
+"""What a stage of a scan is: it yields `Progress` and returns a T."""
+
+
 class Incomplete(Exception):
     """Why a scan could not be finished: budget ended, activations not finite, too few texts."""
 
