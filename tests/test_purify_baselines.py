@@ -14,7 +14,7 @@ from planted import planted, tiny
 from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.marking import mark, parse_triggers
-from triggerfish.purify import METHODS, Progress, method
+from triggerfish.purify import METHODS, method
 from triggerfish.purify.baselines.btu import BTU
 from triggerfish.purify.baselines.crow import Crow, disagreement
 from triggerfish.purify.baselines.feedforward import feed_forwards, oriented
@@ -27,7 +27,7 @@ from triggerfish.purify.baselines.recipe import Recipe
 from triggerfish.purify.baselines.reinit import Reinit
 from triggerfish.purify.baselines.reinit_embeddings import ReinitEmbeddings
 from triggerfish.readouts import pad
-from triggerfish.training import TrainSettings, rate
+from triggerfish.training import Progress, TrainSettings, rate
 
 TEXTS = text.bundled_corpus()[:300]
 SHORT = PretrainingSettings(steps=4, batch=4, words=8, head_steps=4, learning_rate=1e-3)
