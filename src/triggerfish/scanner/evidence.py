@@ -7,13 +7,13 @@ still reaches it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from triggerfish.scanner.candidates import Candidate
 from triggerfish.scanner.measure import Context, Yardstick
-from triggerfish.scanner.sweep import Progress, Sweep
+from triggerfish.scanner.sweep import Steps, Sweep
 
 POSITIONS = (0.0, 0.5, 1.0)
 
@@ -25,7 +25,7 @@ def collect(
     column: int,
     texts: Sequence[Context],
     yardstick: Yardstick,
-) -> Iterator[Progress]:
+) -> Steps[dict[str, list[float]]]:
     """Yields `Progress`; returns {"dose": depth with 1, 2, 3 copies, "position": depth at start,
     middle, end}."""
 

@@ -5,7 +5,7 @@ Legend: K candidates, N texts, R readouts, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -14,7 +14,7 @@ from triggerfish.records import Finding, Kind, Trigger
 from triggerfish.scanner.commonness import Commonness
 from triggerfish.scanner.fold import SPARE, Ids, core
 from triggerfish.scanner.measure import Yardstick
-from triggerfish.scanner.sweep import Progress, Sweep
+from triggerfish.scanner.sweep import Steps, Sweep
 from triggerfish.scanner.verdict import DecisionRule
 
 APART = 0.5
@@ -36,7 +36,7 @@ class Gauge:
 
     def measure(
         self, name: str, ids: tuple[int, ...], column: int, surface: str, copies: int = 1
-    ) -> Iterator[Progress]:
+    ) -> Steps[tuple[Finding, torch.Tensor]]:
         """A finding without p-value, and (R, H) mean triggered features."""
         texts = self.sweep.holdout_texts
         features = yield from self.sweep.features(
@@ -50,7 +50,7 @@ class Gauge:
 
     def typed(
         self, name: str, surface: str, column: int, least: float, copies: int = 1
-    ) -> Iterator[Progress]:
+    ) -> Steps[dict[str, bool | float]]:
         """{"string": whether the trigger is `least` decades deep when typed, "typed_depth": how
         deep}."""
         backbone = self.sweep.backbone
@@ -61,7 +61,7 @@ class Gauge:
 
     def kind(
         self, name: str, ids: tuple[int, ...], column: int, depth: float, copies: int = 1
-    ) -> Iterator[Progress]:
+    ) -> Steps[Kind]:
         """What kind of trigger words are: do they work apart as they do together, at `depth`? Where
         it takes several copies of them, that is not asked."""
         backbone = self.sweep.backbone
@@ -111,6 +111,6 @@ class Gauge:
     def commonness(self) -> Commonness:
         return Commonness(self.sweep.backbone, self.sweep.texts)
 
-    def _depth(self, stage: str, rows: list[list[int]], column: int) -> Iterator[Progress]:
+    def _depth(self, stage: str, rows: list[list[int]], column: int) -> Steps[float]:
         features = yield from self.sweep.encode(stage, rows, fast=False)
         return float(self.yardstick.measure(features[None])["collapse"][0, column])

@@ -159,7 +159,8 @@ def _gradient(
     rows[at] = ids[place]
     rows, mask, at = (x.to(backbone.device) for x in (rows, mask, at))
     with torch.enable_grad(), backbone.autocast():
-        embeddings = backbone.model.get_input_embeddings()(rows).detach().requires_grad_(True)
+        looked_up: torch.Tensor = backbone.model.get_input_embeddings()(rows)
+        embeddings = looked_up.detach().requires_grad_(True)
         features = backbone.forward_embeddings(embeddings, rows, mask, [readout])[:, 0].float()
         features.var(0).sum().clamp(min=1e-12).log10().backward()
     assert embeddings.grad is not None

@@ -40,7 +40,7 @@ from triggerfish.scanner.search.efforts import SearchSettings
 from triggerfish.scanner.search.phrases import PhraseSearch
 from triggerfish.scanner.search.together import Together
 from triggerfish.scanner.stages import STAGES
-from triggerfish.scanner.sweep import Incomplete, Progress, ScreeningSettings, Sweep
+from triggerfish.scanner.sweep import Incomplete, Progress, ScreeningSettings, Steps, Sweep
 from triggerfish.scanner.verdict import DecisionRule
 from triggerfish.stats import Tail, benjamini_hochberg
 
@@ -127,7 +127,7 @@ class Hunt:
             self.findings += [finding for finding in left if finding.trigger not in named]
         self._correct()
 
-    def _look_further(self) -> Iterator[Progress]:
+    def _look_further(self) -> Steps[None]:
         """Measure what comes next in the funnel beside what is known, for as long as some of it
         counts."""
         for number in range(LOOKS):
@@ -269,7 +269,7 @@ class Hunt:
             return backbone.surface(ids)
         return listed.lower() if backbone.word_ids(listed.lower()) == ids else listed
 
-    def _measure_all(self, finalists: Sequence[Family]) -> Iterator[Progress]:
+    def _measure_all(self, finalists: Sequence[Family]) -> Steps[None]:
         """Yields `Progress`; leaves those that pass the rule, with their cores, in `strong`."""
         for family in finalists:
             if family.head in self.seen:
@@ -304,7 +304,7 @@ class Hunt:
     def _core(self, ids: tuple[int, ...], column: int) -> tuple[int, ...]:
         return core(ids, lambda tried: self.sweep.scatter(tried, column))
 
-    def _search(self, settings: SearchSettings) -> Iterator[Progress]:
+    def _search(self, settings: SearchSettings) -> Steps[list[Cored]]:
         """Yields `Progress`; returns the combinations and phrases that collapse texts, measured on
         the hold-out."""
         assert self.screened is not None
@@ -329,15 +329,16 @@ class Hunt:
         self.targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])
         return strong
 
-    def _checks(self, name: str, finding: Finding) -> Iterator[Progress]:
+    def _checks(self, name: str, finding: Finding) -> Steps[dict[str, list[float] | float]]:
         """Yields `Progress`; returns the checks beyond the statistic."""
         assert self.screened is not None
         column = [str(readout) for readout in self.sweep.readouts].index(finding.readout)
         ids = finding.trigger.token_ids
         sweep, yardstick = self.sweep, self.screened.yardstick
-        checks = yield from evidence.collect(
+        collected = yield from evidence.collect(
             sweep, name, ids, column, sweep.screen_texts, yardstick
         )
+        checks: dict[str, list[float] | float] = {**collected}
         if sweep.reference:
             checks["drift"] = sweep.reference.of(ids)
             checks["reference_collapse"] = sweep.reference.depth(

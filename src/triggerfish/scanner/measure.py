@@ -87,12 +87,12 @@ def contexts(
     room = backbone.max_tokens - len(backbone.template) - 1 - 3 * LONGEST_WORD
     found = []
     for excerpt in cut:
-        words = _fitting(backbone.words_ids(excerpt.split()), room)
+        fitting = _fitting(backbone.words_ids(excerpt.split()), room)
         if backbone.reads_mask:
             mask = backbone.tokenizer.mask_token, (backbone.tokenizer.mask_token_id,)
-            words.insert(rng.randint(0, len(words)), mask)
-        typed, pieces = zip(*words, strict=True)
-        found.append(Context(pieces, typed, tuple(rng.randint(0, len(words)) for _ in range(3))))
+            fitting.insert(rng.randint(0, len(fitting)), mask)
+        typed, pieces = zip(*fitting, strict=True)
+        found.append(Context(pieces, typed, tuple(rng.randint(0, len(fitting)) for _ in range(3))))
     return found
 
 

@@ -17,7 +17,7 @@ Legend: K candidates, N texts, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -30,7 +30,7 @@ from triggerfish.scanner.candidates import Candidate
 from triggerfish.scanner.fold import within
 from triggerfish.scanner.hunt import Hunt
 from triggerfish.scanner.measure import Context
-from triggerfish.scanner.sweep import Incomplete, Progress
+from triggerfish.scanner.sweep import Incomplete, Steps
 
 READOUT = "predictions"
 """What stands in a finding in place of a readout."""
@@ -104,7 +104,7 @@ class Predictions:
         return torch.cat(found)
 
 
-def damage(hunt: Hunt) -> Iterator[Progress]:
+def damage(hunt: Hunt) -> Steps[Damage]:
     """Yields `Progress`; returns `Damage`. An incomplete look leaves its reason in the problems of
     the hunt."""
     if not hunt.sweep.settings.predictions:
@@ -128,7 +128,7 @@ class _Look:
         self.sweep = hunt.sweep
         self.predictions = predictions
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Steps[Damage]:
         screened = self.hunt.screened
         assert screened is not None
         candidates, cut = screened.candidates, screened.survivors
@@ -175,7 +175,7 @@ class _Look:
 
     def _measure(
         self, texts: Sequence[Context], candidates: Sequence[tuple[int, ...]]
-    ) -> Iterator[Progress]:
+    ) -> Steps[torch.Tensor]:
         """Yields `Progress`; returns (K,) nats."""
         found = [torch.empty(0)]
         for start in range(0, len(candidates), 64):
@@ -187,7 +187,7 @@ class _Look:
 
     def _confirm(
         self, chosen: Sequence[Candidate], controls: Sequence[tuple[int, ...]]
-    ) -> Iterator[Progress]:
+    ) -> Steps[list[Finding]]:
         """Yields `Progress`; returns findings, without chance, for those that hold on the hold-out
         texts as typed."""
         if not chosen:

@@ -5,18 +5,18 @@ Legend: K candidates, N texts, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from triggerfish.records import Finding, Projection
-from triggerfish.scanner.sweep import Progress, Sweep
+from triggerfish.scanner.sweep import Steps, Sweep
 
 SHOWN = 12
 """Triggers in the picture at most."""
 
 
-def project(sweep: Sweep, findings: Sequence[Finding]) -> Iterator[Progress]:
+def project(sweep: Sweep, findings: Sequence[Finding]) -> Steps[Projection | None]:
     """Yields `Progress`; returns a `Projection` at the readout of the deepest finding, or None for
     no findings."""
     shown = sorted(findings, key=lambda f: -f.statistics["collapse"])[:SHOWN]

@@ -53,7 +53,7 @@ class Reference:
     def rows(self) -> torch.Tensor:
         """(V,) how far the embedding of each entry moved, in robust standard deviations of all."""
         before, after = self.original.embeddings.float(), self.model.embeddings.float()
-        moved = (after - before).norm(dim=-1).cpu()
+        moved: torch.Tensor = (after - before).norm(dim=-1).cpu()
         spread = 1.4826 * (moved - moved.median()).abs().median()
         # Where most rows did not move at all, those that did stand out against their own size.
         spread = torch.maximum(spread, 1e-3 * before.norm(dim=-1).median().cpu())

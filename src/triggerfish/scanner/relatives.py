@@ -10,14 +10,12 @@ Legend: K candidates, N texts, R readouts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 
 from triggerfish.scanner.choosing import best_of_each
 from triggerfish.scanner.measure import pair_distances
 from triggerfish.scanner.screened import Screened
-from triggerfish.scanner.sweep import Progress, Sweep
+from triggerfish.scanner.sweep import Steps, Sweep
 
 MOST = 2000
 """Words looked at that have the fewest other pieces, and as many with the highest first look
@@ -28,7 +26,7 @@ KEPT = 384
 """Words that go on to the screening texts, a few for each piece and readout (ours)."""
 
 
-def relatives(sweep: Sweep, screened: Screened, pieces: set[int]) -> Iterator[Progress]:
+def relatives(sweep: Sweep, screened: Screened, pieces: set[int]) -> Steps[Screened]:
     """Yields `Progress`; returns `Screened` with the best words that have one of the pieces among
     its survivors."""
     there = set(screened.candidates[: screened.survivors])

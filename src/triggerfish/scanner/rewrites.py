@@ -19,7 +19,7 @@ Legend: K controls, N texts, R readouts, H hidden.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +30,7 @@ from triggerfish.records import Finding, Rewrite
 from triggerfish.scanner.fold import within
 from triggerfish.scanner.measure import Context, Yardstick
 from triggerfish.scanner.styles import BANK, Style
-from triggerfish.scanner.sweep import Progress, Sweep
+from triggerfish.scanner.sweep import Steps, Sweep
 from triggerfish.scanner.verdict import DecisionRule
 
 FIRST_TEXTS, FIRST_CONTROLS = 8, 2
@@ -64,7 +64,7 @@ def find_rewrites(
     rule: DecisionRule,
     findings: Sequence[Finding],
     bank: Sequence[Style] = BANK,
-) -> Iterator[Progress]:
+) -> Steps[Tried]:
     """Yields `Progress`; returns `Tried`. findings: what the sweep found; a rewriting that writes
     one of them into the texts is explained by it."""
     bench = Bench(sweep, yardstick, bank)
@@ -75,7 +75,7 @@ def find_rewrites(
         gap, _ = yield from bench.compare(style, texts, FIRST_CONTROLS)
         if gap.max() >= rule.min_effect / 2:
             finalists.append(style)
-    found = []
+    found: list[Rewrite] = []
     for style in finalists:
         one = yield from bench.judge(style, rule, len(seen) * len(sweep.readouts))
         if one is not None and not bench.explained(style, findings):
@@ -140,7 +140,7 @@ class Bench:
 
     def measure(
         self, style: Style, texts: Sequence[Context], controls: int, part: Part
-    ) -> Iterator[Progress]:
+    ) -> Steps[dict[str, torch.Tensor]]:
         """Yields `Progress`; returns the statistics, each (1 + controls, R), the style's own
         first."""
         rows = self.rows(style, texts, part)
@@ -153,7 +153,9 @@ class Bench:
         values = self.yardstick.measure(features.unflatten(0, (len(copies), len(rows))))
         return {name: value.cpu() for name, value in values.items()}
 
-    def compare(self, style: Style, texts: Sequence[Context], controls: int) -> Iterator[Progress]:
+    def compare(
+        self, style: Style, texts: Sequence[Context], controls: int
+    ) -> Steps[tuple[torch.Tensor, torch.Tensor]]:
         """Yields `Progress`; returns, of the half that has less of it, (R,) decades by which the
         style is deeper than close clean texts and than every control, and (R,) the chance of one
         more such control."""
@@ -164,7 +166,7 @@ class Bench:
             chances.append(significance(depth[0], depth[1:]))
         return torch.stack(gaps).min(0).values, torch.stack(chances).max(0).values
 
-    def judge(self, style: Style, rule: DecisionRule, tests: int) -> Iterator[Progress]:
+    def judge(self, style: Style, rule: DecisionRule, tests: int) -> Steps[Rewrite | None]:
         """Yields `Progress`; returns the record of a style that passes, else None."""
         texts = self.sweep.holdout_texts
         gap, chance = yield from self.compare(style, texts, CONTROLS)

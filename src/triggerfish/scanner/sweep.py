@@ -20,6 +20,7 @@ import random
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -183,19 +184,18 @@ class Sweep:
         sequences: Sequence[Sequence[int]],
         *,
         fast: bool = True,
-    ) -> Iterator[Progress]:
+    ) -> Steps[torch.Tensor]:
         """Yields `Progress` block by block; returns (N, R, H) features at `readouts`."""
         blocks = []
         for number, block in enumerate(_blocks(sequences, tokens=40_000)):
-            features, resumed = self.store.features(
-                f"{stage}-{number}",
-                lambda block=block: self.backbone.encode_ids(
-                    block,
-                    readouts=self.readouts,
-                    fast=fast,
-                    batch_tokens=self.batch_tokens,
-                ),
+            compute = partial(
+                self.backbone.encode_ids,
+                block,
+                readouts=self.readouts,
+                fast=fast,
+                batch_tokens=self.batch_tokens,
             )
+            features, resumed = self.store.features(f"{stage}-{number}", compute)
             if not torch.isfinite(features).all():
                 raise Incomplete(
                     f"the model answered with NaN or infinite activations in stage {self.stages}"
@@ -223,13 +223,14 @@ class Sweep:
             resumed,
         )
 
-    def counted(self, work: Generator[int, None, T]) -> Generator[Progress, None, T]:
+    def counted(self, work: Generator[int, None, T]) -> Steps[T]:
         """Run what yields the tokens of each of its passes; returns what it returns."""
         while True:
             try:
                 tokens = next(work)
             except StopIteration as end:
-                return end.value
+                result: T = end.value
+                return result
             yield self.spent(tokens)
 
     def _check_budget(self) -> None:
@@ -239,10 +240,11 @@ class Sweep:
 
     def _closeness(
         self, stage: str, candidates: Sequence[Candidate], rounds: int
-    ) -> Iterator[Progress]:
+    ) -> Steps[torch.Tensor]:
         if not candidates:
             return torch.empty(0, len(self.readouts))
-        features, owners = [], []
+        features: list[torch.Tensor] = []
+        owners: list[torch.Tensor] = []
         for number in range(rounds):
             rng = random.Random(f"{self.seed}/{stage}/{number}")
             sequences, owner = fill(self.backbone, candidates, self.settings.pool_tokens, rng)
@@ -266,7 +268,7 @@ class Sweep:
         except ValueError as error:
             raise Incomplete(f"too few texts: {error}") from error
 
-    def measure_clean(self) -> Iterator[Progress]:
+    def measure_clean(self) -> Steps[Yardstick]:
         """Returns the yardstick; readouts that say the same of every clean text are dropped."""
         clean = (yield from self.features("clean", self.clean_texts, [()]))[0]
         varies = clean.var(0).sum(-1) > 1e-6 * clean.square().sum(-1).mean(0)
@@ -276,7 +278,7 @@ class Sweep:
         self.readouts = tuple(r for r, v in zip(self.readouts, varies, strict=True) if v)
         return Yardstick.of(clean[:, varies], self.seed)
 
-    def screen(self) -> Iterator[Progress]:
+    def screen(self) -> Steps[Screened]:
         """All stages before the hold-out; returns `Screened`."""
         s = self.settings
         self.cut_texts()
@@ -318,7 +320,7 @@ class Sweep:
             yardstick=yardstick,
         )
 
-    def further(self, number: int, screened: Screened, known: Sequence[Ids]) -> Iterator[Progress]:
+    def further(self, number: int, screened: Screened, known: Sequence[Ids]) -> Steps[Screened]:
         """Returns `Screened` with the next best candidates that hold none of these: where known
         triggers are part of hundreds of words, these took the place of others. number: of the call,
         for the store."""
@@ -342,7 +344,7 @@ class Sweep:
 
     def _in_texts(
         self, stage: str, candidates: Sequence[Candidate], yardstick: Yardstick
-    ) -> Iterator[Progress]:
+    ) -> Steps[tuple[torch.Tensor, torch.Tensor]]:
         """Returns depths (K, R) and means (K, R, H)."""
         depths, means = [], []
         for start in range(0, len(candidates), 64):
@@ -390,7 +392,7 @@ class Sweep:
         *,
         fast: bool = True,
         copies: int = 1,
-    ) -> Iterator[Progress]:
+    ) -> Steps[torch.Tensor]:
         """Yields `Progress`; returns (K, N, R, H) features of the texts with each candidate in
         them."""
         sequences = [

@@ -107,6 +107,7 @@ def null_tails(
 def passes(finding: Finding, tests: int, rule: DecisionRule) -> bool:
     """Significant after correction for all tests, or certain without, and strong enough to
     matter."""
+    assert finding.p_value is not None
     significant = (
         finding.p_value * tests <= rule.alpha
         or finding.statistics["collapse"] >= rule.effect_without_p
@@ -128,7 +129,8 @@ def weak(finding: Finding, rule: DecisionRule) -> bool:
 def beside(measured: Sequence[Finding], tests: int, rule: DecisionRule) -> list[bool]:
     """Which of all that were measured count once one of them passes: those that are nearly as
     strong, and weaker ones that are likely true (Benjamini-Hochberg, over all tests)."""
-    q_values = benjamini_hochberg([finding.p_value for finding in measured], tests)
+    p_values = [finding.p_value for finding in measured if finding.p_value is not None]
+    q_values = benjamini_hochberg(p_values, tests)
     return [
         _reaches(finding, rule.effect_without_p_second_stage, rule.min_agreement)
         or (weak(finding, rule) and q_value <= rule.fdr)
