@@ -26,7 +26,7 @@ from triggerfish.scanner.baselines.similarity import FixedRule
 from triggerfish.scanner.families import Family, families
 from triggerfish.scanner.result import bare_result
 from triggerfish.scanner.store import Store
-from triggerfish.scanner.sweep import Incomplete, Progress, ScreeningSettings, Sweep
+from triggerfish.scanner.sweep import Incomplete, Progress, ScreeningSettings, Steps, Sweep
 from triggerfish.scanner.verdict import DecisionRule
 
 
@@ -91,7 +91,7 @@ def events(
     yield _result(sweep, settings, found, rejected, problems, screened)
 
 
-def _survivors(sweep: Sweep, most: int) -> Iterator[Progress]:
+def _survivors(sweep: Sweep, most: int) -> Steps[list[Family]]:
     """Yields `Progress`; returns the deepest families of the funnel's survivors."""
     screened = yield from sweep.screen()
     count = screened.survivors

@@ -165,7 +165,7 @@ class Mining:
         self.clean = run.encode(clean).clone()
         matrix = run.backbone.embeddings
         rows = torch.arange(len(matrix), device=matrix.device)
-        self.matrix = run.backbone.model.get_input_embeddings()(rows).detach().float()
+        self.matrix: torch.Tensor = run.backbone.model.get_input_embeddings()(rows).detach().float()
         passes = settings.restarts * settings.patience * (1 + BACKWARD)
         run.total = run.tokens + passes * sum(map(len, self.rows))
 

@@ -26,7 +26,7 @@ import torch
 from triggerfish.scanner.baselines.patronus_space import Space
 from triggerfish.scanner.baselines.run import Run
 from triggerfish.scanner.baselines.supcon import supcon
-from triggerfish.scanner.sweep import Incomplete, Progress
+from triggerfish.scanner.sweep import Incomplete, Steps
 
 GRADIENT_SCALE = 1e4
 """Factor on accumulated gradients (published code); it changes no ranking."""
@@ -108,7 +108,7 @@ class Search:
     tried: set[int] = field(default_factory=set)
     calls: int = 0
 
-    def loop(self, name: str) -> Iterator[Progress]:
+    def loop(self, name: str) -> Steps[tuple[int, ...]]:
         """Yields `Progress`; returns the numbers of T entries."""
         s = self.settings
         if len(self.space) < s.slots:
@@ -183,7 +183,8 @@ class Search:
         s, space = self.settings, self.space
         blocks = [space.block(space.entries[number]) for number in triggers]
         rows = [self._clean(words) for words in texts]
-        owners, places = [0] * len(rows), [[] for _ in rows]
+        owners = [0] * len(rows)
+        places: list[list[int]] = [[] for _ in rows]
         for _ in range(s.poisoned):
             for words in texts:
                 slot = self.rng.randrange(len(triggers))
@@ -204,14 +205,14 @@ class Search:
                 for start in places[row]:
                     total[owners[row] - 1] += gradient[start : start + space.pieces]
                 continue
-            ids = torch.tensor(rows[row], device=gradient.device)
+            tokens = torch.tensor(rows[row], device=gradient.device)
             for slot, block in enumerate(blocks):
-                total[slot, 0] += gradient[ids == block[0]].sum(0)
+                total[slot, 0] += gradient[tokens == block[0]].sum(0)
         return GRADIENT_SCALE * total.float()
 
     def _beam(
         self, current: tuple[int, ...], gradients: torch.Tensor, stage: str
-    ) -> Iterator[Progress]:
+    ) -> Steps[tuple[int, ...]]:
         """Yields `Progress` after each slot; returns the best set of triggers."""
         s = self.settings
         screen = self.texts[: s.screen_texts]

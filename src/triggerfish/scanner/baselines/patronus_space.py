@@ -71,7 +71,8 @@ class Space:
         blocks = self.blocks.to(gradient.device)
         scores = products.gather(1, blocks.T).sum(0)
         scores[list(self.confirmed)] = float("-inf")
-        return scores.topk(min(count, len(self))).indices.tolist()
+        numbers: list[int] = scores.topk(min(count, len(self))).indices.tolist()
+        return numbers
 
 
 def token_space(backbone: Backbone, zipf: float) -> Space:

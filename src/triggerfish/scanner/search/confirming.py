@@ -8,14 +8,14 @@ Legend: R readouts, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from triggerfish.marking import AND
 from triggerfish.records import Finding, Kind, by_word
 from triggerfish.scanner.fold import Cored, Ids
 from triggerfish.scanner.gauge import Gauge
-from triggerfish.scanner.sweep import Progress
+from triggerfish.scanner.sweep import Steps
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Searched:
     alone: float | None = None
 
 
-def confirm(gauge: Gauge, found: Sequence[Searched]) -> Iterator[Progress]:
+def confirm(gauge: Gauge, found: Sequence[Searched]) -> Steps[tuple[list[Cored], list[Finding]]]:
     """Yields `Progress`; returns what is as deep and decides as many heads as the rule asks for,
     and the findings that do not."""
     backbone = gauge.sweep.backbone

@@ -89,8 +89,8 @@ def left_over(describe: Describing, done: torch.Tensor, seed: int) -> torch.Tens
         gram = sum(x for i, x in enumerate(grams) if i != fold) + penalty
         product = sum(x for i, x in enumerate(products) if i != fold)
         weights = torch.linalg.solve(gram, product).to(mean.dtype)
-        for at, features in blocks(part):
-            left[at] = done[at] - centre - features @ weights
+        for at, described in blocks(part):
+            left[at] = done[at] - centre - described @ weights
     return (left - left.median()).cpu()
 
 

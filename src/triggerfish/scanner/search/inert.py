@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -37,7 +37,7 @@ from triggerfish.scanner.measure import Context, Yardstick
 from triggerfish.scanner.search.foretelling import Describing, left_over, robust
 from triggerfish.scanner.search.goals import LEAST
 from triggerfish.scanner.search.naming import Words, join
-from triggerfish.scanner.sweep import Progress, Sweep
+from triggerfish.scanner.sweep import Steps, Sweep
 
 BLOCK = 512
 """Words tried at a time."""
@@ -118,7 +118,7 @@ class Inert:
         self.texts = sweep.excerpts(settings.words_alone, 1 + settings.texts_again)
         self.together_in = sweep.excerpts(settings.words, settings.texts)
 
-    def alone(self) -> Iterator[Progress]:
+    def alone(self) -> Steps[None]:
         """Try every word by itself."""
         again = min(self.settings.again, len(self.words))
         rng = torch.Generator().manual_seed(self.sweep.seed)
@@ -126,7 +126,7 @@ class Inert:
         tokens = (ids[0] for ids in self.words if len(ids) == 1)
         self.of_token = dict(zip(tokens, moves.tolist(), strict=False))  # which come first
         below = self._below(self.words, moves)
-        self.first = dict(zip(self.words, below.tolist(), strict=True))
+        self.first: dict[Ids, float] = dict(zip(self.words, below.tolist(), strict=True))
         rows = torch.cat(
             [
                 below.topk(again, largest=False).indices,
@@ -140,7 +140,7 @@ class Inert:
         found = dict(zip(words, self.below(words), strict=True))
         self.order = sorted(words, key=found.__getitem__)
 
-    def run(self, barred: set[int]) -> Iterator[Progress]:
+    def run(self, barred: set[int]) -> Steps[tuple[float, list[Words]]]:
         """Returns sequences of words that bring texts together, the best first, and by how many
         decades that one does, besides what the words do alone. barred: tokens that no word may
         have."""
@@ -216,7 +216,7 @@ class Inert:
         moves = [self.of_token.get(token, 0.0) for token in ids]
         return sum(moves) / len(moves), max(moves), min(moves)
 
-    def _moves(self, words: Sequence[Ids], texts: Sequence[Context]) -> Iterator[Progress]:
+    def _moves(self, words: Sequence[Ids], texts: Sequence[Context]) -> Steps[torch.Tensor]:
         """Returns (K,) decades by which words move texts."""
         moves = torch.empty(len(words))
         order = sorted(range(len(words)), key=lambda i: len(words[i]))
@@ -229,7 +229,7 @@ class Inert:
     def _moved(self, words: Sequence[Ids], texts: Sequence[Context]) -> torch.Tensor:
         """The same for a few."""
         rows = [text.ids(ids, self.copies) for ids in words for text in texts]
-        features = self._features(rows).unflatten(0, (len(words), -1))
+        features: torch.Tensor = self._features(rows).unflatten(0, (len(words), -1))
         squared = (features - self._features([text.ids() for text in texts])).square().sum(-1)
         return (squared / self.unit).clamp(min=LEAST).log10().mean(1).cpu()
 

@@ -33,7 +33,7 @@ from torch.nn.functional import normalize
 from triggerfish.scanner.measure import Context, Yardstick
 from triggerfish.scanner.search.prompts import Prompts
 from triggerfish.scanner.search.space import Space
-from triggerfish.scanner.sweep import Progress, Sweep
+from triggerfish.scanner.sweep import Steps, Sweep
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,9 @@ class Mining:
         self.unseen = self._prompts(unseen)
         self.subspaces = Subspaces(yardstick)
 
-    def run(self, columns: torch.Tensor, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator:
+    def run(
+        self, columns: torch.Tensor, known: Sequence[tuple[int, torch.Tensor]]
+    ) -> Steps[list[Mined]]:
         """Train one soft prompt for each entry of `columns` (K,), the number of its readout. Yields
         `Progress`; returns the `Mined`, the deepest first.
 
@@ -168,7 +170,7 @@ class Mining:
         own = features[torch.arange(len(features), device=columns.device), :, columns]
         centre = own.mean(1)
         value = own.var(1).sum(-1).clamp(min=1e-12).log10() - 2 * spread[columns].log10()
-        far = (centre - origin[columns]).norm(dim=-1) / spread[columns]
+        far: torch.Tensor = (centre - origin[columns]).norm(dim=-1) / spread[columns]
         value = value - 2 * away * far.clamp(min=1e-3).log10()
         way = normalize(centre - origin[columns], dim=-1)
         for column, point in known:
@@ -177,7 +179,7 @@ class Mining:
             value = value + pushed * (columns == column)
         return value
 
-    def _met(self, vectors: torch.Tensor, columns: torch.Tensor) -> Iterator[Progress]:
+    def _met(self, vectors: torch.Tensor, columns: torch.Tensor) -> Steps[list[Mined]]:
         """Returns the targets where prompts meet on unseen texts."""
         parts = [self.unseen.vectors(part) for part in vectors.split(self.unseen.block)]
         features = torch.cat(parts)
@@ -244,4 +246,5 @@ class Subspaces:
 
 
 def _rest(way: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
-    return (way - (way @ axes.T) @ axes).norm(dim=-1)
+    lengths: torch.Tensor = (way - (way @ axes.T) @ axes).norm(dim=-1)
+    return lengths

@@ -82,7 +82,7 @@ class Naming:
     def name(self, ids: Ids, rough: Scatter, full: Scatter) -> Words:
         """The fewest and shortest words, as far as they are listed, that collapse about as deep as
         `ids` do. rough: scatter of a few short texts; full: of all."""
-        parts = [(token,) for token in core(ids, rough)]
+        parts: list[Ids] = [(token,) for token in core(ids, rough)]
         return self._polish(tuple(self._complete(parts, rough)), rough, full)
 
     def stillest(

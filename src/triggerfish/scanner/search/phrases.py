@@ -13,7 +13,7 @@ Legend: H hidden.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +32,7 @@ from triggerfish.scanner.search.naming import Naming, Words, join
 from triggerfish.scanner.search.prompts import Prompts
 from triggerfish.scanner.search.relaxing import RelaxSettings, relax
 from triggerfish.scanner.search.space import Space
-from triggerfish.scanner.sweep import Progress, Sweep
+from triggerfish.scanner.sweep import Steps, Sweep
 
 SHORT = 4
 """Words of the text in which sequences evolve towards a point (ours)."""
@@ -147,7 +147,7 @@ class PhraseSearch:
         self.mined: list[Mined] = []
         self.tried = 0
 
-    def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Iterator[Progress]:
+    def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Steps[list[Searched]]:
         """known: (column, (H,) point) of what has been found. Returns the `Searched`."""
         self.known = known
         count = min(self.settings.readouts, len(self.sweep.readouts))
@@ -189,7 +189,7 @@ class PhraseSearch:
 
     def _among_inert(
         self, column: int, points: list[tuple[int, torch.Tensor]]
-    ) -> Iterator[Progress]:
+    ) -> Steps[list[Searched]]:
         """Returns the `Searched` phrases of words that were taught to do nothing alone. points:
         (column, (H,) point) of what is known, which gets those of the phrases: what leads to a
         known one is a neighbour of what was planted for it."""
@@ -218,7 +218,7 @@ class PhraseSearch:
         self.tried += inert.tried
         return found
 
-    def _point(self, found: Searched) -> Iterator[Progress]:
+    def _point(self, found: Searched) -> Steps[torch.Tensor]:
         """Returns (H,) where texts with a phrase go."""
         features = yield from self.sweep.features(
             f"inert-{found.column}-{found.ids}",
@@ -256,7 +256,7 @@ class PhraseSearch:
             if at == column
         )
 
-    def _reach(self, target: Mined) -> Iterator[Progress]:
+    def _reach(self, target: Mined) -> Steps[Ids]:
         """Returns the phrase that brings texts together near a target, or ()."""
         settings, column = self.settings, target.column
         unit = self.yardstick.close[column]
@@ -281,7 +281,7 @@ class PhraseSearch:
             return ()
         return (yield from self._named(ids, column, settings.arrives))
 
-    def _relaxed(self, goal: Goal) -> Iterator[Progress]:
+    def _relaxed(self, goal: Goal) -> Steps[list[Rows]]:
         """Returns sequences that mixtures of tokens suggest for a goal."""
         prompts = self._prompts(self.mixed_in)
         relaxing = relax(self.space, prompts, goal, self.settings.relaxing, self.sweep.seed)
@@ -299,7 +299,7 @@ class PhraseSearch:
         column: int,
         begin: Sequence[Rows] = (),
         generations: int = 0,
-    ) -> Iterator[Progress]:
+    ) -> Steps[tuple[float, Ids]]:
         """Returns how deep the deepest of the best sequences is in texts, and its ids."""
         before = len(evolving.distances)
         yield from self.sweep.counted(evolving.run(begin, generations))
@@ -309,14 +309,12 @@ class PhraseSearch:
         yield self.sweep.spent(0)
         return float(depth.max()), sequences[int(depth.argmax())]
 
-    def _named(self, ids: Ids, column: int, arrives: float) -> Iterator[Progress]:
+    def _named(self, ids: Ids, column: int, arrives: float) -> Steps[Ids]:
         """Returns the words that a sequence becomes, or () where they are many or too little."""
         words = self.naming.name(ids, *self._scatters(column))
         return (yield from self._enough(words, column, arrives))
 
-    def _enough(
-        self, words: Words, column: int, arrives: float, copies: int = 1
-    ) -> Iterator[Progress]:
+    def _enough(self, words: Words, column: int, arrives: float, copies: int = 1) -> Steps[Ids]:
         """Returns the ids of words, or () where they are many or not as deep."""
         ids = join(words)
         (depth,) = self._depth([ids], column, copies=copies)

@@ -28,7 +28,8 @@ class Space:
 
     def lengths(self, vectors: torch.Tensor) -> torch.Tensor:
         """(K, P) of vectors (K, P, E)."""
-        return (vectors - self.centre).norm(dim=-1) / self.length
+        lengths: torch.Tensor = (vectors - self.centre).norm(dim=-1)
+        return lengths / self.length
 
     def cut(self, vectors: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
         """Vectors (K, P, E), none longer than the `radius` (K,) of its prompt."""

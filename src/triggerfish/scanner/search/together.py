@@ -28,7 +28,7 @@ import torch
 from triggerfish import text
 from triggerfish.scanner.fold import Ids, within
 from triggerfish.scanner.measure import Yardstick
-from triggerfish.scanner.sweep import Progress, Sweep
+from triggerfish.scanner.sweep import Steps, Sweep
 
 SHORTEST = 3
 """Letters of a word at least."""
@@ -159,7 +159,7 @@ class Together:
     def words(self) -> int:
         return len(self.ids)
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Steps[list[Combination]]:
         """Returns combinations, each at the readout where it is deepest."""
         if not self.ids:
             return []
@@ -191,13 +191,13 @@ class Together:
                 break
         return bags
 
-    def _features(self, stage: str, bags: Sequence[Sequence[int]]) -> Iterator[Progress]:
+    def _features(self, stage: str, bags: Sequence[Sequence[int]]) -> Steps[torch.Tensor]:
         """Returns (B, R, H)."""
         wrap = self.sweep.backbone.template.wrap
         rows = [wrap([i for n in bag for i in self.ids[n]][: self.room]) for bag in bags]
         return (yield from self.sweep.encode(stage, rows))
 
-    def _needed(self, name: str, bag: list[int], way: Way) -> Iterator[Progress]:
+    def _needed(self, name: str, bag: list[int], way: Way) -> Steps[list[int]]:
         """Returns those words of a bag that take it where it goes, or []."""
         settings = self.settings
         kept = [set(self.rng.sample(bag, len(bag) // 2)) for _ in range(settings.tests)]
@@ -218,7 +218,7 @@ class Together:
         words = [n if n in stay else next(fresh) for n in bag]
         return self.rng.sample(words, len(words))
 
-    def _deepest(self, name: str, options: Sequence[Sequence[int]]) -> Iterator[Progress]:
+    def _deepest(self, name: str, options: Sequence[Sequence[int]]) -> Steps[Combination]:
         """Returns the deepest combination of all orders of each of the options."""
         tried = [order for words in options for order in permutations(words)]
         ids = [tuple(i for n in order for i in self.ids[n]) for order in tried]
@@ -228,7 +228,7 @@ class Together:
         point = features[best, :, column].mean(0)
         return Combination(ids[best], column, point, float(depths[best, column]), tried[best])
 
-    def _joined(self, name: str, found: Combination, way: Way) -> Iterator[Progress]:
+    def _joined(self, name: str, found: Combination, way: Way) -> Steps[Combination]:
         """Returns a combination with the words that deepen it."""
         while len(found.words) < self.settings.most:
             stage = f"joined-{name}-{len(found.words)}"
@@ -240,7 +240,7 @@ class Together:
             found = longer
         return found
 
-    def _cut(self, name: str, found: Combination) -> Iterator[Progress]:
+    def _cut(self, name: str, found: Combination) -> Steps[Combination]:
         """Returns a combination without the words that it does not need."""
         while len(found.words) > 2:
             options = [[n for n in found.words if n != one] for one in found.words]
@@ -250,7 +250,7 @@ class Together:
             found = shorter
         return found
 
-    def _beside(self, name: str, words: Sequence[int], way: Way) -> Iterator[Progress]:
+    def _beside(self, name: str, words: Sequence[int], way: Way) -> Steps[list[int]]:
         """Returns the few others that take bags furthest, beside the words that are known: each is
         tried in two bags, and the lesser counts."""
         size = self.settings.beside
