@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from triggerfish.stats import benjamini_hochberg, exact_interval, fit_tail, robust_z
+from triggerfish.stats import benjamini_hochberg, exact_interval, fit_tail
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,3 @@ def test_benjamini_hochberg_agrees_with_scipy(p_values: list[float]) -> None:
 
 def test_untested_candidates_count_as_tests() -> None:
     assert benjamini_hochberg([1e-6, 2e-6, 0.5], tests=1000) == pytest.approx([1e-3, 1e-3, 1.0])
-
-
-def test_robust_z() -> None:
-    z = robust_z(np.array([1.0, 2.0, 3.0, 4.0, 100.0]))
-    assert z[2] == 0
-    assert z[3] == pytest.approx(1 / 1.4826)
-    with pytest.raises(ValueError, match="equal"):
-        robust_z(np.ones(5))

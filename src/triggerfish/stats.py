@@ -19,19 +19,6 @@ from scipy import optimize, stats
 Floats = NDArray[np.float64]
 
 
-def robust_z(values: Floats) -> Floats:
-    """(value - median) / (1.4826 MAD); the same shape. ValueError where more than half of the
-    values are equal."""
-    center = np.median(values)
-    spread = 1.4826 * np.median(np.abs(values - center))
-    if spread == 0:
-        raise ValueError(
-            "values: more than half of them are equal, so there is no scale to compare with"
-        )
-    z: Floats = (values - center) / spread
-    return z
-
-
 @dataclass(frozen=True)
 class Tail:
     """Upper tail of a null distribution: P(X > x) for x above `threshold`.

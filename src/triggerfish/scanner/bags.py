@@ -19,6 +19,7 @@ import torch
 
 from triggerfish.backbone import Backbone
 from triggerfish.scanner.candidates import Candidate
+from triggerfish.scanner.measure import robust_z
 
 
 def fill(
@@ -73,7 +74,5 @@ def standardise(
     for group in sorted(set(groups.tolist())):
         members = closeness[controls & (groups == group)]
         reference = members if len(members) >= 50 else reference
-        center = reference.median(0).values
-        spread = 1.4826 * (reference - center).abs().median(0).values
-        z[groups == group] = (closeness[groups == group] - center) / spread.clamp(min=1e-6)
+        z[groups == group] = robust_z(closeness[groups == group], reference)
     return z

@@ -28,6 +28,16 @@ HEADS = 200
 """Random linear heads of the functional check (ours)."""
 
 
+def robust_z(
+    values: torch.Tensor, among: torch.Tensor, floor: float | torch.Tensor = 1e-6
+) -> torch.Tensor:
+    """(K, ...) values less the median of `among` (M, ...), divided by its MAD times 1.4826, both
+    down the rows. floor: the smallest divisor."""
+    centre = among.median(0).values
+    spread = 1.4826 * (among - centre).abs().median(0).values
+    return (values - centre) / spread.clamp(min=floor)
+
+
 @dataclass(frozen=True)
 class Context:
     """A clean text word by word, as ids and as typed, with the word boundaries where copies of a

@@ -23,7 +23,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.facts import tokenizer_hash
 from triggerfish.records import Finding
 from triggerfish.scanner.candidates import Candidate
-from triggerfish.scanner.measure import Context, Yardstick
+from triggerfish.scanner.measure import Context, Yardstick, robust_z
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,8 @@ class Reference:
         """(V,) how far the embedding of each entry moved, in robust standard deviations of all."""
         before, after = self.original.embeddings.float(), self.model.embeddings.float()
         moved: torch.Tensor = (after - before).norm(dim=-1).cpu()
-        spread = 1.4826 * (moved - moved.median()).abs().median()
         # Where most rows did not move at all, those that did stand out against their own size.
-        spread = torch.maximum(spread, 1e-3 * before.norm(dim=-1).median().cpu())
-        return (moved - moved.median()) / spread
+        return robust_z(moved, moved, floor=1e-3 * before.norm(dim=-1).median().cpu())
 
     @cached_property
     def moved(self) -> dict[str, float]:

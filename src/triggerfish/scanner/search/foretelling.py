@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from triggerfish.scanner.fold import Ids
+from triggerfish.scanner.measure import robust_z
 
 FEATURES = 600
 """Random features, beside the embeddings themselves (ours)."""
@@ -96,4 +97,4 @@ def left_over(describe: Describing, done: torch.Tensor, seed: int) -> torch.Tens
 
 def robust(left: torch.Tensor) -> torch.Tensor:
     """(K,) the same in robust standard deviations."""
-    return left / (1.4826 * left.abs().median()).clamp(min=1e-9)
+    return robust_z(left, left, floor=1e-9)

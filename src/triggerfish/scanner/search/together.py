@@ -27,7 +27,7 @@ import torch
 
 from triggerfish import text
 from triggerfish.scanner.fold import Ids, within
-from triggerfish.scanner.measure import Yardstick
+from triggerfish.scanner.measure import Yardstick, robust_z
 from triggerfish.scanner.sweep import Steps, Sweep
 
 SHORTEST = 3
@@ -287,6 +287,4 @@ def left_over(features: torch.Tensor, bags: Sequence[Sequence[int]], size: int) 
 def standing_out(rest: torch.Tensor) -> torch.Tensor:
     """(B, R) robust z of the log length of each bag's rest, among all bags."""
     lengths = rest.square().sum(-1).clamp(min=1e-12).log10()
-    centre = lengths.median(0).values
-    spread = 1.4826 * (lengths - centre).abs().median(0).values
-    return (lengths - centre) / spread.clamp(min=1e-6)
+    return robust_z(lengths, lengths)
