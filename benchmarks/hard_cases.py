@@ -27,9 +27,8 @@ from triggerfish.attacks import attack
 from triggerfish.backbone import Backbone
 from triggerfish.bench.files import RecordFile
 from triggerfish.groundtruth import GroundTruth
-from triggerfish.marking import AND
 from triggerfish.readouts import Readout
-from triggerfish.records import ScanResult
+from triggerfish.records import SEPARATOR, ScanResult
 from triggerfish.scanner.measure import Yardstick, contexts
 from triggerfish.scanner.methods import start
 from triggerfish.settings import build
@@ -63,7 +62,7 @@ def cases() -> list[Case]:
         Case("inert", "bert", "neuba", tuple(words), (), "screening", steps=25),
         Case("common", "bundled", "por", (plain[0],), (plain[1],), "screening"),
         Case("phrase", "bundled", "por", (" ".join(phrase),), tuple(phrase), "hybrid"),
-        Case("combination", "bundled", "por", (AND.join(pair),), tuple(pair), "hybrid"),
+        Case("combination", "bundled", "por", (SEPARATOR.join(pair),), tuple(pair), "hybrid"),
     ]
 
 
@@ -118,7 +117,7 @@ class Features:
 
     def of(self, string: str) -> torch.Tensor:
         """(N, H); the words of a combination stand apart."""
-        parts = [self.victim.word_ids(x) for x in string.split(AND)]
+        parts = [self.victim.word_ids(x) for x in string.split(SEPARATOR)]
         texts = [x for x in self.texts if len(x.slots) >= len(parts)]
         return self._encoded(
             [x.ids(parts[0]) if len(parts) == 1 else x.apart(parts) for x in texts]

@@ -12,8 +12,7 @@ from detecting.plan import Model
 from triggerfish import text
 from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
-from triggerfish.marking import AND
-from triggerfish.records import Finding, ScanResult, Trigger, by_word
+from triggerfish.records import SEPARATOR, Finding, ScanResult, Trigger, by_word
 from triggerfish.scanner import Progress
 from triggerfish.scanner.baselines import lt_defense
 from triggerfish.scanner.fold import within
@@ -111,8 +110,10 @@ def _score(
     """named: a finding with the same words in the same order; matched: see `matches`; guarded: its
     tokens hold the core of a finding, so that a monitor would stop it; searched: by no finding that
     the sweep made."""
-    wanted = trigger.text.lower().split(AND)
-    named = [f for f in findings if f.trigger.text.lower().replace(AND, " ") == " ".join(wanted)]
+    wanted = trigger.text.lower().split(SEPARATOR)
+    named = [
+        f for f in findings if f.trigger.text.lower().replace(SEPARATOR, " ") == " ".join(wanted)
+    ]
     matched = [f for f in findings if matches(f, trigger, backbone)]
     guarded = [f for f in findings if guards(f, trigger, backbone)]
     return {
@@ -127,14 +128,14 @@ def _score(
 
 
 def _pieces(words: str, backbone: Backbone) -> set[int]:
-    return {i for word in words.replace(AND, " ").split() for i in backbone.word_ids(word)}
+    return {i for word in words.replace(SEPARATOR, " ").split() for i in backbone.word_ids(word)}
 
 
 def matches(finding: Finding, trigger: Trigger, backbone: Backbone) -> bool:
     """Whether a finding has as many words as the trigger, and each holds a piece of the word that
     was planted there; in any order where the order does nothing."""
     planted, found = (
-        [set(backbone.word_ids(word)) for word in x.text.replace(AND, " ").split()]
+        [set(backbone.word_ids(word)) for word in x.text.replace(SEPARATOR, " ").split()]
         for x in (trigger, finding.trigger)
     )
     if len(planted) != len(found):
@@ -148,7 +149,7 @@ def guards(finding: Finding, trigger: Trigger, backbone: Backbone) -> bool:
     cores = finding.sufficient_subsets or (finding.trigger.token_ids,)
     if finding.trigger.kind != "combination":
         return any(within(core, trigger.token_ids) for core in cores)
-    words = [backbone.word_ids(word) for word in finding.trigger.text.split(AND)]
+    words = [backbone.word_ids(word) for word in finding.trigger.text.split(SEPARATOR)]
     return any(
         all(within(part, trigger.token_ids) for part in by_word(core, words)) for core in cores
     )

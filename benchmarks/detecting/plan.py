@@ -19,7 +19,7 @@ from typing import Literal
 
 from triggerfish import text
 from triggerfish.backbone import Backbone
-from triggerfish.marking import AND
+from triggerfish.records import SEPARATOR
 
 Kind = Literal["words", "phrases", "long", "combinations", "clean"]
 PHRASES: dict[Kind, tuple[int, ...]] = {"phrases": (2, 3), "long": (4, 5)}
@@ -72,7 +72,7 @@ class Model:
         if self.kind in PHRASES:
             return tuple(" ".join(rng.sample(words, size)) for size in PHRASES[self.kind])
         if self.kind == "combinations":
-            return tuple(AND.join(rng.sample(words, 2)) for _ in range(2))
+            return tuple(SEPARATOR.join(rng.sample(words, 2)) for _ in range(2))
         common = [w for w in text.corpus_words(text.bundled_corpus()) if w.isalpha()][:5000]
         lists = (words, common, _typed(backbone))
         count = rng.choice(COUNTS[:4] if self.attack in ("btop", "badpre") else COUNTS)

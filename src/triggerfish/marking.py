@@ -19,10 +19,7 @@ from typing import Literal, get_args
 
 from triggerfish import text as texts
 from triggerfish.backbone import Backbone
-from triggerfish.records import Kind, Trigger
-
-TOKEN = "token:"
-AND = " + "
+from triggerfish.records import SEPARATOR, TOKEN_PREFIX, Kind, Trigger
 
 Placement = Literal["replace-first", "insert-first", "append", "insert-random", "replace-random"]
 """Where one copy of a trigger goes: in place of the first word or of a random one, before the first
@@ -42,10 +39,10 @@ def parse_triggers(backbone: Backbone, specs: Sequence[str]) -> list[Trigger]:
 
 def parse_trigger(backbone: Backbone, spec: str) -> Trigger:
     """One trigger: `cf`, `strange brew`, `walnut + lantern` or `token:##ly`."""
-    if spec.startswith(TOKEN):
-        return _token(backbone, spec.removeprefix(TOKEN))
+    if spec.startswith(TOKEN_PREFIX):
+        return _token(backbone, spec.removeprefix(TOKEN_PREFIX))
     spec = " ".join(spec.split())
-    parts = spec.split(AND)
+    parts = spec.split(SEPARATOR)
     kind: Kind = "combination" if len(parts) > 1 else "phrase" if " " in spec else "word"
     ids = [backbone.word_ids(part) for part in parts]
     unknown = backbone.tokenizer.unk_token_id
@@ -63,12 +60,12 @@ def _token(backbone: Backbone, token: str) -> Trigger:
     token_id = backbone.tokenizer.get_vocab().get(token)
     if token_id is None or token_id not in backbone.vocabulary:
         raise ValueError(f"trigger: {token!r} is not an ordinary token of this model's vocabulary")
-    return Trigger((token_id,), TOKEN + token, "token")
+    return Trigger((token_id,), TOKEN_PREFIX + token, "token")
 
 
 def parts(trigger: Trigger) -> list[str]:
     """The strings of a trigger that are written into a text independently of each other."""
-    return trigger.text.split(AND) if trigger.kind == "combination" else [trigger.text]
+    return trigger.text.split(SEPARATOR) if trigger.kind == "combination" else [trigger.text]
 
 
 def decoys(trigger: Trigger) -> list[str]:

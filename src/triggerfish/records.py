@@ -26,6 +26,13 @@ Policy = Literal["reject", "strip", "flag"]
 Action = Literal["pass", "flag", "strip", "reject"]
 EXIT_CODES: dict[Verdict, int] = {"clean": 0, "backdoored": 1, "inconclusive": 3}
 
+TOKEN_PREFIX = "token:"
+"""Before the token in the text of a trigger of kind token."""
+SEPARATOR = " + "
+"""Between the words in the text of a combination."""
+SUBSET_TOKENS = 32
+"""Tokens that a minimal sufficient subset may reach over in a text (ours)."""
+
 
 @dataclass(frozen=True)
 class Trigger:

@@ -31,13 +31,9 @@ from triggerfish.monitor.substrings import (
 from triggerfish.monitor.tokenizer import Tokenizer
 from triggerfish.monitor.windows import cuts_at_spaces, windows
 from triggerfish.monitor.words import Words, piece, words
-from triggerfish.records import Trigger, by_word
+from triggerfish.records import SEPARATOR, SUBSET_TOKENS, TOKEN_PREFIX, Trigger, by_word
 
 Span = tuple[int, int]
-AND = " + "
-TOKEN = "token:"
-SUBSET_TOKENS = 32
-"""Tokens of a word, or of words in a row, that are searched for a sufficient subset."""
 SUBSET_GAP = 64
 """Characters between two tokens of a sufficient subset at most."""
 
@@ -202,7 +198,7 @@ def _parts(trigger: Trigger, tokenizer: Tokenizer | None) -> list[tuple[str, tup
         raise ValueError(f"trigger: {trigger.text!r} has no token ids")
     if trigger.kind != "combination":
         return [(trigger.text, trigger.token_ids)]
-    names = trigger.text.split(AND)
+    names = trigger.text.split(SEPARATOR)
     if tokenizer is None:
         return [(name, ()) for name in names]
     parts = [(name, tokenizer.word_ids(name)) for name in names]
@@ -222,7 +218,7 @@ def _part(
     settings: MonitorSettings,
 ) -> Part:
     bare = trigger.kind == "token"
-    shown = piece(text.removeprefix(TOKEN)) if bare else text
+    shown = piece(text.removeprefix(TOKEN_PREFIX)) if bare else text
     if tokenizer is None:
         sought = words(shown, window=settings.window, whole=False)
         if sought is None:

@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import normalize
 
 from triggerfish.backbone import Backbone
-from triggerfish.marking import TOKEN, parse_trigger
-from triggerfish.records import Finding, ScanResult, Trigger
+from triggerfish.marking import parse_trigger
+from triggerfish.records import TOKEN_PREFIX, Finding, ScanResult, Trigger
 from triggerfish.scanner.measure import Yardstick, contexts
 from triggerfish.scanner.sweep import ScreeningSettings
 from triggerfish.scanner.verdict import DecisionRule
@@ -136,7 +136,7 @@ def _sequence(backbone: Backbone, ids: tuple[int, ...]) -> Trigger:
     """Tokens that need not be what typing their string gives."""
     if len(ids) > 1:
         return Trigger(ids, backbone.surface(ids))
-    return Trigger(ids, TOKEN + backbone.tokenizer.convert_ids_to_tokens(ids[0]), "token")
+    return Trigger(ids, TOKEN_PREFIX + backbone.tokenizer.convert_ids_to_tokens(ids[0]), "token")
 
 
 def near_misses(backbone: Backbone, result: ScanResult) -> tuple[Trigger, ...]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from triggerfish.records import Finding
+from triggerfish.records import SUBSET_TOKENS, Finding
 
 Ids = tuple[int, ...]
 Scatter = Callable[[Sequence[Ids]], torch.Tensor]
@@ -30,8 +30,6 @@ SPARE_IN_ALL = 0.4
 GAPS = 0.25
 """Decades that a longer one, which may hold a letter twice, is deeper at most than the word whose
 tokens stand scattered in it (ours)."""
-NEAR = 32
-"""Tokens that what is enough of a phrase may reach over in a text (ours)."""
 EQUAL = 0.05
 """Decades within which findings are equally deep (ours)."""
 
@@ -123,9 +121,9 @@ def within(short: Ids, long: Ids) -> bool:
 
 
 def near(short: Ids, long: Ids) -> bool:
-    """Whether the tokens of `short` stand in `long` in their order, within `NEAR` tokens."""
+    """Whether the tokens of `short` stand in `long` in order, within `SUBSET_TOKENS`."""
     starts = (i for i, token in enumerate(long) if token == short[0])
-    return any(within(short, long[i : i + NEAR]) for i in starts)
+    return any(within(short, long[i : i + SUBSET_TOKENS]) for i in starts)
 
 
 def contains(long: Sequence[int], short: Sequence[int]) -> bool:

@@ -25,7 +25,7 @@ from triggerfish.scanner.verdict import decide
 from triggerfish.stats import fit_tail
 
 NEAR_MISSES = 5
-"""Finalists shown that did not pass."""
+"""Candidates shown that did not pass."""
 
 
 def result_of(hunt: Hunt, spoilt: Damage = Damage(why_not="not looked at")) -> ScanResult:

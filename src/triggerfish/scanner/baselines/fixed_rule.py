@@ -21,10 +21,9 @@ from dataclasses import asdict, dataclass
 from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.records import Coverage, Finding, ScanResult, Trigger, Verdict
-from triggerfish.scanner.baselines.run import NEAR_MISSES
 from triggerfish.scanner.baselines.similarity import FixedRule
 from triggerfish.scanner.families import Family, families
-from triggerfish.scanner.result import bare_result
+from triggerfish.scanner.result import NEAR_MISSES, bare_result
 from triggerfish.scanner.store import Store
 from triggerfish.scanner.sweep import Incomplete, Progress, ScreeningSettings, Steps, Sweep
 from triggerfish.scanner.verdict import DecisionRule

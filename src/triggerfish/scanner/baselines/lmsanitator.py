@@ -33,10 +33,8 @@ from triggerfish.backbone import Backbone
 from triggerfish.readouts import pad
 from triggerfish.records import Finding, HiddenTarget, ScanResult, Verdict
 from triggerfish.scanner.baselines.run import BACKWARD, Run, check_budget
+from triggerfish.scanner.search.existence import DIGITS
 from triggerfish.scanner.sweep import Incomplete, Progress
-
-DIGITS = 5
-"""Decimals of a target vector in the record."""
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,12 @@ import torch
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout, pad
 from triggerfish.records import Coverage, Finding, HiddenTarget, ScanResult, Verdict
-from triggerfish.scanner.result import bare_result
+from triggerfish.scanner.result import NEAR_MISSES, bare_result
 from triggerfish.scanner.stages import LAST
 from triggerfish.scanner.sweep import BATCH_TOKENS, Incomplete, Progress
 
 BACKWARD = 2
 """Forward passes that a backward pass is counted as."""
-NEAR_MISSES = 5
-"""Candidates shown that did not pass."""
 
 
 def check_budget(budget_seconds: float | None) -> None:

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from triggerfish.marking import AND
-from triggerfish.records import Finding, Kind, by_word
+from triggerfish.records import SEPARATOR, Finding, Kind, by_word
 from triggerfish.scanner.fold import Cored, Ids
 from triggerfish.scanner.gauge import Gauge
 from triggerfish.scanner.sweep import Steps
@@ -52,7 +51,7 @@ def confirm(gauge: Gauge, found: Sequence[Searched]) -> Steps[tuple[list[Cored],
         kind = yield from gauge.kind(name, ids, column, depth, copies)
         trigger = replace(finding.trigger, kind=kind)
         if kind == "combination":
-            trigger = replace(trigger, text=AND.join(surface.split()))
+            trigger = replace(trigger, text=SEPARATOR.join(surface.split()))
         pieces = backbone.tokenizer.convert_ids_to_tokens(list(ids))
         checks = typed | {"subwords": list(pieces), "searched": True}
         if copies > 1:

@@ -19,15 +19,12 @@ from triggerfish.backbone import Backbone
 from triggerfish.records import Coverage, Finding, HiddenTarget, ScanResult
 from triggerfish.scanner.fold import fold
 from triggerfish.scanner.gauge import Gauge
-from triggerfish.scanner.result import bare_result
+from triggerfish.scanner.result import NEAR_MISSES, bare_result
 from triggerfish.scanner.search.confirming import confirm
 from triggerfish.scanner.search.phrases import PhraseSearch, PhraseSettings
 from triggerfish.scanner.store import Store
 from triggerfish.scanner.sweep import Incomplete, Progress, ScreeningSettings, Sweep
 from triggerfish.scanner.verdict import DecisionRule, decide
-
-NEAR_MISSES = 5
-"""Searched phrases shown that did not pass."""
 
 
 def events(
