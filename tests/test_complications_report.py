@@ -20,8 +20,9 @@ from triggerfish.complications.records import (
     TaskFacts,
 )
 from triggerfish.records import Measurement, ModelFacts, Provenance, Trigger
-from triggerfish.report.complications import FORMATS, removal_text, render
+from triggerfish.report.complications import FORMATS, render
 from triggerfish.report.complications_figures import CLASSES, shares
+from triggerfish.report.complications_text import removal_text
 
 EVIL = "</title><script>alert(1)</script>\u202e\x1b[31m"
 

@@ -81,7 +81,8 @@ def complications(
     for option, path in (("out", out), ("html", html)):
         check_parent(option, path)
     check_folder("keep", keep)
-    from triggerfish.report.complications import FORMATS, removal_text, render
+    from triggerfish.report.complications import FORMATS, render
+    from triggerfish.report.complications_text import removal_text
 
     if format not in FORMATS:
         raise ValueError(f"format: {format!r} is not one of {', '.join(FORMATS)}")

@@ -8,8 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from triggerfish.complications.records import Complications, Conclusion
-from triggerfish.report import complications as words
 from triggerfish.report import complications_figures as drawn
+from triggerfish.report import complications_text as words
 from triggerfish.report import figures, glossary, html
 from triggerfish.report.escape import visible
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from triggerfish.complications.records import Complications
 from triggerfish.records import Finding, HiddenTarget, Rewrite, ScanResult, Verdict
-from triggerfish.report import complications, glossary
+from triggerfish.report import complications_text, glossary
 from triggerfish.report.escape import quoted, shorten, visible
 
 _TRIGGER_WIDTH = 32
@@ -39,7 +39,7 @@ def render(result: ScanResult, saved: str | None = None) -> str:
     profile = Complications.of_scan(result)
     if profile is not None:
         lines += ["Complications (what the triggers do to tasks)"]
-        lines += [*complications.section(profile), ""]
+        lines += [*complications_text.section(profile), ""]
     if result.near_misses:
         lines += [glossary.near_title(result)]
         lines += [*_table(result.near_misses, result.null.candidates, "candidate"), ""]
