@@ -53,9 +53,7 @@ def features_of(
     backbone: Backbone, sequences: Sequence[Sequence[int]], readout: Readout
 ) -> torch.Tensor:
     """(N, H) fp32, computed in the precision of the backbone."""
-    # Small batches stay in the cache of a CPU core; a GPU wants large ones.
-    tokens = 1024 if backbone.device.type == "cpu" else 16384
-    return backbone.encode_ids(sequences, readouts=[readout], fast=True, batch_tokens=tokens)[:, 0]
+    return backbone.encode_ids(sequences, readouts=[readout], fast=True)[:, 0]
 
 
 def accuracy(classifier: Classifier, rows: Rows) -> Measurement:

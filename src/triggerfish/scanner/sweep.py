@@ -42,9 +42,6 @@ from triggerfish.scanner.store import Store
 FAVOURED, MOVED = 64, 5.0
 """Candidates whose embeddings moved furthest from a trusted original that go the whole way at most,
 and the robust standard deviations that they must have moved (ours)."""
-BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
-"""Tokens per forward pass where none are asked for (ours; for CUDA untuned, on an H100)."""
-
 
 T = TypeVar("T")
 
@@ -141,7 +138,7 @@ class Sweep:
         self.settings = settings
         self.seed = seed
         self.store = store
-        self.batch_tokens = batch_tokens or BATCH_TOKENS[backbone.device.type]
+        self.batch_tokens = batch_tokens
         self.entries = entries(backbone)
         listed, self.too_long = several_pieces(backbone, spellings(backbone, words))
         self.words = listed[: settings.max_words]

@@ -20,7 +20,7 @@ from triggerfish.readouts import Readout, pad
 from triggerfish.records import Coverage, Finding, HiddenTarget, ScanResult, Verdict
 from triggerfish.scanner.result import NEAR_MISSES, bare_result
 from triggerfish.scanner.stages import LAST
-from triggerfish.scanner.sweep import BATCH_TOKENS, Incomplete, Progress
+from triggerfish.scanner.sweep import Incomplete, Progress
 
 BACKWARD = 2
 """Forward passes that a backward pass is counted as."""
@@ -72,11 +72,7 @@ class Run:
 
     def encode(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """(N, H) features, fp32, of id sequences that carry their special tokens."""
-        features = self.backbone.encode_ids(
-            sequences,
-            readouts=[self.readout],
-            batch_tokens=BATCH_TOKENS[self.backbone.device.type],
-        )
+        features = self.backbone.encode_ids(sequences, readouts=[self.readout])
         self.batches += -(-len(sequences) // self.batch)
         self.tokens += sum(map(len, sequences))
         return self.checked(features[:, 0])

@@ -15,13 +15,11 @@ from copy import copy
 
 import torch
 
-from triggerfish.backbone import Backbone
+from triggerfish.backbone import BATCH_TOKENS, Backbone
 from triggerfish.readouts import Readout, pad
 from triggerfish.scanner.measure import Context
 
 MARKER = -1  # no id: finds the place where a sequence goes
-BATCH_TOKENS = {"cpu": 4096, "cuda": 131_072}
-"""Tokens per pass of the model (ours; for CUDA untuned, on an H100)."""
 
 
 class Prompts:
