@@ -180,7 +180,9 @@ def _clean(cell: Cell) -> Sequence[str]:
 
 def _costs(cell: Cell) -> Sequence[str]:
     deepest = " ".join(
-        f"{t['depth']:.2f}>{t['natural']:.2f}" if "natural" in t else f"{t['distance']:.2f}"
+        f"{t['collapse']:.2f}>{t['baseline_collapse']:.2f}"
+        if "baseline_collapse" in t
+        else f"{t['distance']:.2f}"
         for t in cell["targets"]
     )
     return deepest, f"{cell['forward_tokens']:,}", f"{cell['seconds']:.0f}"
