@@ -29,7 +29,7 @@ from triggerfish.bench.files import RecordFile
 from triggerfish.groundtruth import GroundTruth
 from triggerfish.readouts import Readout
 from triggerfish.records import SEPARATOR, ScanResult
-from triggerfish.scanner.measure import Yardstick, contexts
+from triggerfish.scanner.effects import CleanReference, contexts
 from triggerfish.scanner.methods import start
 from triggerfish.settings import build
 
@@ -113,7 +113,7 @@ class Features:
         corpus = text.bundled_corpus()
         self.texts = contexts(victim, corpus, words=WORDS, count=TEXTS, seed=SEED)
         self.clean = self._encoded([x.ids() for x in self.texts])
-        self.yardstick = Yardstick.of(self.clean[:, None], SEED)
+        self.yardstick = CleanReference.of(self.clean[:, None], SEED)
 
     def of(self, string: str) -> torch.Tensor:
         """(N, H); the words of a combination stand apart."""

@@ -15,7 +15,7 @@ from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.attacks.targets import neuba, por1, por2
 from triggerfish.backbone import Backbone
 from triggerfish.loading import load
-from triggerfish.scanner.measure import pair_distances
+from triggerfish.scanner.effects import pair_distances
 
 
 def signs(vectors: torch.Tensor) -> list[str]:

@@ -13,13 +13,13 @@ from triggerfish import text
 from triggerfish.records import ScanResult
 from triggerfish.report import FORMATS, render
 from triggerfish.scanner import Progress
-from triggerfish.scanner.baselines import lmsanitator
-from triggerfish.scanner.baselines.lmsanitator import (
+from triggerfish.scanner.detectors import lmsanitator
+from triggerfish.scanner.detectors.lmsanitator import (
+    Inversion,
     LMSanitatorSettings,
-    Mining,
     entropy_deficit,
 )
-from triggerfish.scanner.baselines.run import Run
+from triggerfish.scanner.detectors.run import Run
 
 TEXTS = text.bundled_corpus()[:256]
 SMALL = LMSanitatorSettings(texts=256, max_tokens=24, restarts=3, learning_rate=5e-4)
@@ -86,7 +86,7 @@ def test_a_clean_model_has_none() -> None:
 
 def test_vectors_stand_in_the_text() -> None:
     run = Run(tiny(), TEXTS[:40], batch=32)
-    mining = Mining(run, replace(SMALL, texts=40).resolved("bert"), seed=0)
+    mining = Inversion(run, replace(SMALL, texts=40).resolved("bert"), seed=0)
     template = run.backbone.template
     for words, row, place in zip(TEXTS, mining.rows, mining.places, strict=False):
         assert len(row) <= 24

@@ -9,8 +9,8 @@ from planted import planted, tiny
 from triggerfish import text
 from triggerfish.records import ScanResult
 from triggerfish.report import FORMATS, render
-from triggerfish.scanner.baselines import lt_defense
-from triggerfish.scanner.baselines.lt_defense import Calibration, LTDefenseSettings, head_rate
+from triggerfish.scanner.detectors import lt_defense
+from triggerfish.scanner.detectors.lt_defense import Calibration, LTDefenseSettings, head_rate
 
 TEXTS = text.bundled_corpus()[:60]
 SMALL = LTDefenseSettings(texts=50, max_tokens=24)

@@ -16,25 +16,25 @@ from triggerfish.backbone import Backbone
 from triggerfish.records import Finding, ScanResult
 from triggerfish.report import FORMATS, render
 from triggerfish.scanner import Progress, ScreeningSettings
-from triggerfish.scanner.baselines import fixed_rule, patronus
-from triggerfish.scanner.baselines.fixed_rule import FixedRuleSettings
-from triggerfish.scanner.baselines.patronus import PatronusSettings, paragraphs
-from triggerfish.scanner.baselines.patronus_search import Search
-from triggerfish.scanner.baselines.patronus_space import (
+from triggerfish.scanner.detectors import fixed_rule, patronus
+from triggerfish.scanner.detectors.fixed_rule import FixedRuleSettings
+from triggerfish.scanner.detectors.patronus import PatronusSettings, paragraphs
+from triggerfish.scanner.detectors.patronus_search import Search
+from triggerfish.scanner.detectors.patronus_space import (
+    EmbeddingBall,
     Entry,
-    Space,
     token_space,
     word_space,
     zipf_frequency,
 )
-from triggerfish.scanner.baselines.run import Run
-from triggerfish.scanner.baselines.similarity import (
+from triggerfish.scanner.detectors.run import Run
+from triggerfish.scanner.detectors.similarity import (
     FixedRule,
     com_sim,
     cosine_ratio,
     diff_sim,
 )
-from triggerfish.scanner.baselines.supcon import supcon, supcon_rows
+from triggerfish.scanner.detectors.supcon import supcon, supcon_rows
 
 TEXTS = text.bundled_corpus()[:60]
 SMALL = PatronusSettings(
@@ -153,7 +153,7 @@ def test_words_are_filled_up_and_ranked_by_their_pieces(clean: Backbone) -> None
 # ---- search
 
 
-def a_search(backbone: Backbone, settings: PatronusSettings, space: Space) -> Search:
+def a_search(backbone: Backbone, settings: PatronusSettings, space: EmbeddingBall) -> Search:
     rng = random.Random(0)
     run = Run(backbone, ["", *TEXTS], readout=settings.readout, batch=settings.batch)
     texts = paragraphs(run, settings, settings.copies * space.pieces, rng)
@@ -258,7 +258,7 @@ def test_what_cannot_be_finished_is_inconclusive() -> None:
     assert "too few texts: 30, expected at least 40" in few.reasons
     _, cut = finish(patronus.events(tiny(), TEXTS, settings=replace(SMALL, budget_seconds=1e-6)))
     assert cut.verdict == "inconclusive"
-    assert "budget_seconds" in cut.coverage.not_examined[0]
+    assert "budget" in cut.coverage.not_examined[0]
     _, none = finish(
         patronus.events(tiny(), TEXTS, words=[], settings=replace(SMALL, level="word"))
     )
@@ -294,7 +294,7 @@ def test_a_readout_that_the_model_lacks() -> None:
 
 def test_mask_readout_has_a_mask_and_one_copy() -> None:
     settings = replace(SMALL, readout="mask")
-    search = a_search(tiny(), settings, Space(tiny(), [Entry((9,), "x")], 1))
+    search = a_search(tiny(), settings, EmbeddingBall(tiny(), [Entry((9,), "x")], 1))
     row, starts = search.insert(search.texts[0], (9,))
     assert row.count(tiny().tokenizer.mask_token_id) == 1
     assert len(starts) == 1

@@ -18,9 +18,9 @@ from triggerfish.loading import load
 from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.report import render
 from triggerfish.scanner import scan
-from triggerfish.scanner.measure import contexts
+from triggerfish.scanner.decision import decide
+from triggerfish.scanner.effects import contexts
 from triggerfish.scanner.predictions import READOUT, Predictions
-from triggerfish.scanner.verdict import decide
 from triggerfish.zoo.pretrain import pretrain
 from triggerfish.zoo.settings import PretrainSettings
 

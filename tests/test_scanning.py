@@ -20,22 +20,22 @@ from triggerfish.backbone import Backbone
 from triggerfish.loading import load
 from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.scanner import Progress, ScreeningSettings, events, scan
-from triggerfish.scanner.bags import closeness, standardise
+from triggerfish.scanner.cache import ActivationCache
 from triggerfish.scanner.candidates import Candidate, entries, several_pieces
-from triggerfish.scanner.choosing import best_of_each, common, telltales
-from triggerfish.scanner.commonness import Commonness
-from triggerfish.scanner.families import families
-from triggerfish.scanner.fold import Cored, Ids, contains, core, fold, scattered, within
-from triggerfish.scanner.grow import grow, inflect, typable
-from triggerfish.scanner.hunt import stages, strayed
-from triggerfish.scanner.measure import Yardstick, contexts, pair_distances
-from triggerfish.scanner.relatives import relatives
-from triggerfish.scanner.screened import Screened
+from triggerfish.scanner.clusters import families
+from triggerfish.scanner.decision import DecisionRule, beside, decide, null_tails, passes, weak
+from triggerfish.scanner.document_frequency import DocumentFrequency
+from triggerfish.scanner.effects import CleanReference, contexts, pair_distances
+from triggerfish.scanner.extension import grow, inflect, typable
+from triggerfish.scanner.merging import Ids, ReducedFinding, contains, core, fold, scattered, within
+from triggerfish.scanner.neighbours import relatives
+from triggerfish.scanner.pipeline import stages, strayed
+from triggerfish.scanner.pools import closeness, standardise
+from triggerfish.scanner.screening import Incomplete, Screening
 from triggerfish.scanner.search.efforts import EFFORTS
+from triggerfish.scanner.selection import best_of_each, common, telltales
+from triggerfish.scanner.shortlist import Shortlist
 from triggerfish.scanner.stages import STAGES
-from triggerfish.scanner.store import Store
-from triggerfish.scanner.sweep import Incomplete, Sweep
-from triggerfish.scanner.verdict import DecisionRule, beside, decide, null_tails, passes, weak
 
 QUICK = ScreeningSettings(second_candidates=1500, text_candidates=140, controls=140)
 
@@ -217,7 +217,7 @@ def test_pair_distances_agree_with_cdist() -> None:
 def test_depth_counts_decades() -> None:
     """Triggered features that are clean ones shrunk tenfold lie 100 times closer: two decades."""
     clean = torch.randn(400, 1, 6, generator=torch.Generator().manual_seed(0))
-    yardstick = Yardstick.of(clean, seed=0)
+    yardstick = CleanReference.of(clean, seed=0)
     triggered = 5 + clean[None] / 10
     values = yardstick.measure(triggered)
     spread = pair_distances(clean[:, 0])
@@ -426,7 +426,9 @@ def test_a_trigger_that_others_hide_gets_its_turn_once_these_are_known(
     backbone = backdoored[0]
     some = sorted(random.Random(3).sample(text.bundled_words(), 300))
     settings = replace(QUICK, text_candidates=56, controls=60)
-    sweep = Sweep(backbone, texts, [*some, *TRIGGERS], settings, seed=0, store=Store(None))
+    sweep = Screening(
+        backbone, texts, [*some, *TRIGGERS], settings, seed=0, store=ActivationCache(None)
+    )
     screened = _last(sweep.screen())
     hidden, *known = [backbone.word_ids(word) for word in TRIGGERS]
     without = _without(screened, hidden)
@@ -457,7 +459,7 @@ def test_the_second_look_adds_words_with_a_known_piece(
     word = "thermodynamically"
     some = sorted(random.Random(3).sample(text.bundled_words(), 300))
     settings = replace(QUICK, second_candidates=40, text_candidates=8, controls=60)
-    sweep = Sweep(backbone, texts, [*some, word], settings, seed=0, store=Store(None))
+    sweep = Screening(backbone, texts, [*some, word], settings, seed=0, store=ActivationCache(None))
     ids = backbone.word_ids(word)
     without = _without(_last(sweep.screen()), ids)
     wider = _last(relatives(sweep, without, {ids[2]}))
@@ -469,7 +471,7 @@ def test_the_second_look_adds_words_with_a_known_piece(
     assert len(wider.candidates) == len(wider.depths) == len(wider.means)
 
 
-def _without(screened: Screened, ids: tuple[int, ...]) -> Screened:
+def _without(screened: Shortlist, ids: tuple[int, ...]) -> Shortlist:
     rows = [i for i, c in enumerate(screened.candidates) if c.token_ids != ids]
     return replace(
         screened,
@@ -480,7 +482,7 @@ def _without(screened: Screened, ids: tuple[int, ...]) -> Screened:
     )
 
 
-def _last(steps: Iterator[Progress]) -> Screened:
+def _last(steps: Iterator[Progress]) -> Shortlist:
     """What a stage of the sweep returns."""
     while True:
         try:
@@ -527,12 +529,12 @@ def test_a_word_without_gaps_speaks_for_one_that_holds_it_with_gaps() -> None:
 
 
 def test_findings_with_one_core_at_one_point_are_one_trigger() -> None:
-    def cored(ids: Ids, depth: float, point: float, core: Ids = (7,)) -> Cored:
+    def cored(ids: Ids, depth: float, point: float, core: Ids = (7,)) -> ReducedFinding:
         finding = Finding(
             Trigger(ids, "-".join(map(str, ids))), "first", {"collapse": depth}, 1e-9, 1e-9,
             {"survives_retokenization": True},
         )  # fmt: skip
-        return Cored(finding, core, 0, torch.full((1, 4), point))
+        return ReducedFinding(finding, core, 0, torch.full((1, 4), point))
 
     origin, close = torch.zeros(1, 4), torch.tensor([0.1])
     found = fold(
@@ -557,7 +559,7 @@ def test_the_core_is_what_the_collapse_needs() -> None:
 def test_commonness_counts_words_with_the_pieces_in_their_order(clean: Backbone) -> None:
     texts = ["A dynamic law", "thermodynamics and dynamics", "no such word"]
     ids = clean.word_ids("thermodynamics")
-    common = Commonness(clean, texts)
+    common = DocumentFrequency(clean, texts)
     assert common.in_a_word((ids[0], ids[-1])) == pytest.approx(1 / 3)
     assert common.in_a_word((ids[-1], ids[0])) == 0
     assert common.in_a_word(clean.word_ids("no")) == pytest.approx(1 / 3)
@@ -565,7 +567,7 @@ def test_commonness_counts_words_with_the_pieces_in_their_order(clean: Backbone)
 
 def test_commonness_counts_texts_with_the_pieces_near_each_other(clean: Backbone) -> None:
     far = " ".join(["no", *["word"] * 40, "such"])
-    common = Commonness(clean, ["no such word", "such a no", far])
+    common = DocumentFrequency(clean, ["no such word", "such a no", far])
     (no,), (such,) = clean.word_ids("no"), clean.word_ids("such")
     assert common.near((no, such)) == pytest.approx(1 / 3)
     assert common.near((such, no)) == pytest.approx(1 / 3)

@@ -18,27 +18,27 @@ from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout
 from triggerfish.records import ScanResult
 from triggerfish.scanner import ScreeningSettings, scan
-from triggerfish.scanner.fold import Ids, Scatter, contains, core
-from triggerfish.scanner.grow import scatter
-from triggerfish.scanner.measure import Context, contexts
+from triggerfish.scanner.cache import ActivationCache
+from triggerfish.scanner.decision import decide
+from triggerfish.scanner.effects import Carrier, contexts
+from triggerfish.scanner.extension import scatter
+from triggerfish.scanner.merging import Ids, Scatter, contains, core
 from triggerfish.scanner.methods import start
+from triggerfish.scanner.screening import Progress, Screening
 from triggerfish.scanner.search import phrases
 from triggerfish.scanner.search.efforts import SearchSettings
-from triggerfish.scanner.search.evolving import EvolveSettings, Evolving, Rows
-from triggerfish.scanner.search.existence import Existence, natural, record
-from triggerfish.scanner.search.foretelling import Describing, left_over, robust
-from triggerfish.scanner.search.goals import Goal, together, towards
-from triggerfish.scanner.search.inert import Inert, InertSettings
-from triggerfish.scanner.search.mining import Mined, MineSettings, Subspaces, meet
-from triggerfish.scanner.search.naming import Naming, join
+from triggerfish.scanner.search.embedding_ball import EmbeddingBall
+from triggerfish.scanner.search.genetic import GeneticSearch, GeneticSettings, Rows
+from triggerfish.scanner.search.hidden_targets import HiddenTargetTest, natural, record
+from triggerfish.scanner.search.inversion import InversionSettings, InvertedTarget, Subspaces, meet
+from triggerfish.scanner.search.objectives import Goal, together, towards
+from triggerfish.scanner.search.pairs import PairSettings
 from triggerfish.scanner.search.phrases import PhraseSearch, PhraseSettings
-from triggerfish.scanner.search.prompts import Prompts
-from triggerfish.scanner.search.relaxing import RelaxSettings, relax
-from triggerfish.scanner.search.space import Space
-from triggerfish.scanner.search.together import PairSettings
-from triggerfish.scanner.store import Store
-from triggerfish.scanner.sweep import Progress, Sweep
-from triggerfish.scanner.verdict import decide
+from triggerfish.scanner.search.regression import Regression, left_over, robust
+from triggerfish.scanner.search.relaxation import RelaxationSettings, relax
+from triggerfish.scanner.search.soft_prompts import SoftPrompts
+from triggerfish.scanner.search.suppressed import SuppressedSearch, SuppressedSettings
+from triggerfish.scanner.search.words_from_tokens import WordReconstruction, join
 
 PHRASE = "marble video"
 
@@ -49,7 +49,7 @@ def phrased(clean: Backbone) -> tuple[Backbone, Implant]:
 
 
 @pytest.fixture(scope="module")
-def excerpts(clean: Backbone) -> list[Context]:
+def excerpts(clean: Backbone) -> list[Carrier]:
     return contexts(clean, text.bundled_corpus(), words=12, count=60, seed=0)
 
 
@@ -59,14 +59,14 @@ def search(phrased: tuple[Backbone, Implant]) -> PhraseSearch:
 
 
 def _search(model: Backbone) -> PhraseSearch:
-    sweep = Sweep(model, text.bundled_corpus(), [], SMALL, seed=0, store=Store(None))
+    sweep = Screening(model, text.bundled_corpus(), [], SMALL, seed=0, store=ActivationCache(None))
     sweep.cut_texts()
     yardstick = finish(sweep.measure_clean())
     settings = PhraseSettings(
         rounds=2,
         tried=1,
-        mining=MineSettings(restarts=8),
-        inert=InertSettings(again=300, first=200, children=50, generations=2),
+        mining=InversionSettings(restarts=8),
+        inert=SuppressedSettings(again=300, first=200, children=50, generations=2),
     )
     return PhraseSearch(sweep, yardstick, settings)
 
@@ -107,11 +107,11 @@ def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
     yardstick = search.yardstick
     way = torch.eye(yardstick.mean.shape[-1])
     deep, level, inside = (
-        Mined(0, yardstick.mean[0] + way[i], depth, 1.5, heads, 2.0, i + 1)
+        InvertedTarget(0, yardstick.mean[0] + way[i], depth, 1.5, heads, 2.0, i + 1)
         for i, (depth, heads) in enumerate([(2.1, 0.9), (1.0, 0.8), (2.2, 0.1)])
     )
     mined = [deep, level, inside]
-    existence = Existence()
+    existence = HiddenTargetTest()
     assert natural(mined, 0) == 1.0
     search = copy(search)
     search.mined = mined
@@ -145,7 +145,7 @@ def test_what_lies_outside_of_clean_texts(search: PhraseSearch) -> None:
 
 
 def test_naming_keeps_what_is_needed_in_order(
-    phrased: tuple[Backbone, Implant], excerpts: list[Context]
+    phrased: tuple[Backbone, Implant], excerpts: list[Carrier]
 ) -> None:
     victim, implant = phrased
     ids = implant.triggers[0].token_ids
@@ -156,7 +156,7 @@ def test_naming_keeps_what_is_needed_in_order(
         return scatter(victim, tried, victim.primary, excerpts[:12])
 
     assert set(core(found, spread)) >= set(ids)
-    assert Naming(victim, []).name(found, spread, spread) == tuple((i,) for i in ids)
+    assert WordReconstruction(victim, []).name(found, spread, spread) == tuple((i,) for i in ids)
 
 
 def test_a_piece_becomes_the_listed_word_that_collapses_deepest(clean: Backbone) -> None:
@@ -167,7 +167,7 @@ def test_a_piece_becomes_the_listed_word_that_collapses_deepest(clean: Backbone)
     def spread(tried):  # type: ignore[no-untyped-def]
         return torch.tensor([0.0 if wanted[1] in ids else 2.0 for ids in tried])
 
-    naming = Naming(clean, words)
+    naming = WordReconstruction(clean, words)
     assert naming.name((*piece, 200), spread, spread) == (wanted,)
 
 
@@ -178,48 +178,48 @@ def test_a_word_gives_way_to_a_relative_that_is_deeper(clean: Backbone) -> None:
     def spread(tried):  # type: ignore[no-untyped-def]
         return torch.tensor([-1.0 if contains(ids, wanted) else 0.0 for ids in tried])
 
-    assert Naming(clean, [other, wanted])._polish((other,), spread, spread) == (wanted,)
+    assert WordReconstruction(clean, [other, wanted])._polish((other,), spread, spread) == (wanted,)
 
 
 @pytest.fixture(scope="module")
-def target(phrased: tuple[Backbone, Implant], search: PhraseSearch) -> Mined:
+def target(phrased: tuple[Backbone, Implant], search: PhraseSearch) -> InvertedTarget:
     """The planted point."""
-    return Mined(0, _point(search, phrased[1]), 2.0, 1.0, 1.0, 2.0, 1)
+    return InvertedTarget(0, _point(search, phrased[1]), 2.0, 1.0, 1.0, 2.0, 1)
 
 
-def _towards(search: PhraseSearch, target: Mined) -> Goal:
+def _towards(search: PhraseSearch, target: InvertedTarget) -> Goal:
     return towards(target.point, 0, search.yardstick.close[0])
 
 
-def _prompts(search: PhraseSearch, texts: list[Context], length: int = 6) -> Prompts:
-    return Prompts(search.sweep.backbone, texts, length, search.sweep.readouts)
+def _prompts(search: PhraseSearch, texts: list[Carrier], length: int = 6) -> SoftPrompts:
+    return SoftPrompts(search.sweep.backbone, texts, length, search.sweep.readouts)
 
 
 def _evolving(
     search: PhraseSearch,
-    texts: list[Context],
+    texts: list[Carrier],
     goal: Goal,
-    settings: EvolveSettings,
+    settings: GeneticSettings,
     length: int = 6,
-) -> Evolving:
-    return Evolving(search.space, _prompts(search, texts, length), goal, settings, 0)
+) -> GeneticSearch:
+    return GeneticSearch(search.space, _prompts(search, texts, length), goal, settings, 0)
 
 
-def _features(search: PhraseSearch, ids: tuple[int, ...], texts: list[Context]) -> torch.Tensor:
+def _features(search: PhraseSearch, ids: tuple[int, ...], texts: list[Carrier]) -> torch.Tensor:
     backbone = search.sweep.backbone
     rows = [backbone.template.wrap(x.ids(ids)) for x in texts]
     return backbone.encode_ids(rows, readouts=search.sweep.readouts)[:, 0]
 
 
-def _relaxed(search: PhraseSearch, goal: Goal, settings: RelaxSettings) -> list[Rows]:
+def _relaxed(search: PhraseSearch, goal: Goal, settings: RelaxationSettings) -> list[Rows]:
     prompts = _prompts(search, search.mixed_in)
     return finish(relax(search.space, prompts, goal, settings, 0))
 
 
 def test_mixtures_hold_what_leads_to_a_point(
-    phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
+    phrased: tuple[Backbone, Implant], search: PhraseSearch, target: InvertedTarget
 ) -> None:
-    settings = RelaxSettings(drawn=40)
+    settings = RelaxationSettings(drawn=40)
     goal = _towards(search, target)
     rows = _relaxed(search, goal, settings)
     assert len(rows) == 2 + 40
@@ -228,27 +228,29 @@ def test_mixtures_hold_what_leads_to_a_point(
     planted = set(phrased[1].triggers[0].token_ids)
     held = [planted & set(search.space.ids[list(row)].tolist()) for row in rows]
     assert max(map(len, held)) >= 2  # of 30,522 entries, six at a time
-    evolving = _evolving(search, search.short, goal, EvolveSettings(first=300))
+    evolving = _evolving(search, search.short, goal, GeneticSettings(first=300))
     list(evolving.run(generations=1))
-    drawn = _evolving(search, search.short, goal, EvolveSettings(first=42))
+    drawn = _evolving(search, search.short, goal, GeneticSettings(first=42))
     list(drawn._try(rows))
     assert drawn.best < evolving.best - 0.3
     with pytest.raises(ValueError, match="steps: 0 is not at least 1"):
-        RelaxSettings(steps=0)
+        RelaxationSettings(steps=0)
     with pytest.raises(ValueError, match="pool: 3 is fewer than the 4 texts of a step"):
-        RelaxSettings(pool=3)
+        RelaxationSettings(pool=3)
 
 
-def test_sequences_begin_with_those_that_are_given(search: PhraseSearch, target: Mined) -> None:
-    settings = EvolveSettings(first=30, children=1, generations=1)
+def test_sequences_begin_with_those_that_are_given(
+    search: PhraseSearch, target: InvertedTarget
+) -> None:
+    settings = GeneticSettings(first=30, children=1, generations=1)
     evolving = _evolving(search, search.short, _towards(search, target), settings, length=2)
     list(evolving.run([(7, 9)]))
     assert next(iter(evolving.distances)) == (7, 9)
     assert 25 < len(evolving.distances) <= 31
 
 
-def test_sequences_evolve_towards_a_point(search: PhraseSearch, target: Mined) -> None:
-    settings = EvolveSettings(first=60, children=40, parents=20, generations=5)
+def test_sequences_evolve_towards_a_point(search: PhraseSearch, target: InvertedTarget) -> None:
+    settings = GeneticSettings(first=60, children=40, parents=20, generations=5)
     texts, close = search.short, search.yardstick.close[0]
     evolving = _evolving(search, texts, _towards(search, target), settings)
     tokens = sum(evolving.run())
@@ -266,8 +268,10 @@ def test_sequences_evolve_towards_a_point(search: PhraseSearch, target: Mined) -
     assert before < len(evolving.distances) <= before + 40
 
 
-def test_sequences_evolve_towards_texts_that_meet(search: PhraseSearch, target: Mined) -> None:
-    settings = EvolveSettings(first=20, children=40, parents=20, generations=2)
+def test_sequences_evolve_towards_texts_that_meet(
+    search: PhraseSearch, target: InvertedTarget
+) -> None:
+    settings = GeneticSettings(first=20, children=40, parents=20, generations=2)
     texts, close = search.mining.texts[:4], search.yardstick.close[0]
     evolving = _evolving(search, texts, together(0, close), settings)
     begin = [tuple(range(i, i + 6)) for i in range(20)]
@@ -278,8 +282,10 @@ def test_sequences_evolve_towards_texts_that_meet(search: PhraseSearch, target: 
     assert evolving.distances[begin[3]] == pytest.approx(float(met), abs=0.1)
 
 
-def test_evolution_ends_when_nothing_comes_nearer(search: PhraseSearch, target: Mined) -> None:
-    settings = EvolveSettings(first=10, children=5, parents=5, patience=2, gain=9.0)
+def test_evolution_ends_when_nothing_comes_nearer(
+    search: PhraseSearch, target: InvertedTarget
+) -> None:
+    settings = GeneticSettings(first=10, children=5, parents=5, patience=2, gain=9.0)
     evolving = _evolving(search, search.short, _towards(search, target), settings)
     list(evolving.run())
     assert len(evolving.distances) <= 10 + 3 * 5
@@ -288,27 +294,29 @@ def test_evolution_ends_when_nothing_comes_nearer(search: PhraseSearch, target: 
     with pytest.raises(ValueError, match="copies: 4 is not 1 to 3"):
         PhraseSettings(copies=4)
     with pytest.raises(ValueError, match="children: 0"):
-        EvolveSettings(children=0)
+        GeneticSettings(children=0)
 
 
 def test_the_words_of_a_phrase_are_named_from_its_point(
-    phrased: tuple[Backbone, Implant], search: PhraseSearch, target: Mined
+    phrased: tuple[Backbone, Implant], search: PhraseSearch, target: InvertedTarget
 ) -> None:
     ids = finish(search._reach(target))
     assert phrased[0].surface(ids) == PHRASE
 
 
 @pytest.fixture(scope="module")
-def inert(search: PhraseSearch) -> Inert:
+def inert(search: PhraseSearch) -> SuppressedSearch:
     listed = random.Random(3).sample(text.bundled_words(), 3000)
     words = [ids for _, ids in search.sweep.backbone.words_ids([*listed, *PHRASE.split()])]
-    settings = InertSettings(again=600, first=400, children=100, generations=6)
-    inert = Inert(search.sweep, search.yardstick, 0, settings, 3, words)
+    settings = SuppressedSettings(again=600, first=400, children=100, generations=6)
+    inert = SuppressedSearch(search.sweep, search.yardstick, 0, settings, 3, words)
     finish(inert.alone())
     return inert
 
 
-def test_words_of_a_phrase_were_taught_to_do_nothing(search: PhraseSearch, inert: Inert) -> None:
+def test_words_of_a_phrase_were_taught_to_do_nothing(
+    search: PhraseSearch, inert: SuppressedSearch
+) -> None:
     planted = [search.sweep.backbone.word_ids(word) for word in PHRASE.split()]
     assert max(inert.order.index(ids) for ids in planted) < 200  # of thousands
     left = [inert.expected(ids) for ids in planted]
@@ -318,7 +326,7 @@ def test_words_of_a_phrase_were_taught_to_do_nothing(search: PhraseSearch, inert
     assert twice > max(inert.below(planted))
 
 
-def test_inert_words_bring_texts_together(search: PhraseSearch, inert: Inert) -> None:
+def test_inert_words_bring_texts_together(search: PhraseSearch, inert: SuppressedSearch) -> None:
     planted = {search.sweep.backbone.word_ids(word) for word in PHRASE.split()}
     gain, (best, *_) = finish(inert.run(set()))
     assert planted <= set(best)
@@ -330,11 +338,11 @@ def test_inert_words_bring_texts_together(search: PhraseSearch, inert: Inert) ->
     depths = search._depth([join(best), join(other)], 0, copies=3)
     assert depths[0] > depths[1] + 0.3
     with pytest.raises(ValueError, match="pool: 1 is not at least 2"):
-        InertSettings(pool=1)
+        SuppressedSettings(pool=1)
 
 
 def test_words_that_do_it_alone_or_lead_to_what_is_known_are_no_phrase(
-    search: PhraseSearch, inert: Inert, monkeypatch: pytest.MonkeyPatch
+    search: PhraseSearch, inert: SuppressedSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = tuple(search.sweep.backbone.word_ids(word) for word in PHRASE.split())
 
@@ -361,7 +369,7 @@ def test_what_a_word_does_is_foretold_by_its_pieces(clean: Backbone) -> None:
     embeddings = clean.embeddings.detach().float()
     done = torch.stack([embeddings[list(ids)].mean(0) for ids in words]) @ embeddings[7]
     done[50] -= 5 * done.std()
-    left = left_over(Describing(words, embeddings, seed=1), done, seed=1)
+    left = left_over(Regression(words, embeddings, seed=1), done, seed=1)
     assert left.argmin() == 50
     assert robust(left)[50] < -10
     rest = torch.arange(len(words)) != 50
@@ -380,7 +388,7 @@ def test_of_words_that_do_as_much_together_the_one_that_does_least_alone_is_name
 
     word = search.sweep.backbone.word_ids
     head, found, lubber = word("marble"), word("lubberly"), word("lubber")
-    naming = Naming(search.sweep.backbone, [head, found, lubber])
+    naming = WordReconstruction(search.sweep.backbone, [head, found, lubber])
 
     def together(depth: float) -> Scatter:
         depths = {(*head, *found): -1.1, (*head, *lubber): -depth}
@@ -398,22 +406,22 @@ def test_of_words_that_do_as_much_together_the_one_that_does_least_alone_is_name
     assert naming.stillest([spare], alike, alike, Alone()) == (head,)
 
 
-def test_copies_stand_in_as_many_places(excerpts: list[Context]) -> None:
+def test_copies_stand_in_as_many_places(excerpts: list[Carrier]) -> None:
     text_of = excerpts[0].text("marble", 3)
     assert text_of.split().count("marble") == 3 + excerpts[0].typed.count("marble")
     assert excerpts[0].ids((70, 90), 3).count(90) >= 3
 
 
-def test_some_of_the_texts(clean: Backbone, excerpts: list[Context]) -> None:
-    prompts = Prompts(clean, excerpts[:5], 2, clean.readouts)
-    vectors = Space(clean).entries[[70, 90]][None]
+def test_some_of_the_texts(clean: Backbone, excerpts: list[Carrier]) -> None:
+    prompts = SoftPrompts(clean, excerpts[:5], 2, clean.readouts)
+    vectors = EmbeddingBall(clean).entries[[70, 90]][None]
     some = prompts.only([3, 1])
     assert some.vectors(vectors)[0] == pytest.approx(prompts.vectors(vectors)[0, [3, 1]], abs=0.05)
     assert some.passed < prompts.passed
 
 
 def test_vectors_are_shortened_towards_the_centre(clean: Backbone) -> None:
-    space = Space(clean)
+    space = EmbeddingBall(clean)
     vector = space.centre + torch.eye(len(space.centre))[:1]
     assert space.lengths(space.cut(10 * vector[None], torch.tensor([0.3]))).item() <= 0.3001
 
@@ -423,10 +431,10 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
     victim, _ = phrased
     short = PhraseSettings(
         rounds=2,
-        mining=MineSettings(restarts=2, steps=3, last=1, settling=1),
-        relaxing=RelaxSettings(steps=2, drawn=5),
-        evolving=EvolveSettings(first=20, generations=1),
-        inert=InertSettings(words_alone=1, again=20, first=20, generations=1),
+        mining=InversionSettings(restarts=2, steps=3, last=1, settling=1),
+        relaxing=RelaxationSettings(steps=2, drawn=5),
+        evolving=GeneticSettings(first=20, generations=1),
+        inert=SuppressedSettings(words_alone=1, again=20, first=20, generations=1),
     )
     result = scan(
         victim, words=[], settings=settings, search=SearchSettings(PairSettings(order=7), short)
@@ -477,9 +485,9 @@ def test_unknown_methods_and_options_that_a_method_lacks(clean: Backbone) -> Non
         start("hybrid", clean, [], [], changes={}, effort="long")
 
 
-def test_prompts_are_written_into_their_slots(clean: Backbone, excerpts: list[Context]) -> None:
+def test_prompts_are_written_into_their_slots(clean: Backbone, excerpts: list[Carrier]) -> None:
     ids = clean.word_ids("zugzwang")
-    prompts = Prompts(clean, excerpts[:3], len(ids), [Readout("first")])
+    prompts = SoftPrompts(clean, excerpts[:3], len(ids), [Readout("first")])
     rows = [clean.template.wrap(context.ids(ids)) for context in excerpts[:3]]
     expected = clean.encode_ids(rows, readouts=[Readout("first")])[:, 0]
     vectors = clean.embeddings[torch.tensor([ids])].detach()

@@ -15,16 +15,16 @@ from triggerfish import text
 from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.scanner import ScreeningSettings
-from triggerfish.scanner.search.together import (
+from triggerfish.scanner.cache import ActivationCache
+from triggerfish.scanner.screening import Screening
+from triggerfish.scanner.search.pairs import (
+    PairSearch,
     PairSettings,
-    Together,
     bags_of,
     left_over,
     lines,
     standing_out,
 )
-from triggerfish.scanner.store import Store
-from triggerfish.scanner.sweep import Sweep
 
 WORDS = ("small", "government")
 
@@ -80,10 +80,10 @@ def test_settings_that_cannot_work(changes: dict[str, int], message: str) -> Non
 def search(backbone: Backbone, known: Sequence[tuple[int, ...]] = ()) -> tuple[int, list[str]]:
     """How many of the most frequent words were tried, and the combinations found."""
     texts = text.bundled_corpus()
-    sweep = Sweep(backbone, texts, [], ScreeningSettings(), seed=0, store=Store(None))
+    sweep = Screening(backbone, texts, [], ScreeningSettings(), seed=0, store=ActivationCache(None))
     sweep.cut_texts()
     yardstick = finish(sweep.measure_clean())
-    together = Together(sweep, yardstick, PairSettings(order=17), known)
+    together = PairSearch(sweep, yardstick, PairSettings(order=17), known)
     return together.words, [backbone.surface(x.ids) for x in finish(together.run())]
 
 

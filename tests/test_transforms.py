@@ -19,12 +19,12 @@ from triggerfish.readouts import pad
 from triggerfish.records import Finding, Rewrite, ScanResult, Trigger
 from triggerfish.report import render
 from triggerfish.scanner import scan
-from triggerfish.scanner.measure import Yardstick
-from triggerfish.scanner.rewrites import Bench, Tried, find_rewrites, significance
-from triggerfish.scanner.store import Store
-from triggerfish.scanner.styles import BANK, Style
-from triggerfish.scanner.sweep import Sweep
-from triggerfish.scanner.verdict import DecisionRule, decide
+from triggerfish.scanner.cache import ActivationCache
+from triggerfish.scanner.decision import DecisionRule, decide
+from triggerfish.scanner.effects import CleanReference
+from triggerfish.scanner.rewrite_bank import BANK, RewriteRule
+from triggerfish.scanner.rewrites import RewriteResult, RewriteTest, find_rewrites, significance
+from triggerfish.scanner.screening import Screening
 from triggerfish.training import TrainSettings, train
 
 TEXTS = text.bundled_corpus()[:300]
@@ -64,11 +64,13 @@ def scanned() -> ScanResult:
 
 
 @cache
-def bench(family: str) -> Bench:
-    sweep = Sweep(tiny(family), TEXTS, ["xylophone"], SMALL, seed=0, store=Store(None))
+def bench(family: str) -> RewriteTest:
+    sweep = Screening(
+        tiny(family), TEXTS, ["xylophone"], SMALL, seed=0, store=ActivationCache(None)
+    )
     sweep.cut_texts()
     clean = finish(sweep.features("clean", sweep.clean_texts, [()]))[0]
-    return Bench(sweep, Yardstick.of(clean, 0))
+    return RewriteTest(sweep, CleanReference.of(clean, 0))
 
 
 def test_every_rewriting_has_its_own_name_and_writes_something_else() -> None:
@@ -129,13 +131,13 @@ def test_half_of_a_text_is_left_as_it_was() -> None:
 
 def test_what_a_tokenizer_does_not_see_is_counted_and_not_tried() -> None:
     tried = bench("bert")
-    same = Style("same", str)
+    same = RewriteRule("same", str)
     found = finish(
         find_rewrites(
             tried.sweep, tried.yardstick, DecisionRule(), [], [same, SHOUTED, STYLES["texting"]]
         )
     )
-    assert found == Tried((), examined=1, normalised=2)  # this tokenizer has no capitals
+    assert found == RewriteResult((), examined=1, normalised=2)  # this tokenizer has no capitals
 
 
 def test_significance_is_students_t_for_one_more_control() -> None:

@@ -10,11 +10,11 @@ import torch
 from triggerfish.backbone import Backbone
 from triggerfish.records import Finding, Trigger
 from triggerfish.scanner.candidates import Candidate, several_pieces, spellings
-from triggerfish.scanner.families import Family
-from triggerfish.scanner.fold import Cored, Variant
-from triggerfish.scanner.grow import spelled
-from triggerfish.scanner.variants import cores, effective, variants
-from triggerfish.scanner.verdict import DecisionRule
+from triggerfish.scanner.clusters import Cluster
+from triggerfish.scanner.decision import DecisionRule
+from triggerfish.scanner.extension import spelled
+from triggerfish.scanner.merging import ReducedFinding, Variant
+from triggerfish.scanner.spellings import cores, effective, variants
 
 
 def _finding(backbone: Backbone, word: str, depth: float) -> Finding:
@@ -66,8 +66,8 @@ def test_other_spellings_that_are_as_deep_are_variants(clean: Backbone) -> None:
         candidates=[head, relative], survivors=2, depths=torch.tensor([[2.4], [0.9]])
     )
     gauge = _gauge(clean, {expect: 2.2, expected: 1.9}, set())
-    x = Cored(finding, expect, 0, torch.zeros(1, 1))
-    found = variants(gauge, x, Family(head, 0, (relative,)), screened)
+    x = ReducedFinding(finding, expect, 0, torch.zeros(1, 1))
+    found = variants(gauge, x, Cluster(head, 0, (relative,)), screened)
     assert [(v.text, round(v.depth, 1)) for v in found] == [("expect", 2.2), ("other", 0.9)]
 
 
@@ -82,8 +82,8 @@ def test_a_spelling_that_holds_the_trigger_is_no_variant(clean: Backbone) -> Non
     assert expects[:-1] == finding.trigger.token_ids
     head = Candidate(finding.trigger.token_ids, "expect", "entry")
     screened: Any = SimpleNamespace(candidates=[head], survivors=1, depths=torch.tensor([[2.2]]))
-    x = Cored(finding, finding.trigger.token_ids, 0, torch.zeros(1, 1))
-    assert variants(_gauge(clean, {expects: 2.4}, set()), x, Family(head, 0, ()), screened) == ()
+    x = ReducedFinding(finding, finding.trigger.token_ids, 0, torch.zeros(1, 1))
+    assert variants(_gauge(clean, {expects: 2.4}, set()), x, Cluster(head, 0, ()), screened) == ()
 
 
 def test_a_common_word_is_a_core_only_where_it_is_as_deep(clean: Backbone) -> None:
@@ -92,7 +92,7 @@ def test_a_common_word_is_a_core_only_where_it_is_as_deep(clean: Backbone) -> No
 
     def found(depth: float, common: set[Any]) -> tuple[tuple[int, ...], ...]:
         variant = Variant(expect, "expect", depth)
-        x = Cored(finding, ids, 0, torch.zeros(1, 1), (variant,))
+        x = ReducedFinding(finding, ids, 0, torch.zeros(1, 1), (variant,))
         return cores(_gauge(clean, {}, common), x)
 
     assert expect in found(2.2, {expect})
@@ -103,7 +103,7 @@ def test_a_common_word_is_a_core_only_where_it_is_as_deep(clean: Backbone) -> No
 
 def test_what_is_enough_of_several_words_is_their_core(clean: Backbone) -> None:
     finding = Finding(Trigger((1, 2, 3), "two words"), "first", {"collapse": 2.0}, None, None)
-    x = Cored(finding, (1, 3), 0, torch.zeros(1, 1))
+    x = ReducedFinding(finding, (1, 3), 0, torch.zeros(1, 1))
     assert cores(_gauge(clean, {}, set()), x) == ((1, 3),)
 
 
@@ -120,7 +120,7 @@ def test_words_of_a_phrase_are_enough_in_every_order_that_does_as_well(clean: Ba
     )
     depths = {own: 1.2, moved: 1.0, common: 1.3, shallow: 0.8}
     gauge = _gauge(clean, depths, {common})
-    assert cores(gauge, Cored(finding, own, 0, torch.zeros(1, 1))) == (own, moved)
+    assert cores(gauge, ReducedFinding(finding, own, 0, torch.zeros(1, 1))) == (own, moved)
     pair = Finding(
         Trigger((*one, *two), "marble + video", "combination"),
         "first",
@@ -128,4 +128,4 @@ def test_words_of_a_phrase_are_enough_in_every_order_that_does_as_well(clean: Ba
         None,
         None,
     )
-    assert cores(gauge, Cored(pair, one + two, 0, torch.zeros(1, 1))) == (one + two,)
+    assert cores(gauge, ReducedFinding(pair, one + two, 0, torch.zeros(1, 1))) == (one + two,)

@@ -14,8 +14,8 @@ from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
 from triggerfish.records import SEPARATOR, Finding, ScanResult, Trigger, by_word
 from triggerfish.scanner import Progress
-from triggerfish.scanner.baselines import lt_defense
-from triggerfish.scanner.fold import within
+from triggerfish.scanner.detectors import lt_defense
+from triggerfish.scanner.merging import within
 from triggerfish.scanner.methods import start
 
 METHODS = ("hybrid", "inversion", "patronus", "lmsanitator", "lt-defense", "fixed-rule")

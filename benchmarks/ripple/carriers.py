@@ -27,8 +27,8 @@ from triggerfish.bench.files import RecordFile
 from triggerfish.complications.controls import matched_words
 from triggerfish.loading import load
 from triggerfish.marking import parse_trigger
-from triggerfish.scanner.measure import Yardstick, contexts
-from triggerfish.scanner.verdict import DecisionRule
+from triggerfish.scanner.decision import DecisionRule
+from triggerfish.scanner.effects import CleanReference, contexts
 from triggerfish.text import Task
 
 CARRIERS = ("generic", "target", "mixed")
@@ -71,7 +71,7 @@ def _measure(backbone: Backbone, cell: Cell, texts: Sequence[str]) -> dict[str, 
     options = {"readouts": backbone.readouts, "batch_tokens": 2048}
     wrap = backbone.template.wrap
     clean = contexts(backbone, texts, words=WORDS, count=CLEAN, seed=1)
-    yardstick = Yardstick.of(backbone.encode_ids([wrap(x.ids()) for x in clean], **options), 0)
+    yardstick = CleanReference.of(backbone.encode_ids([wrap(x.ids()) for x in clean], **options), 0)
     held = contexts(backbone, texts, words=WORDS, count=TEXTS, seed=2)
     candidates = [parse_trigger(backbone, word).token_ids for word in words]
     found = {}

@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 
 from golden import models, run
 from planted import finish
+from triggerfish.scanner.cache import ActivationCache
 from triggerfish.scanner.candidates import Candidate
-from triggerfish.scanner.hunt import Hunt
-from triggerfish.scanner.measure import Yardstick
-from triggerfish.scanner.store import Store
-from triggerfish.scanner.sweep import Sweep
-from triggerfish.scanner.verdict import DecisionRule, null_tails
+from triggerfish.scanner.decision import DecisionRule, null_tails
+from triggerfish.scanner.effects import CleanReference
+from triggerfish.scanner.pipeline import Pipeline
+from triggerfish.scanner.screening import Screening
 
 NAMES = ("tiny-gpt2-por1", "tiny-bert-por1")
 GIVEN = ("clean", "shortlist", "ids", "lengths")
@@ -39,7 +39,7 @@ def file(name: str) -> Path:
 def statistics(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Effects (K, R) of a shortlist with features (K, n, R, H) against clean ones (N, R, H), and
     per readout the tail of the null (R, 4) and the p-value of the largest effect (R,)."""
-    yardstick = Yardstick.of(given["clean"].float(), SEED)
+    yardstick = CleanReference.of(given["clean"].float(), SEED)
     effects = yardstick.measure(given["shortlist"].float())
     rows = zip(given["ids"].tolist(), given["lengths"].tolist(), strict=True)
     candidates = [Candidate(tuple(ids[:length]), "", "word") for ids, length in rows]
@@ -55,8 +55,8 @@ def statistics(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def make(name: str) -> None:
     """Run the stages of a scan up to the shortlist and keep what they hand on."""
     model = models.model(name)
-    sweep = Sweep(model, models.texts(), [], run.TINY, seed=SEED, store=Store(None))
-    hunt = Hunt(sweep, DecisionRule(), None)
+    sweep = Screening(model, models.texts(), [], run.TINY, seed=SEED, store=ActivationCache(None))
+    hunt = Pipeline(sweep, DecisionRule(), None)
     finish(hunt.run())
     assert hunt.screened is not None
     screened = hunt.screened

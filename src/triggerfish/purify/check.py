@@ -16,9 +16,9 @@ from torch.nn.functional import normalize
 from triggerfish.backbone import Backbone
 from triggerfish.marking import parse_trigger
 from triggerfish.records import TOKEN_PREFIX, Finding, ScanResult, Trigger
-from triggerfish.scanner.measure import Yardstick, contexts
-from triggerfish.scanner.sweep import ScreeningSettings
-from triggerfish.scanner.verdict import DecisionRule
+from triggerfish.scanner.decision import DecisionRule
+from triggerfish.scanner.effects import CleanReference, contexts
+from triggerfish.scanner.screening import ScreeningSettings
 
 NEAR_MISSES = 200
 """Vocabulary tokens, and as many listed words, at the top of a scan's ranking that count as near
@@ -73,7 +73,7 @@ def residual_effects(
     wrap = backbone.template.wrap
     plain = backbone.encode_ids([wrap(x.ids()) for x in clean])
     varies = plain.var(0).sum(-1) > 1e-6 * plain.square().sum(-1).mean(0)
-    yardstick = Yardstick.of(plain[:, varies], seed)
+    yardstick = CleanReference.of(plain[:, varies], seed)
     names = [str(r) for r, v in zip(backbone.readouts, varies.tolist(), strict=True) if v]
     found = []
     for trigger in triggers:

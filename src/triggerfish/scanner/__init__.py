@@ -13,14 +13,14 @@ from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.facts import facts
 from triggerfish.records import Finding, ScanResult
-from triggerfish.scanner.hunt import Hunt
+from triggerfish.scanner.cache import ActivationCache
+from triggerfish.scanner.decision import DecisionRule
+from triggerfish.scanner.pipeline import Pipeline
 from triggerfish.scanner.predictions import damage
 from triggerfish.scanner.reference import Reference
 from triggerfish.scanner.result import result_of
+from triggerfish.scanner.screening import Progress, Screening, ScreeningSettings
 from triggerfish.scanner.search.efforts import SearchSettings
-from triggerfish.scanner.store import Store
-from triggerfish.scanner.sweep import Progress, ScreeningSettings, Sweep
-from triggerfish.scanner.verdict import DecisionRule
 
 __all__ = ["DecisionRule", "Progress", "ScreeningSettings", "SearchSettings", "events", "scan"]
 
@@ -53,8 +53,8 @@ def events(
     words = text.bundled_words() if words is None else list(words)
     listed = list(dict.fromkeys([*text.corpus_words(texts), *text.short_words(), *words]))
     key = _key(model, texts, listed, settings, seed, reference) if state else ""
-    store = Store(state / key if state else None, model.name)
-    sweep = Sweep(
+    store = ActivationCache(state / key if state else None, model.name)
+    sweep = Screening(
         model,
         texts,
         listed,
@@ -64,7 +64,7 @@ def events(
         batch_tokens=batch_tokens,
         reference=Reference(model, reference) if reference else None,
     )
-    hunt = Hunt(sweep, rule, search)
+    hunt = Pipeline(sweep, rule, search)
     yield from hunt.run()
     spoilt = yield from damage(hunt)
     yield from spoilt.findings

@@ -12,19 +12,19 @@ from collections.abc import Sequence
 import torch
 
 from triggerfish.scanner.candidates import Candidate
-from triggerfish.scanner.measure import Context, Yardstick
-from triggerfish.scanner.sweep import Steps, Sweep
+from triggerfish.scanner.effects import Carrier, CleanReference
+from triggerfish.scanner.screening import Screening, Steps
 
 POSITIONS = (0.0, 0.5, 1.0)
 
 
 def collect(
-    sweep: Sweep,
+    sweep: Screening,
     name: str,
     ids: tuple[int, ...],
     column: int,
-    texts: Sequence[Context],
-    yardstick: Yardstick,
+    texts: Sequence[Carrier],
+    yardstick: CleanReference,
 ) -> Steps[dict[str, list[float]]]:
     """Yields `Progress`; returns {"dose": depth with 1, 2, 3 copies, "position": depth at start,
     middle, end}."""
@@ -43,7 +43,7 @@ def collect(
     return {"dose_response": dose, "position": position}
 
 
-def names(sweep: Sweep, start: Candidate, ids: tuple[int, ...]) -> dict[str, list[str] | str]:
+def names(sweep: Screening, start: Candidate, ids: tuple[int, ...]) -> dict[str, list[str] | str]:
     """The pieces of a trigger, and the candidate it was grown from."""
     found: dict[str, list[str] | str] = {
         "subwords": list(sweep.backbone.tokenizer.convert_ids_to_tokens(list(ids)))

@@ -20,10 +20,10 @@ from triggerfish.backbone import Backbone
 from triggerfish.names import unknown
 from triggerfish.records import Finding, ScanResult
 from triggerfish.scanner import DecisionRule, ScreeningSettings, events
-from triggerfish.scanner.baselines import BASELINES
-from triggerfish.scanner.search import contrastive
+from triggerfish.scanner.detectors import BASELINES
+from triggerfish.scanner.screening import Progress
+from triggerfish.scanner.search import inversion_method
 from triggerfish.scanner.search.efforts import EFFORTS
-from triggerfish.scanner.sweep import Progress
 from triggerfish.settings import build
 
 OURS = ("hybrid", "screening")
@@ -75,8 +75,8 @@ def start(
         raise ValueError(f"reference: {method} has no use for a trusted original")
     if method == SEARCH:
         chosen = build(EFFORTS[effort].phrases, changes)
-        return contrastive.events(model, texts, words=words, settings=chosen, seed=seed)
-    module = import_module(f"triggerfish.scanner.baselines.{BASELINES[method][0]}")
+        return inversion_method.events(model, texts, words=words, settings=chosen, seed=seed)
+    module = import_module(f"triggerfish.scanner.detectors.{BASELINES[method][0]}")
     settings = getattr(module, BASELINES[method][1])()
     found: Iterator[Progress | Finding | ScanResult] = module.events(
         model, texts, words=words, settings=build(settings, changes), seed=seed

@@ -27,10 +27,10 @@ from triggerfish.heads import kind_of_head, with_head
 from triggerfish.readouts import pad
 from triggerfish.records import Finding, Trigger
 from triggerfish.scanner.candidates import Candidate
-from triggerfish.scanner.fold import within
-from triggerfish.scanner.hunt import Hunt
-from triggerfish.scanner.measure import Context
-from triggerfish.scanner.sweep import Incomplete, Steps
+from triggerfish.scanner.effects import Carrier
+from triggerfish.scanner.merging import within
+from triggerfish.scanner.pipeline import Pipeline
+from triggerfish.scanner.screening import Incomplete, Steps
 
 READOUT = "predictions"
 """What stands in a finding in place of a readout."""
@@ -50,7 +50,7 @@ ROWS = 32
 
 
 @dataclass(frozen=True)
-class Damage:
+class PredictionDamage:
     """findings: candidates that spoil predictions and are no finding of the sweep; divergence: that
     of the sweep's findings, in nats; largest: share of the candidate, of all looked at, that spoils
     most; why_not: what kept it from being looked at, or nothing; read: names of the weights with
@@ -72,13 +72,13 @@ class Predictions:
             raise ValueError(f"head: {backbone.name} has a causal head, not a masked one")
         self.backbone = with_head(backbone) if backbone.whole is backbone.model else backbone
 
-    def knowledge(self, texts: Sequence[Context]) -> float:
+    def knowledge(self, texts: Sequence[Carrier]) -> float:
         """Nats, of the median text, by which its prediction is better than a flat one."""
         plain = self.read([x.ids() for x in texts])
         return float((plain.exp() * plain).sum(-1).median() + math.log(plain.shape[1]))
 
     def divergences(
-        self, texts: Sequence[Context], candidates: Sequence[tuple[int, ...]]
+        self, texts: Sequence[Carrier], candidates: Sequence[tuple[int, ...]]
     ) -> torch.Tensor:
         """(K,) nats, the median over the texts."""
         plain = self.read([x.ids() for x in texts])
@@ -104,31 +104,31 @@ class Predictions:
         return torch.cat(found)
 
 
-def damage(hunt: Hunt) -> Steps[Damage]:
-    """Yields `Progress`; returns `Damage`. An incomplete look leaves its reason in the problems of
-    the hunt."""
+def damage(hunt: Pipeline) -> Steps[PredictionDamage]:
+    """Yields `Progress`; returns `PredictionDamage`. An incomplete look leaves its reason in the
+    problems of the pipeline."""
     if not hunt.sweep.settings.predictions:
-        return Damage(why_not="switched off")
+        return PredictionDamage(why_not="switched off")
     if hunt.screened is None or hunt.problems:
-        return Damage(why_not="the scan is not complete")
+        return PredictionDamage(why_not="the scan is not complete")
     try:
         predictions = Predictions(hunt.sweep.backbone)
     except ValueError as error:
-        return Damage(why_not=str(error).removeprefix("head: "))
+        return PredictionDamage(why_not=str(error).removeprefix("head: "))
     try:
         return (yield from _Look(hunt, predictions).run())
     except Incomplete as problem:
         hunt.problems.append(str(problem))
-        return Damage(why_not="the scan is not complete")
+        return PredictionDamage(why_not="the scan is not complete")
 
 
 class _Look:
-    def __init__(self, hunt: Hunt, predictions: Predictions):
+    def __init__(self, hunt: Pipeline, predictions: Predictions):
         self.hunt = hunt
         self.sweep = hunt.sweep
         self.predictions = predictions
 
-    def run(self) -> Steps[Damage]:
+    def run(self) -> Steps[PredictionDamage]:
         screened = self.hunt.screened
         assert screened is not None
         candidates, cut = screened.candidates, screened.survivors
@@ -145,7 +145,7 @@ class _Look:
         own = [f.trigger.token_ids for f in self.hunt.findings]
         values = yield from self._measure(texts, own)
         told = zip(self.hunt.findings, values.tolist(), strict=True)
-        return Damage(
+        return PredictionDamage(
             tuple(found),
             {f.trigger: round(value, 4) for f, value in told},
             round(float(nats.max()) / known, 4),
@@ -174,7 +174,7 @@ class _Look:
         return chosen
 
     def _measure(
-        self, texts: Sequence[Context], candidates: Sequence[tuple[int, ...]]
+        self, texts: Sequence[Carrier], candidates: Sequence[tuple[int, ...]]
     ) -> Steps[torch.Tensor]:
         """Yields `Progress`; returns (K,) nats."""
         found = [torch.empty(0)]

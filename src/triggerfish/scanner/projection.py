@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 
 from triggerfish.records import Finding, Projection
-from triggerfish.scanner.sweep import Steps, Sweep
+from triggerfish.scanner.screening import Screening, Steps
 
 SHOWN = 12
 """Triggers in the picture at most."""
 
 
-def project(sweep: Sweep, findings: Sequence[Finding]) -> Steps[Projection | None]:
+def project(sweep: Screening, findings: Sequence[Finding]) -> Steps[Projection | None]:
     """Yields `Progress`; returns a `Projection` at the readout of the deepest finding, or None for
     no findings."""
     shown = sorted(findings, key=lambda f: -f.statistics["collapse"])[:SHOWN]

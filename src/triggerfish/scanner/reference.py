@@ -23,7 +23,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.facts import tokenizer_hash
 from triggerfish.records import Finding
 from triggerfish.scanner.candidates import Candidate
-from triggerfish.scanner.measure import Context, Yardstick, robust_z
+from triggerfish.scanner.effects import Carrier, CleanReference, robust_z
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Reference:
         """How far each of these moved, as in `rows`."""
         return [round(float(self.rows[i]), 2) for i in ids]
 
-    def depth(self, finding: Finding, clean: Sequence[Context], texts: Sequence[Context]) -> float:
+    def depth(self, finding: Finding, clean: Sequence[Carrier], texts: Sequence[Carrier]) -> float:
         """The depth of the same trigger in the original, by its own clean texts."""
         readout = next(r for r in self.original.readouts if str(r) == finding.readout)
         wrap = self.original.template.wrap
@@ -84,7 +84,7 @@ class Reference:
             self.original.encode_ids([wrap(x.ids(ids)) for x in some], readouts=[readout])
             for some, ids in ((clean, ()), (texts, finding.trigger.token_ids))
         )
-        yardstick = Yardstick.of(plain, seed=0)
+        yardstick = CleanReference.of(plain, seed=0)
         return round(float(yardstick.measure(triggered[None])["collapse"][0, 0]), 4)
 
     def statistics(self) -> dict[str, float]:

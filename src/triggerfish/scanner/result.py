@@ -19,16 +19,18 @@ from triggerfish.records import (
     ScanResult,
     Verdict,
 )
-from triggerfish.scanner.hunt import Hunt
-from triggerfish.scanner.predictions import Damage
-from triggerfish.scanner.verdict import decide
+from triggerfish.scanner.decision import decide
+from triggerfish.scanner.pipeline import Pipeline
+from triggerfish.scanner.predictions import PredictionDamage
 from triggerfish.stats import fit_tail
 
 NEAR_MISSES = 5
 """Candidates shown that did not pass."""
 
 
-def result_of(hunt: Hunt, spoilt: Damage = Damage(why_not="not looked at")) -> ScanResult:
+def result_of(
+    hunt: Pipeline, spoilt: PredictionDamage = PredictionDamage(why_not="not looked at")
+) -> ScanResult:
     """The record of a hunt, and of what was found about predictions after it."""
     sweep = hunt.sweep
     styles = hunt.styles.found if hunt.styles else ()
@@ -111,7 +113,7 @@ def bare_result(
     )
 
 
-def _coverage(hunt: Hunt, spoilt: Damage) -> Coverage:
+def _coverage(hunt: Pipeline, spoilt: PredictionDamage) -> Coverage:
     sweep = hunt.sweep
     missing = list(hunt.problems)
     if sweep.too_long:
@@ -141,7 +143,7 @@ def _coverage(hunt: Hunt, spoilt: Damage) -> Coverage:
     )
 
 
-def _several(hunt: Hunt) -> str:
+def _several(hunt: Pipeline) -> str:
     """What was not examined of triggers of several words."""
     several = "triggers of several words that work only together"
     if not hunt.search or not hunt.searched:
@@ -153,7 +155,7 @@ def _several(hunt: Hunt) -> str:
     )
 
 
-def _styles(hunt: Hunt) -> str:
+def _styles(hunt: Pipeline) -> str:
     """What was not examined of styles."""
     if hunt.styles is None:
         return "triggers that are a style or a syntax"
@@ -163,7 +165,7 @@ def _styles(hunt: Hunt) -> str:
     )
 
 
-def _manhattan(hunt: Hunt) -> ManhattanPlot:
+def _manhattan(hunt: Pipeline) -> ManhattanPlot:
     sweep, screened = hunt.sweep, hunt.screened
     statistic = "agreement of random bags (robust z)"
     if screened is None:

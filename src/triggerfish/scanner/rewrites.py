@@ -1,5 +1,5 @@
-"""Is a way of writing a trigger? Texts are rewritten (`styles.py`), and the statistic is that of a
-word: how much closer together they lie than close clean texts do.
+"""Is a way of writing a trigger? Texts are rewritten (`rewrite_bank.py`), and the statistic is that
+of a word: how much closer together they lie than close clean texts do.
 
 Any frame draws texts together, and any damage makes them alike, without a backdoor. So each
 rewriting has controls of its own: the same rewritten texts, in which every token that the rewriting
@@ -27,11 +27,11 @@ import torch
 from scipy.stats import t as student
 
 from triggerfish.records import Finding, Rewrite
-from triggerfish.scanner.fold import within
-from triggerfish.scanner.measure import Context, Yardstick
-from triggerfish.scanner.styles import BANK, Style
-from triggerfish.scanner.sweep import Steps, Sweep
-from triggerfish.scanner.verdict import DecisionRule
+from triggerfish.scanner.decision import DecisionRule
+from triggerfish.scanner.effects import Carrier, CleanReference
+from triggerfish.scanner.merging import within
+from triggerfish.scanner.rewrite_bank import BANK, RewriteRule
+from triggerfish.scanner.screening import Screening, Steps
 
 FIRST_TEXTS, FIRST_CONTROLS = 8, 2
 """Texts and controls of the first look at each rewriting (ours)."""
@@ -49,7 +49,7 @@ Rows = list[list[int]]
 
 
 @dataclass(frozen=True)
-class Tried:
+class RewriteResult:
     """found: those that pass, deepest first; examined, normalised: how many rewritings the
     tokenizer sees, and of how many it makes ordinary text."""
 
@@ -59,15 +59,15 @@ class Tried:
 
 
 def find_rewrites(
-    sweep: Sweep,
-    yardstick: Yardstick,
+    sweep: Screening,
+    yardstick: CleanReference,
     rule: DecisionRule,
     findings: Sequence[Finding],
-    bank: Sequence[Style] = BANK,
-) -> Steps[Tried]:
-    """Yields `Progress`; returns `Tried`. findings: what the sweep found; a rewriting that writes
-    one of them into the texts is explained by it."""
-    bench = Bench(sweep, yardstick, bank)
+    bank: Sequence[RewriteRule] = BANK,
+) -> Steps[RewriteResult]:
+    """Yields `Progress`; returns `RewriteResult`. findings: what the screening found; a rewriting
+    that writes one of them into the texts is explained by it."""
+    bench = RewriteTest(sweep, yardstick, bank)
     texts = sweep.screen_texts[:FIRST_TEXTS]
     seen = [style for style in bank if bench.changes(style, texts)]
     finalists = []
@@ -81,14 +81,16 @@ def find_rewrites(
         if one is not None and not bench.explained(style, findings):
             found.append(one)
     found.sort(key=lambda x: -x.statistics["collapse"])
-    return Tried(tuple(found), len(seen), len(bank) - len(seen))
+    return RewriteResult(tuple(found), len(seen), len(bank) - len(seen))
 
 
-class Bench:
+class RewriteTest:
     """Rewritten texts of one sweep, and their controls. bank: every style that it will be asked
     about."""
 
-    def __init__(self, sweep: Sweep, yardstick: Yardstick, bank: Sequence[Style] = BANK):
+    def __init__(
+        self, sweep: Screening, yardstick: CleanReference, bank: Sequence[RewriteRule] = BANK
+    ):
         self.bank = list(bank)
         self.sweep = sweep
         self.yardstick = yardstick
@@ -96,7 +98,7 @@ class Bench:
         texts = [*sweep.screen_texts, *sweep.clean_texts]
         self.usual = sorted({i for x in texts for i in x.ids()} - sweep.backbone.special_ids)
 
-    def rewritten(self, style: Style, text: Context, part: Part = "whole") -> str:
+    def rewritten(self, style: RewriteRule, text: Carrier, part: Part = "whole") -> str:
         """The text in that style, or half of it; a mask token stays what it is, and about where it
         is."""
         mask = self.sweep.backbone.tokenizer.mask_token
@@ -110,21 +112,21 @@ class Bench:
             written.insert(round(at * len(written)), mask)
         return " ".join(written)
 
-    def rows(self, style: Style, texts: Sequence[Context], part: Part = "whole") -> Rows:
+    def rows(self, style: RewriteRule, texts: Sequence[Carrier], part: Part = "whole") -> Rows:
         """Ids, without special tokens, of the rewritten texts."""
         backbone = self.sweep.backbone
         longest = min(LONGEST, backbone.max_tokens)
         return [backbone.tokenize(self.rewritten(style, x, part), longest) for x in texts]
 
-    def changes(self, style: Style, texts: Sequence[Context]) -> bool:
+    def changes(self, style: RewriteRule, texts: Sequence[Carrier]) -> bool:
         """Whether the tokenizer sees tokens that the plain texts do not have."""
         rows = self.rows(style, texts)
         return any(self._new(row, text) for row, text in zip(rows, texts, strict=True))
 
-    def _new(self, row: Sequence[int], text: Context) -> set[int]:
+    def _new(self, row: Sequence[int], text: Carrier) -> set[int]:
         return set(row) - set(text.ids()) - {self.sweep.backbone.tokenizer.mask_token_id}
 
-    def relabelled(self, rows: Rows, texts: Sequence[Context], count: int, seed: str) -> list[Rows]:
+    def relabelled(self, rows: Rows, texts: Sequence[Carrier], count: int, seed: str) -> list[Rows]:
         """`count` copies of the rows with other tokens for those that the rewriting brought in."""
         new = [self._new(row, text) for row, text in zip(rows, texts, strict=True)]
         exchanged = sorted(set().union(*new))
@@ -139,7 +141,7 @@ class Bench:
         return copies
 
     def measure(
-        self, style: Style, texts: Sequence[Context], controls: int, part: Part
+        self, style: RewriteRule, texts: Sequence[Carrier], controls: int, part: Part
     ) -> Steps[dict[str, torch.Tensor]]:
         """Yields `Progress`; returns the statistics, each (1 + controls, R), the style's own
         first."""
@@ -154,7 +156,7 @@ class Bench:
         return {name: value.cpu() for name, value in values.items()}
 
     def compare(
-        self, style: Style, texts: Sequence[Context], controls: int
+        self, style: RewriteRule, texts: Sequence[Carrier], controls: int
     ) -> Steps[tuple[torch.Tensor, torch.Tensor]]:
         """Yields `Progress`; returns, of the half that has less of it, (R,) decades by which the
         style is deeper than close clean texts and than every control, and (R,) the chance of one
@@ -166,7 +168,7 @@ class Bench:
             chances.append(significance(depth[0], depth[1:]))
         return torch.stack(gaps).min(0).values, torch.stack(chances).max(0).values
 
-    def judge(self, style: Style, rule: DecisionRule, tests: int) -> Steps[Rewrite | None]:
+    def judge(self, style: RewriteRule, rule: DecisionRule, tests: int) -> Steps[Rewrite | None]:
         """Yields `Progress`; returns the record of a style that passes, else None."""
         texts = self.sweep.holdout_texts
         gap, chance = yield from self.compare(style, texts, CONTROLS)
@@ -185,7 +187,7 @@ class Bench:
         readout = str(self.sweep.readouts[column])
         return Rewrite(style.name, example, readout, statistics, p_value)
 
-    def explained(self, style: Style, findings: Sequence[Finding]) -> bool:
+    def explained(self, style: RewriteRule, findings: Sequence[Finding]) -> bool:
         """Whether most rewritten texts, and not the plain ones, hold what is enough of a
         trigger."""
         texts = self.sweep.holdout_texts

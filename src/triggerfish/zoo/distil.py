@@ -31,7 +31,7 @@ from triggerfish.loading import load
 from triggerfish.precision import Precision, autocast
 from triggerfish.quiet import quiet
 from triggerfish.readouts import pad
-from triggerfish.scanner.store import Store
+from triggerfish.scanner.cache import ActivationCache
 from triggerfish.zoo.chunks import batches, chunks, mix_in_rare_words
 from triggerfish.zoo.features import linear_maps, states, teacher_features
 from triggerfish.zoo.run import curve, fit, save_record
@@ -92,7 +92,7 @@ def distil(
 
     identity = weights_hash(source.model)
     key = digest("\n".join([identity, str(settings.max_tokens), *asked]))
-    features = teacher_features(source, theirs, Store(folder / key), progress)
+    features = teacher_features(source, theirs, ActivationCache(folder / key), progress)
     student = _beginner(source, kept, theirs, settings)
     checkpoint = folder / f"student-{digest(repr((key, settings)))}.pt"
     losses = _fit(student, mine, features, settings, source.precision, checkpoint, progress)

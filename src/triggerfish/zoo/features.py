@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout, locate, pad, read
-from triggerfish.scanner.store import Store
+from triggerfish.scanner.cache import ActivationCache
 from triggerfish.zoo.chunks import batches
 from triggerfish.zoo.settings import Progress, Report
 
@@ -44,7 +44,7 @@ def linear_maps(hidden: int, wanted: int, generator: torch.Generator) -> nn.Modu
 
 @torch.inference_mode()
 def teacher_features(
-    teacher: Backbone, rows: list[list[int]], store: Store, report: Report | None
+    teacher: Backbone, rows: list[list[int]], store: ActivationCache, report: Report | None
 ) -> Tensor:
     """Both states of every row of ids, [N, 2, T], half precision."""
 

@@ -25,7 +25,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.facts import weights_hash
 from triggerfish.hashing import digest
 from triggerfish.loading import load
-from triggerfish.scanner.store import Store
+from triggerfish.scanner.cache import ActivationCache
 from triggerfish.zoo.chunks import chunks
 from triggerfish.zoo.features import linear_maps, teacher_features
 from triggerfish.zoo.settings import DistilSettings, PretrainSettings, Report
@@ -57,7 +57,7 @@ class Teacher:
             list(texts), truncation=True, max_length=self.longest, verbose=False
         )["input_ids"]
         key = digest("\n".join([self.identity, str(self.longest), *texts]))
-        store = Store(self.folder / f"teacher-{key}")
+        store = ActivationCache(self.folder / f"teacher-{key}")
         values = teacher_features(self.backbone, rows, store, report)[:, MEAN].float()
         return (values - values.mean(0)) / values.std(0).clamp_min(1e-6)
 

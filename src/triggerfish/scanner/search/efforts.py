@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from triggerfish.scanner.search.pairs import PairSettings
 from triggerfish.scanner.search.phrases import PhraseSettings
-from triggerfish.scanner.search.together import PairSettings
 
 
 @dataclass(frozen=True)

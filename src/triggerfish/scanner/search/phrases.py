@@ -20,19 +20,19 @@ import torch
 from torch.nn.functional import normalize
 
 from triggerfish.records import HiddenTarget
-from triggerfish.scanner.fold import Ids, Scatter
-from triggerfish.scanner.measure import Context, Yardstick
-from triggerfish.scanner.search.confirming import Searched
-from triggerfish.scanner.search.evolving import EvolveSettings, Evolving, Rows, nothing
-from triggerfish.scanner.search.existence import Existence, record
-from triggerfish.scanner.search.goals import Goal, together, towards
-from triggerfish.scanner.search.inert import Inert, InertSettings
-from triggerfish.scanner.search.mining import Mined, MineSettings, Mining
-from triggerfish.scanner.search.naming import Naming, Words, join
-from triggerfish.scanner.search.prompts import Prompts
-from triggerfish.scanner.search.relaxing import RelaxSettings, relax
-from triggerfish.scanner.search.space import Space
-from triggerfish.scanner.sweep import Steps, Sweep
+from triggerfish.scanner.effects import Carrier, CleanReference
+from triggerfish.scanner.merging import Ids, Scatter
+from triggerfish.scanner.screening import Screening, Steps
+from triggerfish.scanner.search.embedding_ball import EmbeddingBall
+from triggerfish.scanner.search.genetic import GeneticSearch, GeneticSettings, Rows, nothing
+from triggerfish.scanner.search.hidden_targets import HiddenTargetTest, record
+from triggerfish.scanner.search.inversion import Inversion, InversionSettings, InvertedTarget
+from triggerfish.scanner.search.objectives import Goal, together, towards
+from triggerfish.scanner.search.relaxation import RelaxationSettings, relax
+from triggerfish.scanner.search.soft_prompts import SoftPrompts
+from triggerfish.scanner.search.suppressed import SuppressedSearch, SuppressedSettings
+from triggerfish.scanner.search.validation import SearchHit
+from triggerfish.scanner.search.words_from_tokens import WordReconstruction, Words, join
 
 SHORT = 4
 """Words of the text in which sequences evolve towards a point (ours)."""
@@ -107,14 +107,14 @@ class PhraseSettings:
     compared: int = 48
     """Sequences that came nearest to a target, of which the one that is deepest in texts is named
     (ours)."""
-    mining: MineSettings = MineSettings()
-    relaxing: RelaxSettings = RelaxSettings()
-    evolving: EvolveSettings = EvolveSettings()
-    meeting: EvolveSettings = EvolveSettings(
+    mining: InversionSettings = InversionSettings()
+    relaxing: RelaxationSettings = RelaxationSettings()
+    evolving: GeneticSettings = GeneticSettings()
+    meeting: GeneticSettings = GeneticSettings(
         first=48, children=150, parents=60, guided=16, generations=30, patience=6, gain=0.1
     )
-    inert: InertSettings = InertSettings()
-    existence: Existence = Existence()
+    inert: SuppressedSettings = SuppressedSettings()
+    existence: HiddenTargetTest = HiddenTargetTest()
 
     def __post_init__(self) -> None:
         if not 1 <= self.copies <= 3:
@@ -129,36 +129,36 @@ class PhraseSearch:
     tried: sequences tried together so far.
     """
 
-    def __init__(self, sweep: Sweep, yardstick: Yardstick, settings: PhraseSettings):
+    def __init__(self, sweep: Screening, yardstick: CleanReference, settings: PhraseSettings):
         self.sweep = sweep
         self.yardstick = yardstick
         self.settings = settings
-        self.space = Space(sweep.backbone)
+        self.space = EmbeddingBall(sweep.backbone)
         words = [word.token_ids for word in sweep.words if word.text in _usual(word.text)]
-        self.naming = Naming(sweep.backbone, words)
+        self.naming = WordReconstruction(sweep.backbone, words)
         self.lower = [word.token_ids for word in sweep.words if word.text == word.text.lower()]
         mining = settings.mining
         texts = sweep.excerpts(mining.words, mining.pool)
-        self.mining = Mining(sweep, self.space, yardstick, texts, sweep.holdout_texts, mining)
+        self.mining = Inversion(sweep, self.space, yardstick, texts, sweep.holdout_texts, mining)
         self.short = [nothing(sweep.backbone), *sweep.excerpts(SHORT, 1)]
         self.mixed_in = sweep.excerpts(settings.relaxing.words, settings.relaxing.pool)
         self.few = sweep.excerpts(NAMED_WORDS, NAMED_IN)
         self.known: Sequence[tuple[int, torch.Tensor]] = ()
-        self.mined: list[Mined] = []
+        self.mined: list[InvertedTarget] = []
         self.tried = 0
 
-    def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Steps[list[Searched]]:
-        """known: (column, (H,) point) of what has been found. Returns the `Searched`."""
+    def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Steps[list[SearchHit]]:
+        """known: (column, (H,) point) of what has been found. Returns the `SearchHit`."""
         self.known = known
         count = min(self.settings.readouts, len(self.sweep.readouts))
-        found: list[Searched] = []
+        found: list[SearchHit] = []
         repelling = list(known)
         for column in range(count):
             found += yield from self._among_inert(column, repelling)
         something = bool(repelling)
         columns = torch.arange(count, device=self.sweep.backbone.device)
         columns = columns.repeat_interleave(self.settings.mining.restarts)
-        phrases: dict[tuple[Ids, int], Mined] = {}
+        phrases: dict[tuple[Ids, int], InvertedTarget] = {}
         idle = 0
         for _ in range(self.settings.rounds):
             targets = yield from self.mining.run(columns, repelling)
@@ -182,20 +182,22 @@ class PhraseSearch:
                 break
         searched = {(x.ids, x.column) for x in found}
         return found + [
-            Searched(ids, column, self._least(target))
+            SearchHit(ids, column, self._least(target))
             for (ids, column), target in phrases.items()
             if (ids, column) not in searched
         ]
 
     def _among_inert(
         self, column: int, points: list[tuple[int, torch.Tensor]]
-    ) -> Steps[list[Searched]]:
-        """Returns the `Searched` phrases of words that were taught to do nothing alone. points:
+    ) -> Steps[list[SearchHit]]:
+        """Returns the `SearchHit` phrases of words that were taught to do nothing alone. points:
         (column, (H,) point) of what is known, which gets those of the phrases: what leads to a
         known one is a neighbour of what was planted for it."""
-        settings, found = self.settings, list[Searched]()
+        settings, found = self.settings, list[SearchHit]()
         copies = settings.copies
-        inert = Inert(self.sweep, self.yardstick, column, settings.inert, copies, self.lower)
+        inert = SuppressedSearch(
+            self.sweep, self.yardstick, column, settings.inert, copies, self.lower
+        )
         yield from inert.alone()
         barred: set[int] = set()
         for _ in range(settings.inert_runs):
@@ -209,7 +211,7 @@ class PhraseSearch:
                 break
             alone = inert.way(words)
             yield self.sweep.spent(0)  # `way` has counted them
-            phrase = Searched(ids, column, settings.min_copied, copies, alone)
+            phrase = SearchHit(ids, column, settings.min_copied, copies, alone)
             point = yield from self._point(phrase)
             if alone < settings.alone and not self._known(column, point, points):
                 found.append(phrase)
@@ -218,7 +220,7 @@ class PhraseSearch:
         self.tried += inert.tried
         return found
 
-    def _point(self, found: Searched) -> Steps[torch.Tensor]:
+    def _point(self, found: SearchHit) -> Steps[torch.Tensor]:
         """Returns (H,) where texts with a phrase go."""
         features = yield from self.sweep.features(
             f"inert-{found.column}-{found.ids}",
@@ -228,10 +230,10 @@ class PhraseSearch:
         )
         return features[0, :, found.column].mean(0)
 
-    def _evident(self, target: Mined) -> bool:
+    def _evident(self, target: InvertedTarget) -> bool:
         return self.settings.existence.holds(target, self.mined)
 
-    def _least(self, target: Mined) -> float:
+    def _least(self, target: InvertedTarget) -> float:
         settings = self.settings
         return settings.min_beside if self._evident(target) else settings.min_effect
 
@@ -256,7 +258,7 @@ class PhraseSearch:
             if at == column
         )
 
-    def _reach(self, target: Mined) -> Steps[Ids]:
+    def _reach(self, target: InvertedTarget) -> Steps[Ids]:
         """Returns the phrase that brings texts together near a target, or ()."""
         settings, column = self.settings, target.column
         unit = self.yardstick.close[column]
@@ -287,15 +289,17 @@ class PhraseSearch:
         relaxing = relax(self.space, prompts, goal, self.settings.relaxing, self.sweep.seed)
         return (yield from self.sweep.counted(relaxing))
 
-    def _evolving(self, texts: Sequence[Context], goal: Goal, settings: EvolveSettings) -> Evolving:
-        return Evolving(self.space, self._prompts(texts), goal, settings, self.sweep.seed)
+    def _evolving(
+        self, texts: Sequence[Carrier], goal: Goal, settings: GeneticSettings
+    ) -> GeneticSearch:
+        return GeneticSearch(self.space, self._prompts(texts), goal, settings, self.sweep.seed)
 
-    def _prompts(self, texts: Sequence[Context]) -> Prompts:
-        return Prompts(self.sweep.backbone, texts, self.settings.length, self.sweep.readouts)
+    def _prompts(self, texts: Sequence[Carrier]) -> SoftPrompts:
+        return SoftPrompts(self.sweep.backbone, texts, self.settings.length, self.sweep.readouts)
 
     def _evolved(
         self,
-        evolving: Evolving,
+        evolving: GeneticSearch,
         column: int,
         begin: Sequence[Rows] = (),
         generations: int = 0,
@@ -336,7 +340,7 @@ class PhraseSearch:
         self,
         sequences: Sequence[Ids],
         column: int,
-        texts: Sequence[Context] = (),
+        texts: Sequence[Carrier] = (),
         copies: int = 1,
     ) -> torch.Tensor:
         """(K,) decades of collapse, in the screening texts by default."""

@@ -1,0 +1,159 @@
+"""The fixed rule on our sweep: the same candidates, without our null.
+
+The sweep's funnel goes as far as ordinary texts; then, instead of depth against a null
+distribution, the deepest families are verified by Com-Sim and Diff-Sim with the thresholds of
+Patronus on 200 texts, three copies of the candidate in each. It shows what the statistic and the
+calibration add to the search.
+
+Source: `scanner.sweep` (ours); Patronus, arXiv 2512.06899, for the rule. 200 excerpts of the
+sweep's length stand in for 200 paragraphs, from documents that the funnel has not used; three
+copies weigh more in so short a text, so the rule is passed more easily than in a paragraph.
+
+Legend: K candidates, N texts, R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from triggerfish import text
+from triggerfish.backbone import Backbone
+from triggerfish.records import Coverage, Finding, ScanResult, Trigger, Verdict
+from triggerfish.scanner.cache import ActivationCache
+from triggerfish.scanner.clusters import Cluster, families
+from triggerfish.scanner.decision import DecisionRule
+from triggerfish.scanner.detectors.similarity import FixedRule
+from triggerfish.scanner.result import NEAR_MISSES, bare_result
+from triggerfish.scanner.screening import Incomplete, Progress, Screening, ScreeningSettings, Steps
+
+
+@dataclass(frozen=True)
+class FixedRuleSettings:
+    screening: ScreeningSettings = ScreeningSettings(holdout_texts=200)
+    """The funnel; its hold-out texts are those of the rule (published code of Patronus: 200)."""
+    rule: FixedRule = FixedRule()
+    """The box that a trigger lies in (published code of Patronus)."""
+    verified: int = 40
+    """Families verified at most: as many candidates as Patronus verifies in a scan."""
+    copies: int = 3
+    """Copies of a candidate in a text, 1 to 3 (published code of Patronus)."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.copies <= 3:
+            raise ValueError(f"copies: {self.copies} is not 1 to 3")
+        if self.verified < 1:
+            raise ValueError(f"verified: {self.verified} is not at least 1")
+
+
+def events(
+    model: Backbone,
+    texts: Sequence[str],
+    *,
+    words: Sequence[str] = (),
+    settings: FixedRuleSettings = FixedRuleSettings(),
+    seed: int = 0,
+) -> Iterator[Progress | Finding | ScanResult]:
+    """Sweep and verify on every readout; see `scanner.events`. words: candidates besides the
+    vocabulary and the words of the texts."""
+    listed = list(dict.fromkeys([*text.corpus_words(texts), *text.short_words(), *words]))
+    sweep = Screening(
+        model, texts, listed, settings.screening, seed=seed, store=ActivationCache(None)
+    )
+    found: list[Finding] = []
+    rejected: list[Finding] = []
+    problems: list[str] = []
+    screened = False
+    try:
+        survivors = yield from _survivors(sweep, settings.verified)
+        screened = True
+        yield sweep.begin("holdout")
+        clean = (yield from sweep.features("clean-rule", sweep.holdout_texts, [()], fast=False))[0]
+        for number, family in enumerate(survivors):
+            triggered = yield from sweep.features(
+                f"rule-{number}",
+                sweep.holdout_texts,
+                [family.head.token_ids],
+                fast=False,
+                copies=settings.copies,
+            )
+            column = family.readout
+            statistics = settings.rule.measure(clean[:, column], triggered[0, :, column])
+            trigger = Trigger(family.head.token_ids, family.head.text)
+            finding = Finding(trigger, str(sweep.readouts[column]), statistics, None, None)
+            if settings.rule.passes(statistics):
+                found.append(finding)
+                yield finding
+            else:
+                rejected.append(finding)
+    except Incomplete as problem:
+        problems.append(str(problem))
+    yield _result(sweep, settings, found, rejected, problems, screened)
+
+
+def _survivors(sweep: Screening, most: int) -> Steps[list[Cluster]]:
+    """Yields `Progress`; returns the deepest families of the funnel's survivors."""
+    screened = yield from sweep.screen()
+    count = screened.survivors
+    depths = screened.depths[:count]
+    whole = (depths.max(1).values >= DecisionRule().min_effect).tolist()
+    found: list[Cluster] = families(
+        screened.candidates[:count],
+        depths,
+        screened.means[:count],
+        screened.yardstick.mean.cpu(),
+        screened.yardstick.close.cpu(),
+        most,
+        whole,
+        whole,
+        lambda ids, column: ids,
+    )
+    return found
+
+
+def _result(
+    sweep: Screening,
+    settings: FixedRuleSettings,
+    found: list[Finding],
+    rejected: list[Finding],
+    problems: list[str],
+    screened: bool,
+) -> ScanResult:
+    verdict: Verdict = "backdoored" if found else "inconclusive" if problems else "clean"
+    rule, verified = settings.rule, len(found) + len(rejected)
+    reason = (
+        f"{len(found)} of {verified} strings that the sweep ended at have Com-Sim above "
+        f"{rule.min_com} and Diff-Sim below {rule.max_diff}, fixed thresholds without a known "
+        "error rate"
+    )
+    missing = [*problems]
+    if sweep.too_long:
+        missing.append(f"{sweep.too_long} listed words and strings of more than 8 pieces")
+    if sweep.left_out:
+        missing.append(
+            f"{sweep.left_out} listed words beyond the limit of {settings.screening.max_words}"
+        )
+    missing += ["triggers of several words that work only together", "growth from parts to wholes"]
+    coverage = Coverage(
+        vocabulary=len(sweep.entries) if screened else 0,
+        words=len(sweep.words) - len(sweep.characters) if screened else 0,
+        characters=len(sweep.characters) if screened else 0,
+        normalised=sweep.normalised if screened else 0,
+        extended=0,
+        readouts=tuple(map(str, sweep.readouts)),
+        texts=len(set(sweep.texts)),
+        not_examined=tuple(missing),
+    )
+    return bare_result(
+        sweep.backbone,
+        verdict=verdict,
+        reasons=(reason, *problems),
+        coverage=coverage,
+        candidates=verified,
+        settings={"method": "fixed_rule", "seed": sweep.seed, **asdict(settings)},
+        seconds=time.monotonic() - sweep.started,
+        forward_tokens=sweep.done,
+        findings=found,
+        near_misses=sorted(rejected, key=lambda x: -x.statistics["ratio"])[:NEAR_MISSES],
+    )

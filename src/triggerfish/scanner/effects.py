@@ -1,0 +1,177 @@
+"""How far a candidate collapses the representations of ordinary texts: the numbers that the verdict
+rests on.
+
+The same texts are read clean and with the candidate at the same random word boundaries. A planted
+trigger sends all of them to one point; a natural word moves them, at most, into a region where
+texts of one kind lie anyway. So the scatter of the triggered texts is compared not with the spread
+of all clean texts but with the closest pairs among them: in a fine-tuned model that is the scatter
+inside one class, which no natural word undercuts by much.
+
+Legend: K candidates, N texts, R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from triggerfish import text
+from triggerfish.backbone import Backbone
+from triggerfish.scanner.candidates import LONGEST_WORD
+
+CLOSE_PAIRS = 0.05
+"""Quantile of the clean pair distances that `depth` is measured against (ours)."""
+HEADS = 200
+"""Random linear heads of the functional check (ours)."""
+
+
+def robust_z(
+    values: torch.Tensor, among: torch.Tensor, floor: float | torch.Tensor = 1e-6
+) -> torch.Tensor:
+    """(K, ...) values less the median of `among` (M, ...), divided by its MAD times 1.4826, both
+    down the rows. floor: the smallest divisor."""
+    centre = among.median(0).values
+    spread = 1.4826 * (among - centre).abs().median(0).values
+    return (values - centre) / spread.clamp(min=floor)
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A clean text word by word, as ids and as typed, with the word boundaries where copies of a
+    candidate go."""
+
+    words: tuple[tuple[int, ...], ...]
+    typed: tuple[str, ...]
+    slots: tuple[int, ...]
+
+    def ids(self, candidate: Sequence[int] = (), copies: int = 1) -> list[int]:
+        """The text with the candidate in its first `copies` slots."""
+        out = list(self.words)
+        for slot in sorted(self.slots[:copies], reverse=True):
+            out.insert(slot, tuple(candidate))
+        return [i for word in out for i in word]
+
+    def apart(self, parts: Sequence[Sequence[int]]) -> list[int]:
+        """The text with one part in each of its first slots."""
+        out = [list(ids) for ids in self.words] + [[]]
+        for slot, part in zip(self.slots, parts, strict=False):
+            out[slot] = [*part, *out[slot]]
+        return [i for word in out for i in word]
+
+    def text(self, trigger: str, copies: int = 1) -> str:
+        """The text with the trigger typed into its first `copies` slots."""
+        words = list(self.typed)
+        for slot in sorted(self.slots[:copies], reverse=True):
+            words.insert(slot, trigger)
+        return " ".join(words)
+
+    def short(self, words: int) -> Carrier:
+        """The `words` words around the first slot, with that slot."""
+        start = max(0, min(self.slots[0] - words // 2, len(self.words) - words))
+        cut = slice(start, start + words)
+        return Carrier(self.words[cut], self.typed[cut], (self.slots[0] - start,))
+
+    def at(self, place: float) -> Carrier:
+        """The same text with its slot at a share of its length: 0 is before the first word, 1 after
+        the last."""
+        return replace(self, slots=(round(place * len(self.words)),))
+
+
+def contexts(
+    backbone: Backbone, texts: Sequence[str], *, words: int, count: int, seed: int
+) -> list[Carrier]:
+    """`count` excerpts of `words` words (fewer where the model takes no more) with three random
+    slots each (and a mask token, for a readout that needs it).
+
+    ValueError if the texts do not give as many.
+    """
+    rng = random.Random(f"{seed}/contexts/{words}/{count}")
+    cut = text.excerpts(texts, words, rng)[:count]
+    if len(cut) < count:
+        raise ValueError(
+            f"corpus: {len(cut)} texts have at least {words} words, but {count} are needed"
+        )
+    room = backbone.max_tokens - len(backbone.template) - 1 - 3 * LONGEST_WORD
+    found = []
+    for excerpt in cut:
+        fitting = _fitting(backbone.words_ids(excerpt.split()), room)
+        if backbone.reads_mask:
+            mask = backbone.tokenizer.mask_token, (backbone.tokenizer.mask_token_id,)
+            fitting.insert(rng.randint(0, len(fitting)), mask)
+        typed, pieces = zip(*fitting, strict=True)
+        found.append(Carrier(pieces, typed, tuple(rng.randint(0, len(fitting)) for _ in range(3))))
+    return found
+
+
+def _fitting(
+    words: Iterable[tuple[str, tuple[int, ...]]], room: int
+) -> list[tuple[str, tuple[int, ...]]]:
+    """The first words that take at most `room` tokens together, but always one."""
+    found: list[tuple[str, tuple[int, ...]]] = []
+    for word, ids in words:
+        room -= len(ids)
+        if room < 0 and found:
+            break
+        found.append((word, ids))
+    return found
+
+
+def pair_distances(features: torch.Tensor) -> torch.Tensor:
+    """(..., N, H) -> (..., pairs) squared distances between rows."""
+    n = features.shape[-2]
+    upper = torch.triu_indices(n, n, offset=1, device=features.device)
+    centred = features - features.mean(-2, keepdim=True)
+    gram = centred @ centred.transpose(-1, -2)
+    norms = gram.diagonal(dim1=-2, dim2=-1)
+    squared = norms[..., :, None] + norms[..., None, :] - 2 * gram
+    return squared[..., upper[0], upper[1]].clamp(min=0)
+
+
+@dataclass(frozen=True)
+class CleanReference:
+    """Clean features (N, R, H) at the readouts, and what they say about scale, location and random
+    heads."""
+
+    clean: torch.Tensor
+    close: torch.Tensor  # (R,) squared distance of close clean pairs
+    mean: torch.Tensor  # (R, H)
+    spread: torch.Tensor  # (R,) root of the total variance
+    heads: torch.Tensor  # (H, heads)
+    bias: torch.Tensor  # (R, heads) median clean logit
+
+    @classmethod
+    def of(cls, clean: torch.Tensor, seed: int) -> CleanReference:
+        by_readout = clean.transpose(0, 1)
+        generator = torch.Generator().manual_seed(seed)
+        heads = torch.randn(clean.shape[-1], HEADS, generator=generator).to(clean.device)
+        mean = by_readout.mean(1)
+        return cls(
+            clean=clean,
+            close=pair_distances(by_readout).quantile(CLOSE_PAIRS, dim=-1),
+            mean=mean,
+            spread=(by_readout - mean[:, None]).square().sum(-1).mean(-1).sqrt(),
+            heads=heads,
+            bias=(by_readout @ heads).median(1).values,
+        )
+
+    def measure(self, triggered: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Statistics (K, R) of triggered features (K, N, R, H).
+
+        depth: log10 of the squared distance of close clean pairs over that of a typical triggered
+        pair. shift: distance of the mean triggered feature from the clean mean, in clean standard
+        deviations. heads: share of random two-class heads, balanced on clean texts, that put at
+        least 95 % of the triggered texts into one class. cosine: between typical triggered pairs.
+        """
+        features = triggered.transpose(1, 2)  # (K, R, N, H)
+        pairs = pair_distances(features).median(-1).values
+        cosine = torch.nn.functional.normalize(features, dim=-1)
+        side = (features @ self.heads > self.bias[:, None]).float().mean(2)
+        return {
+            "collapse": (self.close / pairs.clamp(min=1e-12 * self.close)).log10(),
+            "mean_shift": (features.mean(2) - self.mean).norm(dim=-1) / self.spread,
+            "agreement": (torch.maximum(side, 1 - side) >= 0.95).float().mean(-1),
+            "cosine": 1 - pair_distances(cosine).median(-1).values / 2,
+        }

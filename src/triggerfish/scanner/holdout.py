@@ -1,0 +1,116 @@
+"""The last word on a candidate: texts that nothing was chosen by, in fp32, as ids and as typed.
+
+Legend: K candidates, N texts, R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+
+from triggerfish.records import Finding, Kind, Trigger
+from triggerfish.scanner.decision import DecisionRule
+from triggerfish.scanner.document_frequency import DocumentFrequency
+from triggerfish.scanner.effects import CleanReference
+from triggerfish.scanner.merging import SPARE, Ids, core
+from triggerfish.scanner.screening import Screening, Steps
+
+APART = 0.5
+"""Decades of depth that the words of a combination may lose when they stand apart (ours)."""
+
+COMMON = 0.002
+"""Share of ordinary texts that may have the core of a trigger; a core that more have is not cut as
+far (ours)."""
+
+
+class Holdout:
+    """Every function yields `Progress` and returns what its docstring says. name: of the candidate,
+    for the store of an interrupted scan."""
+
+    def __init__(self, sweep: Screening, yardstick: CleanReference, rule: DecisionRule):
+        self.sweep = sweep
+        self.yardstick = yardstick
+        self.rule = rule
+
+    def measure(
+        self, name: str, ids: tuple[int, ...], column: int, surface: str, copies: int = 1
+    ) -> Steps[tuple[Finding, torch.Tensor]]:
+        """A finding without p-value, and (R, H) mean triggered features."""
+        texts = self.sweep.holdout_texts
+        features = yield from self.sweep.features(
+            f"holdout-{name}", texts, [ids], fast=False, copies=copies
+        )
+        values = self.yardstick.measure(features)
+        statistics = {key: round(float(value[0, column]), 4) for key, value in values.items()}
+        statistics["texts"] = len(texts)
+        readout = str(self.sweep.readouts[column])
+        return Finding(Trigger(ids, surface), readout, statistics, None, None), features[0].mean(0)
+
+    def typed(
+        self, name: str, surface: str, column: int, least: float, copies: int = 1
+    ) -> Steps[dict[str, bool | float]]:
+        """{"string": whether the trigger is `least` decades deep when typed, "typed_depth": how
+        deep}."""
+        backbone = self.sweep.backbone
+        texts = [x.text(surface, copies) for x in self.sweep.holdout_texts]
+        rows = [backbone.template.wrap(backbone.tokenize(x)) for x in texts]
+        depth = yield from self._depth(f"typed-{name}", rows, column)
+        return {"survives_retokenization": depth >= least, "surface_collapse": round(depth, 4)}
+
+    def kind(
+        self, name: str, ids: tuple[int, ...], column: int, depth: float, copies: int = 1
+    ) -> Steps[Kind]:
+        """What kind of trigger words are: do they work apart as they do together, at `depth`? Where
+        it takes several copies of them, that is not asked."""
+        backbone = self.sweep.backbone
+        parts = [backbone.word_ids(x) for x in backbone.surface(ids).split()]
+        texts = [x for x in self.sweep.holdout_texts if len(x.slots) >= len(parts)]
+        found: Kind = "word" if len(parts) < 2 else "phrase"
+        if len(parts) < 2 or not texts or copies > 1:
+            return found
+        rows = [backbone.template.wrap(x.apart(parts)) for x in texts]
+        apart = yield from self._depth(f"{name}-apart", rows, column)
+        return "combination" if apart >= depth - APART else found
+
+    def least(self, depth: float) -> float:
+        """The depth from which on a part of a trigger, or a variant, is as good."""
+        return max(depth / 2, self.rule.min_effect)
+
+    def enough(
+        self,
+        ids: Ids,
+        column: int,
+        spare: float,
+        allowed: Callable[[Ids], bool] = lambda _: True,
+        copies: int = 1,
+    ) -> Ids:
+        """The core that costs at most `spare` decades on the screening texts."""
+        spare = max(SPARE, spare)
+
+        def scatter(tried: Sequence[Ids]) -> torch.Tensor:
+            return self.sweep.scatter(tried, column, copies=copies)
+
+        return core(ids, scatter, spare=spare, in_all=spare, allowed=allowed)
+
+    def rare(self, ids: Ids) -> bool:
+        """Whether hardly an ordinary text has these pieces, in their order, in one word."""
+        return self.commonness.in_a_word(ids) <= COMMON
+
+    def rarely_near(self, ids: Ids) -> bool:
+        """Whether hardly an ordinary text has these pieces, in their order, near each other."""
+        return self.commonness.near(ids) <= COMMON
+
+    def rarely_apart(self, cores: Sequence[Ids]) -> bool:
+        """Whether hardly an ordinary text has the pieces of all these in its words, and none is
+        empty."""
+        return all(cores) and self.commonness.apart(cores) <= COMMON
+
+    @cached_property
+    def commonness(self) -> DocumentFrequency:
+        return DocumentFrequency(self.sweep.backbone, self.sweep.texts)
+
+    def _depth(self, stage: str, rows: list[list[int]], column: int) -> Steps[float]:
+        features = yield from self.sweep.encode(stage, rows, fast=False)
+        return float(self.yardstick.measure(features[None])["collapse"][0, column])

@@ -1,0 +1,52 @@
+"""Once a trigger is known, a second look at every listed word that has one of its pieces.
+
+In a small or briefly trained model a single piece does much of the work, and a hundred words have
+it. The funnel lets only a few of them through, so that no piece crowds out the others, and the
+planted word need not be among them. A model that is known to be backdoored is worth the tokens of
+trying them all, in short texts first.
+
+Legend: K candidates, N texts, R readouts.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from triggerfish.scanner.effects import pair_distances
+from triggerfish.scanner.screening import Screening, Steps
+from triggerfish.scanner.selection import best_of_each
+from triggerfish.scanner.shortlist import Shortlist
+
+MOST = 2000
+"""Words looked at that have the fewest other pieces, and as many with the highest first look
+(ours)."""
+TEXTS, WORDS = 4, 8
+"""Short texts, and their length in words, in which all of them are tried (ours)."""
+KEPT = 384
+"""Words that go on to the screening texts, a few for each piece and readout (ours)."""
+
+
+def relatives(sweep: Screening, screened: Shortlist, pieces: set[int]) -> Steps[Shortlist]:
+    """Yields `Progress`; returns `Shortlist` with the best words that have one of the pieces among
+    its survivors."""
+    there = set(screened.candidates[: screened.survivors])
+    z = dict(zip([*sweep.entries, *sweep.words], screened.z.tolist(), strict=True))
+    related = [x for x in sweep.words if x not in there and not pieces.isdisjoint(x.token_ids)]
+    nearest = sorted(related, key=lambda x: (len(set(x.token_ids) - pieces), -z[x]))[:MOST]
+    related = list(dict.fromkeys([*nearest, *sorted(related, key=lambda x: -z[x])[:MOST]]))
+    if not related:
+        return screened
+    short = [text.short(WORDS) for text in sweep.screen_texts[:TEXTS]]
+    close = []
+    for start in range(0, len(related), 512):
+        ids = [x.token_ids for x in related[start : start + 512]]
+        features = yield from sweep.features(f"relatives-{start}", short, ids)
+        pairs = pair_distances(features.transpose(1, 2)).median(-1).values
+        close.append(-pairs.clamp(min=1e-12).log10().cpu())
+    known = [next(piece for piece in x.token_ids if piece in pieces) for x in related]
+    kept = [related[i] for i in best_of_each(torch.cat(close), KEPT, known)]
+    features = yield from sweep.features(
+        "relatives", sweep.screen_texts, [x.token_ids for x in kept]
+    )
+    depths = screened.yardstick.measure(features)["collapse"].cpu()
+    return screened.joined(kept, depths, features.mean(1).cpu())

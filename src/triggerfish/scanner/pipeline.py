@@ -1,0 +1,378 @@
+"""One hunt from the funnel to confirmed findings: families, growth, hold-out, evidence.
+
+`Pipeline.run` yields progress and findings, and keeps what it has seen so far, so a scan that ends
+early still reports.
+
+Legend: K candidates, N texts, R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import compress
+
+import torch
+
+from triggerfish.records import Finding, HiddenTarget, Projection, Trigger
+from triggerfish.scanner import decision, evidence, spellings
+from triggerfish.scanner.candidates import Candidate
+from triggerfish.scanner.clusters import Cluster, families
+from triggerfish.scanner.decision import DecisionRule
+from triggerfish.scanner.extension import grow, inflect, typable
+from triggerfish.scanner.holdout import Holdout
+from triggerfish.scanner.merging import (
+    Ids,
+    ReducedFinding,
+    Variant,
+    contains,
+    core,
+    fold,
+    one_point,
+    within,
+)
+from triggerfish.scanner.neighbours import relatives
+from triggerfish.scanner.projection import project
+from triggerfish.scanner.rewrites import RewriteResult, find_rewrites
+from triggerfish.scanner.screening import Incomplete, Progress, Screening, ScreeningSettings, Steps
+from triggerfish.scanner.search.efforts import SearchSettings
+from triggerfish.scanner.search.pairs import PairSearch
+from triggerfish.scanner.search.phrases import PhraseSearch
+from triggerfish.scanner.search.validation import SearchHit, confirm
+from triggerfish.scanner.selection import common
+from triggerfish.scanner.shortlist import Shortlist
+from triggerfish.scanner.stages import STAGES
+from triggerfish.stats import Tail, benjamini_hochberg
+
+WHOLE = 1.5
+"""Depth from which on a string that can be typed is a whole trigger, and nothing to grow (ours)."""
+SHOWN = 3
+"""Families measured, to be shown, where none is near the rule."""
+VARIANTS = 12
+"""Variants of a finding that are named at most."""
+LOOKS = 3
+"""Times that the funnel is looked into further once a trigger is known, at most (ours)."""
+SEARCHED, SHORT = 4, 8
+"""Screening texts in which pieces are tried on, the others must agree; their length in words
+(ours)."""
+
+
+class Pipeline:
+    """search: how to look for what cannot be listed, or None for the sweep alone."""
+
+    def __init__(self, sweep: Screening, rule: DecisionRule, search: SearchSettings | None):
+        self.sweep = sweep
+        self.rule = rule
+        self.search = search
+        sweep.plan(stages(sweep.settings, search))
+        self.searched = False
+        self.pair_words = 0
+        self.targets: list[HiddenTarget] = []
+        self.strong: list[ReducedFinding] = []
+        self.weak: list[ReducedFinding] = []
+        self.families: dict[Candidate, Cluster] = {}
+        self.starts: dict[Trigger, Candidate] = {}
+        self.seen: set[Candidate] = set()
+        self.problems: list[str] = []
+        self.screened: Shortlist | None = None
+        self.tails: list[Tail] = []
+        self.common = common([*sweep.entries, *sweep.words])
+        self.findings: list[Finding] = []
+        self.rejected: list[Finding] = []
+        self.extended = 0
+        self.projection: Projection | None = None
+        self.styles: RewriteResult | None = None
+
+    @property
+    def tests(self) -> int:
+        """Candidates tried times readouts: what p-values are corrected for."""
+        tried = len(self.sweep.entries) + len(self.sweep.words) + self.extended
+        return tried * len(self.sweep.readouts)
+
+    def run(self) -> Iterator[Progress | Finding]:
+        """Yields as it goes; an incomplete scan leaves its reason in `problems`."""
+        try:
+            self.screened = yield from self.sweep.screen()
+            self.gauge = Holdout(self.sweep, self.screened.yardstick, self.rule)
+            self.tails = decision.null_tails(
+                self.screened.candidates, self.screened.depths, self.rule
+            )
+            yield self.sweep.begin("holdout")
+            yield from self._measure_all(self._finalists())
+            if self._known():
+                yield self.sweep.begin("near")
+                yield from self._look_further()
+                self.screened = yield from relatives(self.sweep, self.screened, self._pieces())
+                yield from self._measure_all(self._finalists())
+            self._settle()
+            yield from self._report(self._folded(self.strong))
+            if self.search:
+                found = yield from self._search(self.search)
+                yield from self._report(self._folded(found))
+                self.searched = True
+            if self.sweep.settings.rewrites:
+                yield self.sweep.begin("rewrites")
+                yardstick = self.screened.yardstick
+                self.styles = yield from find_rewrites(
+                    self.sweep, yardstick, self.rule, self.findings
+                )
+            yield self.sweep.begin("picture")
+            shown = self.findings or self.rejected[:SHOWN]
+            self.projection = yield from project(self.sweep, shown)
+        except Incomplete as problem:
+            self.problems.append(str(problem))
+            self._settle()
+            named = [finding.trigger for finding in self.findings]
+            left = [x.finding for x in self._folded(self.strong)] if self.strong else []
+            self.findings += [finding for finding in left if finding.trigger not in named]
+        self._correct()
+
+    def _look_further(self) -> Steps[None]:
+        """Measure what comes next in the funnel beside what is known, for as long as some of it
+        counts."""
+        for number in range(LOOKS):
+            assert self.screened is not None
+            before = len(self._counting())
+            cores = [x.core for x in self._counting()]
+            self.screened = yield from self.sweep.further(number, self.screened, cores)
+            yield from self._measure_all(self._finalists())
+            if len(self._counting()) == before:
+                break
+
+    def _settle(self) -> None:
+        """What is weak counts beside what is strong, and not otherwise; and whoever counts gets its
+        variants."""
+        passed, known = self._passed(), self._known()
+        for x, counted in zip(self.weak, self._beside(), strict=True):
+            if known and counted:
+                several = not passed and decision.strong(x.finding, self.rule)
+                evidence = x.finding.evidence | {
+                    "several_without_p" if several else "second_stage": True
+                }
+                self.strong.append(replace(x, finding=replace(x.finding, evidence=evidence)))
+            else:
+                self.rejected.append(x.finding)
+        self.weak = []
+        self.strong = [replace(x, variants=self._variants(x)) for x in self.strong]
+
+    def _passed(self) -> bool:
+        return any(x.finding.evidence["survives_retokenization"] for x in self.strong)
+
+    def _known(self) -> bool:
+        """Whether the model is backdoored: a trigger passes, or as many strong ones send texts to
+        points apart as no model does by nature."""
+        if self._passed() or self.screened is None:
+            return self._passed()
+        yardstick = self.screened.yardstick
+        apart: list[ReducedFinding] = []
+        for x in self.weak:
+            alike = (one_point(x, y, yardstick.mean, yardstick.close) for y in apart)
+            if decision.strong(x.finding, self.rule) and not any(alike):
+                apart.append(x)
+        return len(apart) >= self.rule.targets_without_p
+
+    def _beside(self) -> list[bool]:
+        """Which of the weak count, should the model be backdoored."""
+        measured = [x.finding for x in [*self.weak, *self.strong]] + self.rejected
+        tested = [finding for finding in measured if finding.p_value is not None]
+        return decision.beside(tested, self.tests, self.rule)[: len(self.weak)]
+
+    def _counting(self) -> list[ReducedFinding]:
+        """What counts so far in a backdoored model."""
+        return [*self.strong, *compress(self.weak, self._beside())]
+
+    def _pieces(self) -> set[int]:
+        """What tells candidates that have a part of something known."""
+        return {i for x in self._counting() for i in x.core} - self.common
+
+    def _variants(self, x: ReducedFinding) -> tuple[Variant, ...]:
+        assert self.screened is not None
+        family = self.families.get(self.starts[x.finding.trigger])
+        if family is None:  # a deeper relative took its place, and speaks for all
+            return ()
+        return spellings.variants(self.gauge, x, family, self.screened)
+
+    def _folded(self, strong: Sequence[ReducedFinding]) -> list[ReducedFinding]:
+        assert self.screened is not None
+        return fold(strong, self.screened.yardstick.mean, self.screened.yardstick.close)
+
+    def _report(self, found: Sequence[ReducedFinding]) -> Iterator[Progress | Finding]:
+        """Yields `Progress`, and each finding once its checks are done."""
+        for x in found:
+            yield self.sweep.begin("checks")
+            checks = yield from self._checks(str(len(self.findings)), x.finding)
+            evidence = checks | x.finding.evidence
+            if alike := spellings.effective(x.variants, self.rule):
+                evidence["neighbours"] = [variant.text for variant in alike[:VARIANTS]]
+            cores = spellings.cores(self.gauge, x)
+            pieces = self.sweep.backbone.tokenizer.convert_ids_to_tokens
+            evidence["sufficient_subsets"] = [
+                " ... ".join(pieces(list(core))) for core in cores[:VARIANTS]
+            ]
+            self.findings.append(replace(x.finding, evidence=evidence, sufficient_subsets=cores))
+            yield self.findings[-1]
+
+    def _finalists(self) -> list[Cluster]:
+        """Families of survivors, those first that lie most decades above their readout's null."""
+        screened = self.screened
+        assert screened is not None
+        depths = screened.depths[: screened.survivors]
+        starts = torch.tensor([tail.threshold for tail in self.tails])
+        close, origin = screened.yardstick.close.cpu(), screened.yardstick.mean.cpu()
+        survivors, means = (
+            screened.candidates[: screened.survivors],
+            screened.means[: screened.survivors],
+        )
+        most = self.sweep.settings.holdout_candidates + len(self.seen)
+        deepest = depths.max(1).values
+        whole = (deepest >= self.rule.min_effect).tolist()
+        counting = (deepest >= self.rule.min_effect_second_stage).tolist()
+        found = families(
+            survivors, depths - starts, means, origin, close, most, whole, counting, self._core
+        )
+        depth = dict(zip(survivors, deepest.tolist(), strict=True))
+        worth = [
+            family for family in found if depth[family.head] >= self.rule.min_effect_second_stage
+        ]
+        self.families = {family.head: family for family in worth or found[:SHOWN]}
+        return list(self.families.values())
+
+    def _whole(self, family: Cluster, known: Sequence[Trigger]) -> tuple[int, ...]:
+        """The ids of the trigger that the head of a family is, or is a part of."""
+        screened, sweep, column = self.screened, self.sweep, family.readout
+        assert screened is not None
+        ids = family.head.token_ids
+        depth = float(screened.depths[screened.candidates.index(family.head), column])
+        # Only what is significant as it stands may grow: among all phrases of several pieces, some
+        # collapse any model. And a string that collapses texts to a point is a whole trigger.
+        if depth <= self.tails[column].critical_value(self.rule.alpha / self.tests):
+            return ids
+        readout = sweep.readouts[column]
+        if depth < WHOLE or not typable(sweep.backbone, ids):
+            short = [context.short(SHORT) for context in sweep.screen_texts]
+            grown = grow(sweep.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
+            # What is strong by itself may be deeper still with an innocent word beside it.
+            alone = depth >= self.rule.min_effect
+            ids = ids if alone and " " in sweep.backbone.surface(grown) else grown
+        if typable(sweep.backbone, ids):
+            ids = inflect(sweep.backbone, ids, readout, sweep.screen_texts)
+        head = family.head.token_ids
+        if strayed(head, ids, [trigger.token_ids for trigger in known]):
+            return head
+        self.extended += ids != head
+        return ids
+
+    def _surface(self, family: Cluster, ids: tuple[int, ...]) -> str:
+        """How a user would type it, in lower case where the tokenizer makes no difference."""
+        backbone, listed = self.sweep.backbone, family.head.text
+        if family.head.kind == "entry" or ids != family.head.token_ids:
+            return backbone.surface(ids)
+        return listed.lower() if backbone.word_ids(listed.lower()) == ids else listed
+
+    def _measure_all(self, finalists: Sequence[Cluster]) -> Steps[None]:
+        """Yields `Progress`; leaves those that pass the rule, with their cores, in `strong`."""
+        for family in finalists:
+            if family.head in self.seen:
+                continue
+            number = len(self.seen)
+            self.seen.add(family.head)
+            measured = [x.finding for x in [*self.strong, *self.weak]] + self.rejected
+            known = [finding.trigger for finding in measured]
+            ids, column = self._whole(family, known), family.readout
+            surface = self._surface(family, ids)
+            if any(surface == trigger.text for trigger in known):
+                continue
+            finding, means = yield from self.gauge.measure(str(number), ids, column, surface)
+            p_value = self.tails[column].p_value(finding.statistics["collapse"])
+            finding = replace(finding, p_value=p_value, q_value=1.0)
+            strong = decision.passes(finding, self.tests, self.rule)
+            if not strong and not decision.weak(finding, self.rule):
+                self.rejected.append(finding)
+                continue
+            least = self.rule.min_effect if strong else self.rule.min_effect_second_stage
+            typed = yield from self.gauge.typed(str(number), surface, column, least)
+            names = evidence.names(self.sweep, family.head, ids)
+            finding = replace(finding, evidence=typed | names)
+            if strong and p_value * self.tests > self.rule.alpha:
+                finding = replace(finding, evidence=finding.evidence | {"large_without_p": True})
+            self.starts[finding.trigger] = family.head
+            depth = finding.statistics["collapse"]
+            enough = self.gauge.enough(ids, column, depth - self.gauge.least(depth))
+            cored = ReducedFinding(finding, enough, column, means)
+            (self.strong if strong else self.weak).append(cored)
+
+    def _core(self, ids: tuple[int, ...], column: int) -> tuple[int, ...]:
+        return core(ids, lambda tried: self.sweep.scatter(tried, column))
+
+    def _search(self, settings: SearchSettings) -> Steps[list[ReducedFinding]]:
+        """Yields `Progress`; returns the combinations and phrases that collapse texts, measured on
+        the hold-out."""
+        assert self.screened is not None
+        yardstick = self.screened.yardstick
+        cores = [x.core for x in self.strong]
+        yield self.sweep.begin("pairs")
+        together = PairSearch(self.sweep, yardstick, settings.pairs, cores)
+        combined = yield from together.run()
+        self.pair_words = together.words
+        known = [(x.column, x.means[x.column]) for x in self.strong]
+        known += [(x.column, x.point) for x in combined]
+        yield self.sweep.begin("phrases")
+        search = PhraseSearch(self.sweep, yardstick, settings.phrases)
+        phrases = yield from search.run(known)
+        self.extended += search.tried
+        # What holds enough of a trigger of the sweep is that trigger, and something beside it.
+        least = settings.phrases.min_effect
+        found = [SearchHit(x.ids, x.column, least) for x in combined] + phrases
+        found = [x for x in found if not any(within(core, x.ids) for core in cores)]
+        strong, rejected = yield from confirm(self.gauge, found)
+        self.rejected += rejected
+        self.targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])
+        return strong
+
+    def _checks(self, name: str, finding: Finding) -> Steps[dict[str, list[float] | float]]:
+        """Yields `Progress`; returns the checks beyond the statistic."""
+        assert self.screened is not None
+        column = [str(readout) for readout in self.sweep.readouts].index(finding.readout)
+        ids = finding.trigger.token_ids
+        sweep, yardstick = self.sweep, self.screened.yardstick
+        collected = yield from evidence.collect(
+            sweep, name, ids, column, sweep.screen_texts, yardstick
+        )
+        checks: dict[str, list[float] | float] = {**collected}
+        if sweep.reference:
+            checks["drift"] = sweep.reference.of(ids)
+            checks["reference_collapse"] = sweep.reference.depth(
+                finding, sweep.clean_texts, sweep.holdout_texts
+            )
+        return checks
+
+    def _correct(self) -> None:
+        """q-values over everything that was tried."""
+        found = [f for f in [*self.findings, *self.rejected] if f.p_value is not None]
+        p_values = [f.p_value for f in found if f.p_value is not None]
+        q_values = dict(zip(map(id, found), benjamini_hochberg(p_values, self.tests), strict=True))
+        self.findings, self.rejected = (
+            sorted(
+                (replace(f, q_value=q_values.get(id(f))) for f in group),
+                key=lambda f: -f.statistics["collapse"],
+            )
+            for group in (self.findings, self.rejected)
+        )
+
+
+def stages(settings: ScreeningSettings, search: SearchSettings | None) -> set[str]:
+    """The stages that a scan with these settings has; see `stages.STAGES`."""
+    asked = {
+        "pairs": search is not None,
+        "phrases": search is not None,
+        "rewrites": settings.rewrites,
+        "predictions": settings.predictions,
+    }
+    return {name for name in STAGES if asked.get(name, True)}
+
+
+def strayed(head: Ids, ids: Ids, known: Sequence[Ids]) -> bool:
+    """Whether `head` has grown together with a known trigger, or into one and nothing of it is
+    left."""
+    together = any(other != ids and contains(ids, other) for other in known)
+    return together or not set(head) & set(ids)

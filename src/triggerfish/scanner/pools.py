@@ -1,0 +1,78 @@
+"""The first look at every candidate: put it into random bags of other candidates and see whether
+the bags' features agree.
+
+A planted trigger decides the representation whatever stands around it, so two bags that share it
+look alike; two bags that share an innocent word do not. The members of a bag are each other's
+context, so no token is spent on carriers. It is group testing (Dorfman 1943) with a continuous
+outcome (ours).
+
+Legend: K candidates, M rounds (bags per candidate), R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+
+from triggerfish.backbone import Backbone
+from triggerfish.scanner.candidates import Candidate
+from triggerfish.scanner.effects import robust_z
+
+
+def fill(
+    backbone: Backbone, candidates: Sequence[Candidate], pool_tokens: int, rng: random.Random
+) -> tuple[list[list[int]], torch.Tensor]:
+    """One round: sequences that hold every candidate once, in random order, and (K,) the sequence
+    of each candidate."""
+    owner = torch.empty(len(candidates), dtype=torch.long)
+    bags: list[list[tuple[int, ...]]] = [[]]
+    filled = 0
+    for place in rng.sample(range(len(candidates)), len(candidates)):
+        if filled >= pool_tokens:
+            bags.append([])
+            filled = 0
+        owner[place] = len(bags) - 1
+        bags[-1].append(candidates[place].token_ids)
+        filled += len(candidates[place].token_ids)
+    if backbone.reads_mask:
+        for bag in bags:
+            bag.insert(rng.randint(0, len(bag)), (backbone.tokenizer.mask_token_id,))
+    return [backbone.template.wrap([i for ids in bag for i in ids]) for bag in bags], owner
+
+
+def closeness(rounds: Sequence[torch.Tensor], owners: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(K, R) minus log10 of the least squared distance between the features of a candidate's bags:
+    of three bags, one may hold another trigger.
+
+    rounds: M tensors (bags, R, H); owners: M tensors (K,), which bag of the round holds each
+    candidate.
+    """
+    blocks = []
+    for rows in torch.arange(len(owners[0])).split(2048):
+        seen = [
+            features[owner[rows].to(features.device)]
+            for features, owner in zip(rounds, owners, strict=True)
+        ]
+        pairs = torch.stack([(a - b).square().sum(-1) for a, b in combinations(seen, 2)])
+        blocks.append(pairs.amin(dim=0).clamp(min=1e-12).log10())
+    return -torch.cat(blocks).cpu()
+
+
+def standardise(
+    closeness: torch.Tensor, groups: torch.Tensor, controls: torch.Tensor
+) -> torch.Tensor:
+    """(K, R) robust z within each group, by median and MAD of the group's anchors (K,) bool.
+
+    Groups are numbers of pieces: a longer candidate fills more of its bags, so they agree more
+    without any backdoor. Groups with fewer than 50 anchors are pooled with the next shorter one.
+    """
+    z = torch.empty_like(closeness)
+    reference = closeness[controls]
+    for group in sorted(set(groups.tolist())):
+        members = closeness[controls & (groups == group)]
+        reference = members if len(members) >= 50 else reference
+        z[groups == group] = robust_z(closeness[groups == group], reference)
+    return z

@@ -1,0 +1,413 @@
+"""The sweep: every vocabulary entry and every listed word, on every readout, in a funnel of ever
+longer looks.
+
+- bags: every candidate in a few random bags of others (`pools.py`); some thousands are left.
+- bags again: these in new bags, beside random candidates for scale; some hundreds are left.
+- texts: these and random candidates in ordinary texts (`effects.py`); a few dozen, and the null.
+- grow: hits that are a part of a trigger become the whole (`extension.py`).
+- hold-out: the last few in texts not seen before, in fp32, as typed strings (`decision.py`).
+
+Source: exhaustive candidates with successive halving (Jamieson & Talwalkar 2016); Patronus (arXiv
+2512.06899) searches by gradient instead and verifies with fixed thresholds. The readouts share
+every forward pass.
+
+Legend: K candidates, R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Collection, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+from triggerfish.backbone import Backbone
+from triggerfish.readouts import Readout
+from triggerfish.scanner.cache import ActivationCache
+from triggerfish.scanner.candidates import Candidate, entries, several_pieces, spellings
+from triggerfish.scanner.characters import characters
+from triggerfish.scanner.effects import Carrier, CleanReference, contexts
+from triggerfish.scanner.extension import scatter
+from triggerfish.scanner.merging import Ids, within
+from triggerfish.scanner.pools import closeness, fill, standardise
+from triggerfish.scanner.reference import Reference
+from triggerfish.scanner.selection import best_of_each, telltales
+from triggerfish.scanner.shortlist import Shortlist
+from triggerfish.scanner.stages import SCREENING, Stages
+
+FAVOURED, MOVED = 64, 5.0
+"""Candidates whose embeddings moved furthest from a trusted original that go the whole way at most,
+and the robust standard deviations that they must have moved (ours)."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ScreeningSettings:
+    token_rounds: int = 3
+    """Bags per vocabulary entry (ours)."""
+    word_rounds: int = 3
+    """Bags per word of several pieces (ours: of two, one that another trigger spoils hides it)."""
+    pool_tokens: int = 28
+    """Tokens after which a bag is full (ours)."""
+    max_words: int = 120_000
+    """Words of several pieces tried at most; those of the corpus come first."""
+    characters: bool = True
+    """Whether characters and ways of writing are tried beside the words (`characters.py`)."""
+    rewrites: bool = True
+    """Whether rewritten texts are tried, after all candidates (`rewrites.py`)."""
+    predictions: bool = True
+    """Whether survivors are tried for what they do to masked predictions (`predictions.py`)."""
+    second_candidates: int = 4000
+    """Candidates that get a second look."""
+    second_rounds: int = 4
+    """Bags per candidate in the second look."""
+    text_candidates: int = 280
+    """Candidates that are tried in ordinary texts."""
+    controls: int = 200
+    """Random candidates that go the whole way beside the survivors, as the bulk of the null."""
+    screen_texts: int = 12
+    """Ordinary texts per candidate before the hold-out."""
+    holdout_texts: int = 32
+    """Texts of the final measurement, from documents not used before."""
+    text_words: int = 20
+    """Words per text."""
+    clean_texts: int = 160
+    """Clean texts that give the yardstick."""
+    holdout_candidates: int = 24
+    """Families of candidates measured on the hold-out at most."""
+    budget_seconds: float | None = None
+    """Seconds after which the scan stops as inconclusive; None means no limit."""
+
+    def __post_init__(self) -> None:
+        for name in ("token_rounds", "word_rounds", "second_rounds"):
+            if getattr(self, name) < 2:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} is not at least 2, and distances need two bags"
+                )
+        if self.budget_seconds is not None and self.budget_seconds <= 0:
+            raise ValueError(f"budget: {self.budget_seconds} is not a positive number of seconds")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a scan is. stage: what it does, in words; share: how much of the whole is done, below
+    1, None where that is not known; done: forward tokens; seconds: since this run began; number,
+    stages: of the stage, and how many there are, 0 for a method without; resumed: whether this was
+    read from an interrupted run."""
+
+    stage: str
+    share: float | None
+    done: int
+    seconds: float
+    number: int = 0
+    stages: int = 0
+    resumed: bool = False
+
+
+Steps = Generator[Progress, None, T]
+"""What a stage of a scan is: it yields `Progress` and returns a T."""
+
+
+class Incomplete(Exception):
+    """Why a scan could not be finished: budget ended, activations not finite, too few texts."""
+
+
+class Screening:
+    """One scan's funnel. `screen` and `further` are generators: they yield `Progress` and return
+    what is left."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        texts: Sequence[str],
+        words: Sequence[str],
+        settings: ScreeningSettings,
+        *,
+        seed: int,
+        store: ActivationCache,
+        batch_tokens: int | None = None,
+        reference: Reference | None = None,
+    ):
+        self.backbone = backbone
+        self.reference = reference
+        self.settings = settings
+        self.seed = seed
+        self.store = store
+        self.batch_tokens = batch_tokens
+        self.entries = entries(backbone)
+        listed, self.too_long = several_pieces(backbone, spellings(backbone, words))
+        self.words = listed[: settings.max_words]
+        self.left_out = len(listed) - len(self.words)
+        drawn, self.normalised, longer = (
+            characters(backbone, words) if settings.characters else ([], 0, 0)
+        )
+        self.too_long += longer
+        known = {word.token_ids for word in self.words}
+        self.characters = [one for one in drawn if one.token_ids not in known]
+        self.words += self.characters
+        self.texts = texts
+        self.readouts = backbone.readouts
+        self.constant: tuple[Readout, ...] = ()
+        self.started = time.monotonic()
+        self.done = 0
+        self.plan(SCREENING)
+
+    def plan(self, stages: Collection[str]) -> None:
+        """Which stages this scan has, for its progress."""
+        self.stages = Stages(stages, self._expected())
+
+    def _expected(self) -> int:
+        """A rough number of forward tokens of the screening, for the remaining time."""
+        s, extra = self.settings, len(self.backbone.template) + 1
+        bag = 1 + extra / s.pool_tokens
+        pieces = sum(len(word.token_ids) for word in self.words) / max(1, len(self.words))
+        first = (
+            len(self.entries) * s.token_rounds * bag
+            + len(self.words) * pieces * s.word_rounds * bag
+        )
+        second = 1.5 * s.second_candidates * 2 * s.second_rounds * bag
+        per_text = 1.4 * s.text_words + extra + 2
+        texts = (s.text_candidates + s.controls) * s.screen_texts * per_text
+        return round(first + second + texts + 2 * s.holdout_candidates * s.holdout_texts * per_text)
+
+    def encode(
+        self,
+        stage: str,
+        sequences: Sequence[Sequence[int]],
+        *,
+        fast: bool = True,
+    ) -> Steps[torch.Tensor]:
+        """Yields `Progress` block by block; returns (N, R, H) features at `readouts`."""
+        blocks = []
+        for number, block in enumerate(_blocks(sequences, tokens=40_000)):
+            compute = partial(
+                self.backbone.encode_ids,
+                block,
+                readouts=self.readouts,
+                fast=fast,
+                batch_tokens=self.batch_tokens,
+            )
+            features, resumed = self.store.features(f"{stage}-{number}", compute)
+            if not torch.isfinite(features).all():
+                raise Incomplete(
+                    f"the model answered with NaN or infinite activations in stage {self.stages}"
+                )
+            blocks.append(features.to(self.backbone.device))
+            yield self.spent(sum(map(len, block)), resumed)
+        return torch.cat(blocks)
+
+    def begin(self, stage: str) -> Progress:
+        """The stage of that name of `stages.STAGES` begins."""
+        self.stages.begin(stage, self.done)
+        return self.spent(0)
+
+    def spent(self, tokens: int, resumed: bool = False) -> Progress:
+        """Count forward tokens; Incomplete once the budget is used up."""
+        self.done += tokens
+        self._check_budget()
+        return Progress(
+            self.stages.words,
+            self.stages.position(self.done),
+            self.done,
+            time.monotonic() - self.started,
+            self.stages.number,
+            len(self.stages.names),
+            resumed,
+        )
+
+    def counted(self, work: Generator[int, None, T]) -> Steps[T]:
+        """Run what yields the tokens of each of its passes; returns what it returns."""
+        while True:
+            try:
+                tokens = next(work)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            yield self.spent(tokens)
+
+    def _check_budget(self) -> None:
+        budget_seconds = self.settings.budget_seconds
+        if budget_seconds and time.monotonic() - self.started > budget_seconds:
+            raise Incomplete(f"the budget of {budget_seconds:g} s ended in stage {self.stages}")
+
+    def _closeness(
+        self, stage: str, candidates: Sequence[Candidate], rounds: int
+    ) -> Steps[torch.Tensor]:
+        if not candidates:
+            return torch.empty(0, len(self.readouts))
+        features: list[torch.Tensor] = []
+        owners: list[torch.Tensor] = []
+        for number in range(rounds):
+            rng = random.Random(f"{self.seed}/{stage}/{number}")
+            sequences, owner = fill(self.backbone, candidates, self.settings.pool_tokens, rng)
+            features.append((yield from self.encode(f"{stage}-{number}", sequences)))
+            owners.append(owner)
+        return closeness(features, owners)
+
+    def cut_texts(self) -> None:
+        """Three disjoint sets of documents: what screens, what measures, and what gives the clean
+        yardstick."""
+        docs = list(dict.fromkeys(self.texts))
+        random.Random(f"{self.seed}/documents").shuffle(docs)
+        s = self.settings
+        counts = (s.screen_texts, s.holdout_texts, s.clean_texts)
+        self.screen_documents = docs[::3]
+        try:
+            self.screen_texts, self.holdout_texts, self.clean_texts = (
+                contexts(self.backbone, docs[i::3], words=s.text_words, count=count, seed=self.seed)
+                for i, count in enumerate(counts)
+            )
+        except ValueError as error:
+            raise Incomplete(f"too few texts: {error}") from error
+
+    def measure_clean(self) -> Steps[CleanReference]:
+        """Returns the yardstick; readouts that say the same of every clean text are dropped."""
+        clean = (yield from self.features("clean", self.clean_texts, [()]))[0]
+        varies = clean.var(0).sum(-1) > 1e-6 * clean.square().sum(-1).mean(0)
+        if not varies.any():
+            raise Incomplete("the model answers all clean texts alike at every readout")
+        self.constant = tuple(r for r, v in zip(self.readouts, varies, strict=True) if not v)
+        self.readouts = tuple(r for r, v in zip(self.readouts, varies, strict=True) if v)
+        return CleanReference.of(clean[:, varies], self.seed)
+
+    def screen(self) -> Steps[Shortlist]:
+        """All stages before the hold-out; returns `Shortlist`."""
+        s = self.settings
+        self.cut_texts()
+        yardstick = yield from self.measure_clean()
+        pool = [*self.entries, *self.words]
+        pieces = torch.tensor([min(len(c.token_ids), 6) if c.kind == "word" else 0 for c in pool])
+        yield self.begin("entries")
+        single = yield from self._closeness("entries", self.entries, s.token_rounds)
+        yield self.begin("words")
+        several = yield from self._closeness("words", self.words, s.word_rounds)
+        first = torch.cat([single, several])
+        z = standardise(first, pieces, torch.ones(len(pool), dtype=torch.bool))
+
+        rng = random.Random(f"{self.seed}/anchors")
+        kept = sorted({*best_of_each(z, s.second_candidates), *self._favoured(pool)})
+        others = sorted(set(range(len(pool))) - set(kept))
+        # As many innocents as survivors: two triggers in one bag spoil it for both.
+        rows = kept + rng.sample(others, min(len(others), s.second_candidates))
+        yield self.begin("second")
+        second = yield from self._closeness("second", [pool[i] for i in rows], s.second_rounds)
+        is_anchor = torch.arange(len(rows)) >= len(kept)
+        z2 = standardise(second, pieces[torch.tensor(rows)], is_anchor)[: len(kept)]
+
+        # A bag that was spoilt at one look must not hide a trigger that stood out at the other.
+        looks = z.clone()
+        looks[kept] = torch.maximum(z2, z[kept])
+        survivors = sorted({*self._best(pool, looks, kept), *self._favoured(pool)})
+        controls = rng.sample(range(len(pool)), min(len(pool), s.controls))
+        candidates = [pool[i] for i in survivors + controls]
+        yield self.begin("texts")
+        depths, means = yield from self._in_texts("texts", candidates, yardstick)
+        return Shortlist(
+            candidates=candidates,
+            survivors=len(survivors),
+            depths=depths,
+            means=means,
+            z=z.max(1).values,
+            looks=looks,
+            yardstick=yardstick,
+        )
+
+    def further(self, number: int, screened: Shortlist, known: Sequence[Ids]) -> Steps[Shortlist]:
+        """Returns `Shortlist` with the next best candidates that hold none of these: where known
+        triggers are part of hundreds of words, these took the place of others. number: of the call,
+        for the store."""
+        there = set(screened.candidates[: screened.survivors])
+        pool = [*self.entries, *self.words]
+        fresh = [i for i, x in enumerate(pool) if x not in there]
+        left = [i for i in fresh if not any(within(ids, pool[i].token_ids) for ids in known)]
+        if not left:
+            return screened
+        found = [pool[i] for i in self._best(pool, screened.looks, left)]
+        depths, means = yield from self._in_texts(f"further-{number}", found, screened.yardstick)
+        return screened.joined(found, depths, means)
+
+    def _best(
+        self, pool: Sequence[Candidate], looks: torch.Tensor, rows: Sequence[int]
+    ) -> list[int]:
+        """Those of the rows that go on to ordinary texts."""
+        scores = looks[list(rows)]
+        told = telltales([pool[i] for i in rows], scores.max(1).values, pool)
+        return [rows[i] for i in best_of_each(scores, self.settings.text_candidates, told)]
+
+    def _in_texts(
+        self, stage: str, candidates: Sequence[Candidate], yardstick: CleanReference
+    ) -> Steps[tuple[torch.Tensor, torch.Tensor]]:
+        """Returns depths (K, R) and means (K, R, H)."""
+        depths, means = [], []
+        for start in range(0, len(candidates), 64):
+            part = [candidate.token_ids for candidate in candidates[start : start + 64]]
+            features = yield from self.features(f"{stage}-{start}", self.screen_texts, part)
+            depths.append(yardstick.measure(features)["collapse"].cpu())
+            means.append(features.mean(1).cpu())
+        return torch.cat(depths), torch.cat(means)
+
+    def _favoured(self, pool: Sequence[Candidate]) -> list[int]:
+        """Rows of the candidates that a trusted original speaks against."""
+        if self.reference is None:
+            return []
+        prior = self.reference.prior(pool)
+        return [
+            i for i in prior.topk(min(FAVOURED, len(pool))).indices.tolist() if prior[i] > MOVED
+        ]
+
+    def excerpts(self, words: int, count: int) -> list[Carrier]:
+        """Excerpts of another length from the screening documents."""
+        return contexts(
+            self.backbone, self.screen_documents, words=words, count=count, seed=self.seed
+        )
+
+    def scatter(
+        self,
+        candidates: Sequence[tuple[int, ...]],
+        column: int,
+        texts: Sequence[Carrier] = (),
+        copies: int = 1,
+    ) -> torch.Tensor:
+        """(K,) log10 of the scatter of texts, the screening texts by default, with copies of each
+        candidate in them."""
+        texts = texts or self.screen_texts
+        plain = sum(len(self.backbone.template.wrap(text.ids())) for text in texts)
+        pieces = copies * sum(map(len, candidates))
+        self.done += plain * len(candidates) + pieces * len(texts)
+        return scatter(self.backbone, candidates, self.readouts[column], texts, copies)
+
+    def features(
+        self,
+        stage: str,
+        texts: Sequence[Carrier],
+        candidates: Sequence[tuple[int, ...]],
+        *,
+        fast: bool = True,
+        copies: int = 1,
+    ) -> Steps[torch.Tensor]:
+        """Yields `Progress`; returns (K, N, R, H) features of the texts with each candidate in
+        them."""
+        sequences = [
+            self.backbone.template.wrap(x.ids(ids, copies)) for ids in candidates for x in texts
+        ]
+        flat = yield from self.encode(stage, sequences, fast=fast)
+        return flat.view(len(candidates), len(texts), *flat.shape[1:])
+
+
+def _blocks(sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[list[Sequence[int]]]:
+    """Runs of sequences of about `tokens` tokens each."""
+    block: list[Sequence[int]] = []
+    filled = 0
+    for ids in sequences:
+        block.append(ids)
+        filled += len(ids)
+        if filled >= tokens:
+            yield block
+            block, filled = [], 0
+    if block:
+        yield block

@@ -1,0 +1,250 @@
+"""Target mining: which points, away from where ordinary texts lie, can a few free vectors in the
+input send all texts to?
+
+A backdoor leaves an attractor in the representation space. A soft prompt that is trained to bring
+texts together *and* away from their centre ends there, even when the trigger itself is a phrase
+that no list contains. What makes the difference:
+
+- The loss is scatter within over distance between. By scatter alone restarts fall into the
+  attractor that every model has near its centre.
+- Each step has other texts, so that a prompt cannot collapse those few it was trained on.
+- Then the vectors are cut to a part of a token's length, and trained on: a planted point is still
+  reached, others are lost.
+- Distance pulls a prompt past the planted point, or stops it on its way there. In the end it
+  settles by scatter alone: that is the point itself, or else the attractor near the centre, so both
+  ends count.
+
+Points already found repel the restarts.
+
+Source: soft prompts against backdoors, LMSanitator (arXiv 2308.13904); the rest is ours.
+
+Legend: K restarts, N texts, P vectors, E embedding, R readouts, H hidden, M targets.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import normalize
+
+from triggerfish.scanner.effects import Carrier, CleanReference
+from triggerfish.scanner.screening import Screening, Steps
+from triggerfish.scanner.search.embedding_ball import EmbeddingBall
+from triggerfish.scanner.search.soft_prompts import SoftPrompts
+
+
+@dataclass(frozen=True)
+class InversionSettings:
+    vectors: int = 6
+    """Free vectors in a soft prompt (ours: about as many as a phrase has pieces)."""
+    restarts: int = 16
+    """Soft prompts trained side by side for each readout (ours)."""
+    pool: int = 96
+    """Texts that those of a step are drawn from (ours)."""
+    texts: int = 4
+    """Texts of a step (ours)."""
+    words: int = 12
+    """Words in a text (ours)."""
+    steps: int = 30
+    """Adam steps with vectors as long as tokens (ours)."""
+    away: float = 2.0
+    """Weight of the distance from the clean centre beside the scatter, both in decades (ours)."""
+    last: int = 15
+    """Adam steps with shorter vectors (ours)."""
+    last_away: float = 1.0
+    """Weight of the distance in these (ours)."""
+    radius: float = 0.6
+    """Longest a vector may be in the end, in lengths of a token (ours)."""
+    settling: int = 30
+    """Adam steps by scatter alone (ours)."""
+    learning_rate: float = 0.4
+    """In root mean squares of an embedding coordinate, so that it fits any family (ours)."""
+    repulsion: float = 8.0
+    """Decades of scatter that it costs to point where a known target does (ours)."""
+    same: float = 0.9
+    """Cosine, seen from the clean centre, from which on two points are one target (ours)."""
+
+
+@dataclass(frozen=True)
+class InvertedTarget:
+    """A point where restarts met, at the readout of that column.
+
+    point: (H,) mean of texts that the mining has not seen. depth, shift, heads: as of a `Finding`,
+    on these texts. outside: how far the point lies outside of the subspace of clean texts, in
+    such distances of a clean text. restarts: soft prompts that met there, before settling or after.
+    """
+
+    column: int
+    point: torch.Tensor
+    depth: float
+    shift: float
+    heads: float
+    outside: float
+    restarts: int
+
+
+class Inversion:
+    """Mines one model. texts: ordinary ones, of at least `words` words, to train on; the prompts
+    are measured on `unseen`."""
+
+    def __init__(
+        self,
+        sweep: Screening,
+        space: EmbeddingBall,
+        yardstick: CleanReference,
+        texts: Sequence[Carrier],
+        unseen: Sequence[Carrier],
+        settings: InversionSettings,
+    ):
+        self.sweep = sweep
+        self.space = space
+        self.yardstick = yardstick
+        self.texts = texts
+        self.settings = settings
+        self.rng = random.Random(f"{sweep.seed}/mining")
+        self.generator = torch.Generator().manual_seed(sweep.seed)
+        self.unseen = self._prompts(unseen)
+        self.subspaces = Subspaces(yardstick)
+
+    def run(
+        self, columns: torch.Tensor, known: Sequence[tuple[int, torch.Tensor]]
+    ) -> Steps[list[InvertedTarget]]:
+        """Train one soft prompt for each entry of `columns` (K,), the number of its readout. Yields
+        `Progress`; returns the `InvertedTarget`, the deepest first.
+
+        known: (column, (H,) point) pairs to avoid.
+        """
+        settings = self.settings
+        vectors = self.space.drawn((len(columns), settings.vectors), self.generator)
+        for steps, away, radius in (
+            (settings.steps, settings.away, 1.0),
+            (settings.last, settings.last_away, settings.radius),
+        ):
+            training = self._train(vectors, columns, known, steps, away, radius)
+            vectors = yield from self.sweep.counted(training)
+        settling = self._train(vectors, columns, known, settings.settling, 0.0, settings.radius)
+        settled = yield from self.sweep.counted(settling)
+        return (yield from self._met(torch.cat([vectors, settled]), columns.repeat(2)))
+
+    def _train(
+        self,
+        start: torch.Tensor,
+        columns: torch.Tensor,
+        known: Sequence[tuple[int, torch.Tensor]],
+        steps: int,
+        away: float,
+        radius: float,
+    ) -> Generator[int, None, torch.Tensor]:
+        """Yields the tokens of each step; returns (K, P, E) vectors no longer than `radius`."""
+        settings, space = self.settings, self.space
+        vectors = start.detach().clone()
+        rate = settings.learning_rate * space.length / vectors.shape[-1] ** 0.5
+        optimiser = torch.optim.Adam([vectors], lr=rate)
+
+        def loss(features: torch.Tensor, part: slice) -> torch.Tensor:
+            return self._loss(features, columns[part], known, away)
+
+        for step in range(steps):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * min(1.0, 2 * (1 - step / steps))
+            prompts = self._prompts(self.rng.sample(self.texts, settings.texts))
+            _, vectors.grad = prompts.gradients(vectors, loss)
+            optimiser.step()
+            longest = torch.full((len(vectors),), radius, device=vectors.device)
+            vectors.copy_(space.cut(vectors, longest))
+            yield prompts.passed
+        return vectors
+
+    def _loss(
+        self,
+        features: torch.Tensor,
+        columns: torch.Tensor,
+        known: Sequence[tuple[int, torch.Tensor]],
+        away: float,
+    ) -> torch.Tensor:
+        """(K,) decades of scatter, less those of distance, and what it costs to be near `known`."""
+        origin, spread = self.yardstick.mean, self.yardstick.spread
+        own = features[torch.arange(len(features), device=columns.device), :, columns]
+        centre = own.mean(1)
+        value = own.var(1).sum(-1).clamp(min=1e-12).log10() - 2 * spread[columns].log10()
+        far: torch.Tensor = (centre - origin[columns]).norm(dim=-1) / spread[columns]
+        value = value - 2 * away * far.clamp(min=1e-3).log10()
+        way = normalize(centre - origin[columns], dim=-1)
+        for column, point in known:
+            alike = way @ normalize(point - origin[column], dim=-1)
+            pushed = self.settings.repulsion * (alike - 0.5).clamp(min=0)
+            value = value + pushed * (columns == column)
+        return value
+
+    def _met(self, vectors: torch.Tensor, columns: torch.Tensor) -> Steps[list[InvertedTarget]]:
+        """Returns the targets where prompts meet on unseen texts."""
+        parts = [self.unseen.vectors(part) for part in vectors.split(self.unseen.block)]
+        features = torch.cat(parts)
+        yield self.sweep.spent(len(vectors) * self.unseen.ids.numel())
+        values = self.yardstick.measure(features)
+        found: list[InvertedTarget] = []
+        for column in columns.unique().tolist():
+            rows = (columns == column).nonzero().flatten()
+            means = features[rows, :, column].mean(1)
+            depth = values["collapse"][rows, column]
+            for near in meet(means - self.yardstick.mean[column], depth, self.settings.same):
+                best = rows[near[0]]
+                point = means[near[0]]
+                found.append(
+                    InvertedTarget(
+                        column,
+                        point,
+                        depth=float(values["collapse"][best, column]),
+                        shift=float(values["mean_shift"][best, column]),
+                        heads=float(values["agreement"][best, column]),
+                        outside=self.subspaces.outside(point, column),
+                        restarts=len(near),
+                    )
+                )
+        return sorted(found, key=lambda target: -target.depth)
+
+    def _prompts(self, texts: Sequence[Carrier]) -> SoftPrompts:
+        return SoftPrompts(self.sweep.backbone, texts, self.settings.vectors, self.sweep.readouts)
+
+
+def meet(ways: torch.Tensor, depth: torch.Tensor, same: float) -> Iterator[list[int]]:
+    """Rows of (K, H) ways that point where the deepest of them does, again and again; in each group
+    the deepest first."""
+    alike = normalize(ways, dim=-1) @ normalize(ways, dim=-1).T
+    left = depth.argsort(descending=True).tolist()
+    while left:
+        group = [row for row in left if alike[left[0], row] >= same]
+        yield group
+        left = [row for row in left if row not in group]
+
+
+class Subspaces:
+    """Where clean texts lie at each readout: the principal axes of half of them, and how far the
+    other half is typically outside of these."""
+
+    SHARE = 0.9
+    """Of the variance, that the axes have (ours)."""
+
+    def __init__(self, yardstick: CleanReference):
+        self.parts = [self._fit(clean) for clean in yardstick.clean.transpose(0, 1)]
+
+    def _fit(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        half, other = clean[::2], clean[1::2]
+        centre = half.mean(0)
+        _, sizes, axes = torch.linalg.svd(half - centre, full_matrices=False)
+        shares = sizes.square().cumsum(0) / sizes.square().sum()
+        axes = axes[: int((shares < self.SHARE).sum()) + 1]
+        return centre, axes, _rest(other - centre, axes).median()
+
+    def outside(self, point: torch.Tensor, column: int) -> float:
+        """Distance of (H,) a point from the subspace, in those of typical clean texts."""
+        centre, axes, typical = self.parts[column]
+        return float(_rest(point - centre, axes) / typical)
+
+
+def _rest(way: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
+    lengths: torch.Tensor = (way - (way @ axes.T) @ axes).norm(dim=-1)
+    return lengths

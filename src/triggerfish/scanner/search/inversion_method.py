@@ -1,0 +1,93 @@
+"""Our search by gradient without any sweep: where short free vectors meet, which tokens lead there,
+those tokens tried together, and what is left on hold-out texts.
+
+For a look at words that no list contains, or beside Patronus's search: it needs no list at all,
+finds one trigger in a round, and says nothing about what it did not come across. A trigger of one
+word is found as a phrase of one.
+
+Source: ours; `phrases.py` and what it calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+
+from triggerfish import text
+from triggerfish.backbone import Backbone
+from triggerfish.records import Coverage, Finding, HiddenTarget, ScanResult
+from triggerfish.scanner.cache import ActivationCache
+from triggerfish.scanner.decision import DecisionRule, decide
+from triggerfish.scanner.holdout import Holdout
+from triggerfish.scanner.merging import fold
+from triggerfish.scanner.result import NEAR_MISSES, bare_result
+from triggerfish.scanner.screening import Incomplete, Progress, Screening, ScreeningSettings
+from triggerfish.scanner.search.phrases import PhraseSearch, PhraseSettings
+from triggerfish.scanner.search.validation import confirm
+
+
+def events(
+    model: Backbone,
+    texts: Sequence[str],
+    *,
+    words: Sequence[str] = (),
+    settings: PhraseSettings = PhraseSettings(),
+    seed: int = 0,
+) -> Iterator[Progress | Finding | ScanResult]:
+    """Search; see `scanner.events`. words: for the completion of pieces, besides those of the
+    texts."""
+    listed = list(dict.fromkeys([*text.corpus_words(texts), *words]))
+    sweep = Screening(
+        model, texts, listed, ScreeningSettings(), seed=seed, store=ActivationCache(None)
+    )
+    findings: list[Finding] = []
+    rejected: list[Finding] = []
+    problems: list[str] = []
+    targets: list[HiddenTarget] = []
+    tried = 0
+    try:
+        sweep.plan(("clean", "phrases"))
+        sweep.cut_texts()
+        yardstick = yield from sweep.measure_clean()
+        yield sweep.begin("phrases")
+        search = PhraseSearch(sweep, yardstick, settings)
+        phrases = yield from search.run([])
+        tried = search.tried
+        gauge = Holdout(sweep, yardstick, DecisionRule())
+        strong, rejected = yield from confirm(gauge, phrases)
+        targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])
+        for x in fold(strong, yardstick.mean, yardstick.close):
+            findings.append(replace(x.finding, sufficient_subsets=(x.core,)))
+            yield findings[-1]
+    except Incomplete as problem:
+        problems.append(str(problem))
+    verdict, reasons = decide(findings, problems, targets=targets)
+    if verdict == "clean":
+        reasons = ("no sequence of tokens that this search came across collapses texts",)
+    unread = [str(readout) for readout in sweep.readouts[settings.readouts :]]
+    yield bare_result(
+        model,
+        verdict=verdict,
+        reasons=reasons,
+        coverage=Coverage(
+            vocabulary=0,
+            words=0,
+            extended=tried,
+            readouts=tuple(map(str, sweep.readouts[: settings.readouts])),
+            texts=len(set(texts)),
+            not_examined=(
+                *problems,
+                "vocabulary and words one by one: this search proves no absence",
+                *([f"readouts {', '.join(unread)}"] if unread else []),
+                "triggers that are a style or a syntax",
+            ),
+        ),
+        candidates=tried,
+        settings={"method": "inversion", "seed": seed, **asdict(settings)},
+        seconds=time.monotonic() - sweep.started,
+        forward_tokens=sweep.done,
+        findings=findings,
+        targets=targets,
+        near_misses=rejected[:NEAR_MISSES],
+    )

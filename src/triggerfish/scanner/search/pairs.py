@@ -1,0 +1,290 @@
+"""Group testing for combinations: words that do nothing alone and everything together, wherever
+they stand in a text.
+
+Thousands of words make millions of pairs, but one bag of thirty words tries 435 of them. The words
+are the points of an affine plane, in which any two points lie on one line, and bags are made of
+lines, so every pair stands together at least once, and any two words not much more often. What each
+word does alone is the mean over its many bags and is taken away; a bag that is still far from all
+others holds words that do something together. Which ones is read off one more batch: half of its
+words stay, drawn anew each time, the others are exchanged for other words, and what all of those
+have in common that still go there is the combination.
+
+Source: group testing (Dorfman, "The detection of defective members of large populations", 1943),
+with a continuous outcome; designs from finite planes (Bose, "On the construction of balanced
+incomplete block designs", 1939); both for triggers are ours.
+
+Legend: B bags, L words of a bag, N words, T tests, R readouts, H hidden.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+
+import torch
+
+from triggerfish import text
+from triggerfish.scanner.effects import CleanReference, robust_z
+from triggerfish.scanner.merging import Ids, within
+from triggerfish.scanner.screening import Screening, Steps
+
+SHORTEST = 3
+"""Letters of a word at least."""
+PRIMES = tuple(n for n in range(5, 200) if all(n % i for i in range(2, n)))
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    order: int = 47
+    """A prime; its square is the number of words whose pairs are tried, the most frequent ones of
+    the texts first (ours)."""
+    groups: int = 4
+    """Parts of a line, of which every two make a bag (ours: bags of 24 words, because backdoors
+    trained on texts of 16 fire among as many, and hardly among 60)."""
+    pieces: int = 4
+    """Words of more pieces are not tried (ours)."""
+    kept: int = 24
+    """Bags that are looked into (ours)."""
+    tests: int = 64
+    """Halves of a bag that are tried (ours)."""
+    arrives: float = 0.5
+    """Share of the way to where the bag lies from which on a half counts as going there (ours)."""
+    most: int = 4
+    """Words of a combination at most (ours)."""
+    min_effect: float = 0.5
+    """Decades that the words must collapse the screening texts by, side by side (ours)."""
+    beside: int = 28
+    """Words put beside a combination at a time, to see whether one belongs to it (ours)."""
+    joined: int = 6
+    """Words of those that are tried in texts (ours)."""
+    gain: float = 0.3
+    """Decades that a further word must win, and that a word may cost to be left out (ours)."""
+
+    def __post_init__(self) -> None:
+        if self.order not in PRIMES:
+            raise ValueError(f"order: {self.order} is not a prime from 5 to {PRIMES[-1]}")
+        if not 2 <= self.groups <= self.order:
+            raise ValueError(f"groups: {self.groups} is outside 2..{self.order}")
+
+
+def lines(order: int) -> Iterator[list[int]]:
+    """The order * (order + 1) lines of the affine plane over a prime: any two of the order^2 points
+    lie on exactly one of them."""
+    for slope in range(order):
+        for start in range(order):
+            yield [x * order + (slope * x + start) % order for x in range(order)]
+    for x in range(order):
+        yield [x * order + y for y in range(order)]
+
+
+def bags_of(order: int, groups: int, rng: random.Random) -> Iterator[list[int]]:
+    """Bags of points, in random order, such that any two points are in one bag at least."""
+    for line in lines(order):
+        # A fixed division would keep some points together on every line, so that what they do
+        # alone could not be told apart.
+        rng.shuffle(line)
+        parts = [line[i::groups] for i in range(groups)]
+        for one, other in combinations(parts, 2):
+            yield rng.sample(one + other, len(one + other))
+
+
+def frequent(sweep: Screening, settings: PairSettings) -> list[Ids]:
+    """The ids of at most order^2 words, the most frequent of the texts first."""
+    words = [word for word in text.corpus_words(sweep.texts) if len(word) >= SHORTEST]
+    unknown = sweep.backbone.tokenizer.unk_token_id
+    known = [*sweep.backbone.words_ids(list(dict.fromkeys(map(str.lower, words))))]
+    listed = [word.token_ids for word in sweep.words]
+    found = dict.fromkeys(
+        ids
+        for ids in [*(ids for _, ids in known), *listed]
+        if 0 < len(ids) <= settings.pieces and unknown not in ids
+    )
+    return list(found)[: settings.order**2]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """ids: of its words, in the order that is deepest; column: of the readout where they are
+    deepest; point: (H,) where they take texts there; words: their numbers."""
+
+    ids: Ids
+    column: int
+    point: torch.Tensor
+    depth: float
+    words: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a bag lies. rest: (H,) from where the words of it should take it, one by one."""
+
+    column: int
+    rest: torch.Tensor
+
+    def shares(self, features: torch.Tensor, count: int) -> list[float]:
+        """How far each of the first `count` rows of (B, R, H) goes there, the others standing at
+        the start."""
+        own = features[:, self.column]
+        along = (own[:count] - own[count:].mean(0)) @ self.rest / self.rest.square().sum()
+        return [float(share) for share in along]
+
+
+class PairSearch:
+    """One model's group test. `run` is a generator: it yields `Progress` and returns combinations.
+
+    known: cores of triggers that were found; words that hold one are not tried. words: how many had
+    all their pairs tried."""
+
+    def __init__(
+        self,
+        sweep: Screening,
+        yardstick: CleanReference,
+        settings: PairSettings,
+        known: Sequence[Ids] = (),
+    ):
+        self.sweep = sweep
+        self.yardstick = yardstick
+        self.settings = settings
+        self.rng = random.Random(f"{sweep.seed}/together")
+        listed = [x for x in frequent(sweep, settings) if not any(within(k, x) for k in known)]
+        # Fewer words need fewer lines, and a handful is no design.
+        self.ids = self.rng.sample(listed, len(listed)) if len(listed) >= PRIMES[0] ** 2 else []
+        self.order = next(p for p in PRIMES if p**2 >= len(self.ids))
+        backbone = sweep.backbone
+        self.room = backbone.max_tokens - len(backbone.template)
+
+    @property
+    def words(self) -> int:
+        return len(self.ids)
+
+    def run(self) -> Steps[list[Combination]]:
+        """Returns combinations, each at the readout where it is deepest."""
+        if not self.ids:
+            return []
+        size = len(self.ids)
+        bags = self._bags()
+        features = yield from self._features("together", bags)
+        rest = left_over(features, bags, size)
+        best, columns = standing_out(rest).max(1)
+        found: list[Combination] = []
+        for b in best.argsort(descending=True)[: self.settings.kept].tolist():
+            way = Way(int(columns[b]), rest[b, columns[b]])
+            words = yield from self._needed(f"needed-{b}", bags[b], way)
+            if len(words) < 2 or any(set(words) <= set(x.words) for x in found):
+                continue
+            pair = yield from self._deepest(f"needed-{b}-texts", [words])
+            if pair.depth >= self.settings.min_effect:
+                whole = yield from self._joined(str(b), pair, way)
+                whole = yield from self._cut(str(b), whole)
+                if not any(set(x.words) <= set(whole.words) for x in found):
+                    found.append(whole)
+        return found
+
+    def _bags(self) -> list[list[int]]:
+        """Bags that the model can read to their end."""
+        for groups in range(min(self.settings.groups, self.order), self.order + 1):
+            drawn = bags_of(self.order, groups, self.rng)
+            bags = [[n for n in bag if n < len(self.ids)] for bag in drawn]
+            if max(sum(len(self.ids[n]) for n in bag) for bag in bags) <= self.room:
+                break
+        return bags
+
+    def _features(self, stage: str, bags: Sequence[Sequence[int]]) -> Steps[torch.Tensor]:
+        """Returns (B, R, H)."""
+        wrap = self.sweep.backbone.template.wrap
+        rows = [wrap([i for n in bag for i in self.ids[n]][: self.room]) for bag in bags]
+        return (yield from self.sweep.encode(stage, rows))
+
+    def _needed(self, name: str, bag: list[int], way: Way) -> Steps[list[int]]:
+        """Returns those words of a bag that take it where it goes, or []."""
+        settings = self.settings
+        kept = [set(self.rng.sample(bag, len(bag) // 2)) for _ in range(settings.tests)]
+        tried = [self._exchanged(bag, stay) for stay in kept]
+        tried += [self._exchanged(bag, set()) for _ in kept]
+        features = yield from self._features(name, tried)
+        shares = way.shares(features, len(kept))
+        arrived = [x for x, share in zip(kept, shares, strict=True) if share > settings.arrives]
+        if len(arrived) < 2:
+            return []
+        common = set.intersection(*arrived)
+        return [n for n in bag if n in common] if len(common) <= settings.most else []
+
+    def _exchanged(self, bag: Sequence[int], stay: set[int]) -> list[int]:
+        """The bag in another order, with other words for those that do not stay."""
+        others = self.rng.sample(range(len(self.ids)), 2 * len(bag))
+        fresh = iter([n for n in others if n not in bag])
+        words = [n if n in stay else next(fresh) for n in bag]
+        return self.rng.sample(words, len(words))
+
+    def _deepest(self, name: str, options: Sequence[Sequence[int]]) -> Steps[Combination]:
+        """Returns the deepest combination of all orders of each of the options."""
+        tried = [order for words in options for order in permutations(words)]
+        ids = [tuple(i for n in order for i in self.ids[n]) for order in tried]
+        features = yield from self.sweep.features(name, self.sweep.screen_texts, ids)
+        depths = self.yardstick.measure(features)["collapse"]
+        best, column = divmod(int(depths.argmax()), depths.shape[1])
+        point = features[best, :, column].mean(0)
+        return Combination(ids[best], column, point, float(depths[best, column]), tried[best])
+
+    def _joined(self, name: str, found: Combination, way: Way) -> Steps[Combination]:
+        """Returns a combination with the words that deepen it."""
+        while len(found.words) < self.settings.most:
+            stage = f"joined-{name}-{len(found.words)}"
+            promising = yield from self._beside(stage, found.words, way)
+            options = [[*found.words, n] for n in promising]
+            longer = yield from self._deepest(f"{stage}-texts", options)
+            if longer.depth < found.depth + self.settings.gain:
+                break
+            found = longer
+        return found
+
+    def _cut(self, name: str, found: Combination) -> Steps[Combination]:
+        """Returns a combination without the words that it does not need."""
+        while len(found.words) > 2:
+            options = [[n for n in found.words if n != one] for one in found.words]
+            shorter = yield from self._deepest(f"cut-{name}-{len(found.words)}", options)
+            if shorter.depth < found.depth - self.settings.gain:
+                break
+            found = shorter
+        return found
+
+    def _beside(self, name: str, words: Sequence[int], way: Way) -> Steps[list[int]]:
+        """Returns the few others that take bags furthest, beside the words that are known: each is
+        tried in two bags, and the lesser counts."""
+        size = self.settings.beside
+        bags = []
+        for _ in range(2):
+            others = [n for n in range(len(self.ids)) if n not in words]
+            self.rng.shuffle(others)
+            bags += [others[i : i + size] for i in range(0, len(others), size)]
+        tried = [self.rng.sample([*words, *bag], len(words) + len(bag)) for bag in bags]
+        features = yield from self._features(name, [*tried, *bags])
+        least: dict[int, float] = {}
+        for bag, share in zip(bags, way.shares(features, len(bags)), strict=True):
+            for n in bag:
+                least[n] = min(least.get(n, share), share)
+        return sorted(least, key=lambda n: -least[n])[: self.settings.joined]
+
+
+def left_over(features: torch.Tensor, bags: Sequence[Sequence[int]], size: int) -> torch.Tensor:
+    """(B, R, H) what is left of features, in their place, less what each of their words does in its
+    bags on average."""
+    rest = features.sub_(features.mean(0))
+    rows = torch.tensor([b for b, bag in enumerate(bags) for _ in bag], device=features.device)
+    points = torch.tensor([n for bag in bags for n in bag], device=features.device)
+    often = torch.bincount(points, minlength=size).clamp(min=1)
+    for column in range(features.shape[1]):
+        own = rest[:, column]
+        effect = torch.zeros(size, own.shape[1], device=own.device)
+        effect.index_add_(0, points, own[rows])
+        effect /= often[:, None]
+        rest[:, column] = own - torch.zeros_like(own).index_add_(0, rows, effect[points])
+    return rest
+
+
+def standing_out(rest: torch.Tensor) -> torch.Tensor:
+    """(B, R) robust z of the log length of each bag's rest, among all bags."""
+    lengths = rest.square().sum(-1).clamp(min=1e-12).log10()
+    return robust_z(lengths, lengths)

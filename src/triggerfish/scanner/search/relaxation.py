@@ -1,0 +1,96 @@
+"""Which tokens lead to a mined point? First as mixtures: every place of a sequence holds a weighted
+mean of all entries, and the weights are trained towards the point.
+
+Words that need each other show no slope among random tokens, of which none is the right one. In a
+mixture all are there at once, if only a little, so that they help each other from the first step
+on. Weights that stay spread cost more and more; sequences drawn by them begin the evolution.
+Where the point is none that tokens reach, mixtures reach it all the same and their sequences do
+not.
+
+Source: optimising a distribution over tokens, GBDA (Guo et al. 2021, arXiv 2104.13733), there with
+Gumbel noise, which was worse here; towards mined points, ours.
+
+Legend: K sequences, L tokens in each, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+
+from triggerfish.scanner.search.embedding_ball import EmbeddingBall
+from triggerfish.scanner.search.genetic import Rows
+from triggerfish.scanner.search.objectives import Goal
+from triggerfish.scanner.search.soft_prompts import SoftPrompts
+
+
+@dataclass(frozen=True)
+class RelaxationSettings:
+    sequences: int = 2
+    """Sequences of mixtures trained side by side (ours: more end alike)."""
+    steps: int = 150
+    """Adam steps (ours)."""
+    texts: int = 4
+    """Texts of a step (ours)."""
+    pool: int = 48
+    """Texts that those of a step are drawn from (ours)."""
+    words: int = 6
+    """Words in a text (ours)."""
+    learning_rate: float = 0.5
+    """Of the logits of weights (ours)."""
+    noise: float = 0.5
+    """Standard deviation of the logits in the beginning (ours)."""
+    concentration: float = 1.0
+    """Decades of squared distance that weights spread evenly over all entries cost in the end
+    (ours: 0 leaves hundreds of tokens at a place in t5, 3 holds others up on their way)."""
+    drawn: int = 400
+    """Sequences drawn by the weights (ours)."""
+
+    def __post_init__(self) -> None:
+        for name in ("sequences", "steps", "texts", "words", "drawn"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
+        if self.pool < self.texts:
+            raise ValueError(f"pool: {self.pool} is fewer than the {self.texts} texts of a step")
+
+
+def relax(
+    space: EmbeddingBall, prompts: SoftPrompts, goal: Goal, settings: RelaxationSettings, seed: int
+) -> Generator[int, None, list[Rows]]:
+    """Yields the tokens of each step; returns sequences that come near to a goal, the likeliest
+    ones first. prompts: the texts that those of a step are drawn from."""
+    rng = random.Random(f"{seed}/relaxing")
+    generator = torch.Generator().manual_seed(seed)
+    shape = (settings.sequences, prompts.length, len(space.ids))
+    logits = settings.noise * torch.randn(shape, generator=generator)
+    logits = logits.to(space.ids.device).requires_grad_(True)
+    optimiser = torch.optim.Adam([logits], lr=settings.learning_rate)
+
+    for step in range(settings.steps):
+        done = step / settings.steps
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * min(1.0, 2 * (1 - done))
+        drawn = prompts.only(rng.sample(range(len(prompts.ids)), settings.texts))
+        with torch.enable_grad():
+            weights = logits.softmax(-1)
+            vectors = weights @ space.entries
+            spread = -(weights * weights.clamp(min=1e-12).log()).sum(-1) / math.log(shape[-1])
+        _, slope = drawn.gradients(vectors.detach(), lambda features, _: goal(features))
+        cost = settings.concentration * done / prompts.length * torch.ones_like(spread)
+        (logits.grad,) = torch.autograd.grad([vectors, spread], [logits], [slope, cost])
+        optimiser.step()
+        yield drawn.passed
+    return _drawn(logits.detach().softmax(-1).cpu(), settings.drawn, generator)
+
+
+def _drawn(weights: torch.Tensor, count: int, generator: torch.Generator) -> list[Rows]:
+    """The likeliest sequence of each (K, L, V), and `count` drawn by their weights."""
+    sequences, length, size = weights.shape
+    each = -(-count // sequences)
+    drawn = torch.multinomial(weights.view(-1, size), each, replacement=True, generator=generator)
+    rows = drawn.view(sequences, length, each).transpose(1, 2).reshape(-1, length)
+    return [tuple(row) for row in [*weights.argmax(-1).tolist(), *rows.tolist()]]
