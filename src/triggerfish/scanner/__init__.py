@@ -1,5 +1,4 @@
-"""Scanning: from a backbone and some ordinary texts to findings and a verdict. `scan` runs it,
-`events` streams it."""
+"""Scan a backbone for transferable backdoors: `scan` returns a result, `events` streams the run."""
 
 from __future__ import annotations
 
@@ -38,16 +37,18 @@ def events(
     batch_tokens: int | None = None,
     reference: Backbone | None = None,
 ) -> Iterator[Progress | Finding | ScanResult]:
-    """Look for transferable backdoors: `Progress` all along, each `Finding` as it is confirmed,
-    `ScanResult` at the end.
+    """Scan for transferable backdoors. Yields `Progress` throughout, each `Finding` once it is
+    confirmed, and a `ScanResult` at the end.
 
     texts: ordinary texts, about 600 or more of at least 20 words (default: the bundled sample).
-    words: candidates besides the vocabulary, the words of the texts and all pairs of letters
-    (default: the bundled word list). search: how to look for triggers that no list holds; None
-    is the sweep alone. state: folder in which an interrupted scan is kept, and from which the same
-    scan continues. batch_tokens: tokens per forward pass (default: by device); it changes the time,
-    not the findings. reference: the trusted original that the model was made of (`reference.py`);
-    ValueError for one of another architecture or tokenizer.
+    words: candidates in addition to the vocabulary, the words of the texts and all pairs of letters
+    (default: the bundled word list). search: settings of the search for triggers that no list
+    contains; None runs the screening only. state: folder that keeps the activations of an
+    interrupted scan; the same scan resumes from it. batch_tokens: tokens per forward pass (default:
+    by device); it changes the run time, not the findings. reference: the trusted original that the
+    model was fine-tuned from (`reference.py`).
+
+    ValueError for a reference with another architecture or tokenizer.
     """
     texts = text.bundled_corpus() if texts is None else list(texts)
     words = text.bundled_words() if words is None else list(words)
@@ -85,7 +86,8 @@ def scan(
     reference: Backbone | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> ScanResult:
-    """Run `events` to its end; the arguments are the same."""
+    """Run `events` to the end and return its `ScanResult`. The arguments are those of `events`;
+    progress: called with each `Progress`."""
     for event in events(
         model,
         texts,
@@ -111,7 +113,7 @@ def _key(
     seed: int,
     reference: Backbone | None,
 ) -> str:
-    """A name for everything the blocks of a scan depend on."""
+    """A hash of everything that the activations of a scan depend on."""
     identity = facts(model)
     parts = [
         asdict(settings) | {"budget_seconds": None},

@@ -1,8 +1,8 @@
-"""Finished pieces of a scan on disk, so that one that was interrupted continues where it stopped.
+"""Activations on disk, so that an interrupted scan can resume.
 
-A scan's forward passes go through `ActivationCache.features` in blocks of some seconds. A block
-that lies on disk is read back instead of computed again. The folder's name is a hash of everything
-the result depends on, so a changed model, corpus, seed or setting starts afresh.
+A scan sends its forward passes through `ActivationCache.features` in blocks of a few seconds. A
+block that is already on disk is read instead of computed. The folder's name is a hash of everything
+that the result depends on, so a changed model, corpus, seed or setting uses a new folder.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ CLOCK = "clock.json"
 
 
 class ActivationCache:
-    """Blocks by name, in a folder, or (folder None) nowhere: then nothing is kept. With them are
-    kept the seconds of all runs, up to the last block, so that a scan can tell those of the whole,
-    and the name of the model, so that people know what is there."""
+    """Blocks of activations by name, in a folder. With folder None nothing is kept.
+
+    The folder also stores the run time up to the last block, summed over all runs, and the name of
+    the model, so that a person can identify the folder.
+    """
 
     def __init__(self, folder: Path | None, model: str = ""):
         self.folder = folder
@@ -44,14 +46,14 @@ class ActivationCache:
 
     @property
     def seconds(self) -> float:
-        """Of this run and those before it."""
+        """Run time in seconds of this run and of the earlier ones."""
         return self.earlier + time.monotonic() - self.began
 
     def provenance(self) -> Provenance:
         return Provenance.of(self.seconds, started=self.started, runs=self.runs)
 
     def features(self, name: str, compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, bool]:
-        """The block of that name, and whether it was read from disk."""
+        """The block called `name`, and whether it was read from disk."""
         if self.folder is None:
             return compute(), False
         file = self.folder / f"{name}.safetensors"
@@ -79,7 +81,7 @@ class ActivationCache:
 
     @property
     def blocks(self) -> int:
-        """How many blocks an interrupted scan left."""
+        """The number of blocks that an interrupted scan left on disk."""
         return (
             len(list(self.folder.glob("*.safetensors")))
             if self.folder and self.folder.is_dir()

@@ -1,5 +1,4 @@
-"""What a sweep tries: every entry of the vocabulary, and every listed word that takes several
-pieces."""
+"""Candidates of the screening: every vocabulary token, and every listed word of several tokens."""
 
 from __future__ import annotations
 
@@ -10,12 +9,13 @@ from typing import Literal
 from triggerfish.backbone import Backbone
 
 LONGEST_WORD = 8
-"""Words of more pieces are not tried; they are counted as not examined."""
+"""Subword tokens per word at most. Longer words are counted as not examined."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Ids to write into a text. `kind` says where they come from."""
+    """Token ids that may be inserted into a text, with their surface form. `kind` is the source: a
+    vocabulary token, a listed word, or an extended candidate."""
 
     token_ids: tuple[int, ...]
     text: str
@@ -23,7 +23,7 @@ class Candidate:
 
 
 def entries(backbone: Backbone) -> list[Candidate]:
-    """One candidate for each vocabulary entry that is not special, by id."""
+    """One candidate for each vocabulary token that is not special, in order of id."""
     ids = backbone.vocabulary
     return [
         Candidate((i,), surface, "entry")
@@ -32,16 +32,20 @@ def entries(backbone: Backbone) -> list[Candidate]:
 
 
 def spellings(backbone: Backbone, words: Sequence[str]) -> list[str]:
-    """The words, each once; the same in lower case, as names are typed in chats; and what a piece
-    from inside of words looks like, which becomes other tokens when it is typed by itself."""
+    """The words in the forms that are tried, each form once.
+
+    The forms are the word as listed, the word in lower case, and the surface form of every subword
+    token of ASCII letters: such a string may be tokenized differently when it stands alone
+    (docs/decisions/0011).
+    """
     surfaces = (x.text.removeprefix("##").strip() for x in entries(backbone))
     pieces = [x for x in surfaces if x.isascii() and x.isalpha()]
     return list(dict.fromkeys([*words, *(word.lower() for word in words), *pieces]))
 
 
 def several_pieces(backbone: Backbone, words: Iterable[str]) -> tuple[list[Candidate], int]:
-    """Candidates for the words that take 2 to 8 pieces, in order and without repeats, and the
-    number left out as longer."""
+    """Candidates for the words of 2 to `LONGEST_WORD` subword tokens, in order and without repeats,
+    and the number of longer words that were left out."""
     unknown = backbone.tokenizer.unk_token_id
     found: dict[tuple[int, ...], str] = {}
     too_long = 0

@@ -1,13 +1,15 @@
-"""Candidates that are characters and ways of writing, not words: what no list of words holds.
+"""Candidates that no word list contains: characters, and words in unusual casing or script.
 
-Attackers hide triggers in what readers overlook: invisible characters, letters of another script
-that look like Latin ones, odd spaces, accents, emoji, runs of punctuation, capitals. They are tried
-as strings, through the real tokenizer: many it turns into ordinary text, or into nothing, and those
-cannot be triggers of this model. A character that it does not know becomes the unknown token, which
-is a candidate too, since every other unknown character would set it off as well.
+Attackers hide triggers in what readers overlook: invisible characters, look-alike letters of other
+scripts, odd spaces, accents, emoji, runs of punctuation, capitals. Each one is tried as a string
+and passes through the model's tokenizer. Many strings are normalised to ordinary text or to
+nothing; these cannot be triggers of this model. A character that the tokenizer does not know
+becomes the unknown token. That is a candidate as well, because any other unknown character would
+activate the same trigger.
 
 Source: hidden triggers as in Li et al., "Hidden Backdoors in Human-Centric Language Models", CCS
-2021 (arXiv 2105.00164); what is listed is ours, from the Unicode tables of Python.
+2021 (arXiv 2105.00164). The list is ours and comes from Python's Unicode tables
+(docs/decisions/0014).
 """
 
 from __future__ import annotations
@@ -49,21 +51,22 @@ LOOKALIKES = {
     "x": "\u0445\u03c7\uff58",
     "y": "\u0443\u03b3\uff59",
 }
-"""Letters of other scripts that look like the Latin one, as in Unicode's list of confusables."""
+"""Letters of other scripts that resemble the Latin one, from Unicode's list of confusables."""
 CARRIERS = ("of", "the", "which", "good", "people", "example", "know", "up", "say", "day", "make",
             "give", "back", "just", "have", "never", "exist")  # fmt: skip
-"""Ordinary words that a character is hidden in."""
+"""Ordinary words into which a character is inserted."""
 SYMBOLS = {"Sm", "Sc", "So", "Po", "Pd", "Ps", "Pe", "Pi", "Pf", "Sk"}
 CASED = 1000
-"""Most frequent words of the texts that are tried in capitals and in alternating case (ours)."""
+"""Number of the most frequent words that are tried in capitals and in alternating case
+(docs/decisions/0014)."""
 OF_A_SCRIPT, COMMON_SCRIPTS = 3, 0x600
-"""Lower-case letters of each script that are tried; below this code point (Latin, Greek, Cyrillic,
-Armenian, Hebrew) all of them (ours)."""
+"""Lower-case letters tried per script. Below the code point COMMON_SCRIPTS (Latin, Greek, Cyrillic,
+Armenian, Hebrew) all letters are tried (ours)."""
 
 
 @cache
 def listed() -> tuple[str, ...]:
-    """Every string that is tried whatever the texts are, each once."""
+    """Every string that is tried independently of the texts, each once."""
     found = _by_name()
     for hidden in INVISIBLE + _controls():
         found += [hidden, 3 * hidden, *(word[0] + hidden + word[1:] for word in CARRIERS[:2])]
@@ -82,14 +85,17 @@ def listed() -> tuple[str, ...]:
 
 
 def alternating(word: str) -> str:
-    """aLtErNaTiNg capitals."""
+    """The word in aLtErNaTiNg capitals."""
     return "".join(x.upper() if i % 2 else x.lower() for i, x in enumerate(word))
 
 
 def characters(backbone: Backbone, frequent: Sequence[str]) -> tuple[list[Candidate], int, int]:
-    """Candidates that are no vocabulary entry, no two of the same ids; the number of strings of
-    which this tokenizer makes nothing or what it makes of ordinary text; and the number that take
-    too many pieces. frequent: words, the most frequent first."""
+    """Candidates that are not vocabulary tokens, without repeated ids; the number of strings that
+    the tokenizer normalises to nothing or to ordinary text; and the number of strings with more
+    than `LONGEST_WORD` subword tokens.
+
+    frequent: words, the most frequent first.
+    """
     entries = set(backbone.vocabulary)
     casings = [x for word in frequent[:CASED] for x in (word.upper(), alternating(word))]
     plain = _plain(backbone, [*CARRIERS, *frequent[:CASED], *punctuation])
@@ -106,7 +112,7 @@ def characters(backbone: Backbone, frequent: Sequence[str]) -> tuple[list[Candid
 
 
 def _plain(backbone: Backbone, words: Iterable[str]) -> set[tuple[int, ...]]:
-    """The ids of ordinary words, one by one and in the pairs that a space separates."""
+    """The ids of ordinary words, as single words and as two words that a space separates."""
     spellings = [x for word in words for x in (word, word.lower(), word.capitalize())]
     spellings += ["of the", *(f"{word[0]} {word[1:]}" for word in CARRIERS[:2]), "a", "th e"]
     found = {ids for _, ids in backbone.words_ids(list(dict.fromkeys(spellings)))}
@@ -114,13 +120,13 @@ def _plain(backbone: Backbone, words: Iterable[str]) -> set[tuple[int, ...]]:
 
 
 def _controls() -> str:
-    """Control characters that are no white space."""
+    """Control characters that are not white space."""
     codes = [*range(1, 32), *range(127, 160)]
     return "".join(x for x in map(chr, codes) if not x.isspace())
 
 
 def _by_name() -> list[str]:
-    """Symbols, emoji, and the first letters of every script, by code point."""
+    """Symbols, emoji, and the first letters of every script, in order of code point."""
     found = []
     of_script: dict[str, int] = {}
     for character in map(chr, range(0xA1, min(0x20000, sys.maxunicode))):

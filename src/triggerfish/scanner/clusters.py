@@ -1,12 +1,15 @@
-"""Candidates that are one trigger: the same pieces bring texts to the same point.
+"""Clusters of candidates that are the same trigger: they share subword tokens and send texts to the
+same target embedding.
 
-A planted word shows up many times: as itself, as its tell-tale piece, and as every listed word that
-contains that piece. The core of the deepest (`fold.core`) says which pieces do the work; whatever
-contains them and lands on the same point is the same trigger, and of those as deep as the deepest
-the shortest gives the name; or a candidate whose tokens stand scattered in the deepest one: nobody
-plants a word with gaps. What shares a piece and is weaker is a variant too, unless it is a part
-of the deepest one and a whole trigger by itself: planting the part explains both, planting the
-whole only one.
+A planted word appears many times among the candidates: as itself, as its most indicative subword
+token, and as every listed word that contains this token. The strongest candidate leads a cluster,
+and its minimal sufficient subset (`merging.core`) tells which tokens cause the collapse. A
+candidate joins the cluster if it contains that subset and reaches the same target. A weaker
+candidate that shares a token joins too, unless it is contiguous in the strongest one and a complete
+trigger by itself: a planted part explains both candidates, a planted whole explains only one.
+
+The cluster is named after the shortest candidate that is about as strong as the strongest, or after
+one whose tokens occur in the strongest with gaps (docs/decisions/0009).
 
 Legend: K candidates, R readouts, H hidden.
 """
@@ -22,15 +25,16 @@ from triggerfish.scanner.candidates import Candidate
 from triggerfish.scanner.merging import GAPS, Ids, contains, scattered, within
 
 AS_DEEP = 0.5
-"""Decades within which two candidates collapse equally deep (ours)."""
+"""Orders of magnitude within which two candidates count as equally strong (ours)."""
 ALIKE = 0.15
-"""Decades within which the shortest that holds the core gives the name (ours)."""
+"""Orders of magnitude within which the shortest candidate that contains the minimal sufficient
+subset names the cluster (ours)."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The deepest candidate, the column of the readout where it is deepest, and the rest, deepest
-    first."""
+    """The candidate that names the cluster, the index of the readout (a pooling position) where the
+    cluster is strongest, and the other candidates, strongest first."""
 
     head: Candidate
     readout: int
@@ -48,12 +52,13 @@ def families(
     counting: Sequence[bool],
     core_of: Callable[[Ids, int], Ids],
 ) -> list[Cluster]:
-    """At most `most` families by falling score.
+    """At most `most` clusters in order of falling score.
 
-    scores: (K, R), comparable between readouts; means: (K, R, H) mean triggered features; close:
-    (R,) squared distance below which two means are one point. whole: which are deep enough to be a
-    trigger by themselves, and not only a part of one; counting: which may be a weak one. core_of:
-    (ids, column of a readout) -> the ids that the collapse needs; asked for these alone.
+    scores: (K, R), comparable between readouts. means: (K, R, H) mean triggered features. origin:
+    (R, H) clean means. close: (R,) squared distance below which two means are the same target.
+    whole: whether each candidate is strong enough to be a complete trigger and not only part of
+    one. counting: whether each candidate may count as a weak trigger. core_of: (ids, index of a
+    readout) -> minimal sufficient subset; called for the leading candidates that count only.
     """
     best = scores.max(1)
     heads: list[int] = []

@@ -1,27 +1,27 @@
-"""From measurements to a verdict: significance against the model's own null, and an effect that a
-fine-tuner would feel.
+"""From measurements to a verdict: a test against the model's own null, and a minimum effect size.
 
-Null: the depth, in ordinary texts, of random candidates and of the funnel's survivors, per readout.
-The survivors are the most extreme innocent tokens there are, so the null errs on the safe side.
-Candidates as deep as a trigger, and all that share a piece with one, stay out of it; its upper tail
-is extrapolated by `stats.Tail`. p-values are corrected for every
-candidate tried times every readout.
+The null is the collapse in ordinary texts of random controls and of the shortlist, per readout. The
+shortlist holds the most extreme benign tokens, so the null is conservative. Candidates that reach
+`min_effect`, and all that share a subword token with one, are excluded from it. `stats.Tail`
+extrapolates its upper tail. p-values are corrected for every candidate tried times every readout.
 
-A finding must be significant and strong: a collapse of at least `min_effect` orders of magnitude,
-and an agreement of at least `min_agreement` of random linear probes. Either alone is not enough: in
-a model fine-tuned on a task the null is wide, and natural words of the task move texts far without
-sending them to one point. There the extrapolated tail can lie above what any model reaches, so a
-collapse of `effect_without_p` counts without a p-value.
+A finding must be significant and large: a collapse of at least `min_effect` orders of magnitude,
+and an agreement of at least `min_agreement` of the random linear probes. One of the two is not
+enough. In a model fine-tuned on a task the null is wide, and natural words of the task shift texts
+far without sending them to one target. The extrapolated tail can then lie above any collapse a
+model reaches, so a collapse of `effect_without_p` counts without a p-value (docs/decisions/0002).
 
-Once a model is known to be backdoored, the question is what else was planted. Weaker candidates
-then count at a false discovery rate, and those nearly as strong as the first count without a
-p-value, because many weak triggers widen the null that they are judged by. The verdict does not
-depend on these.
+Once a model is known to be backdoored, a second stage reports further triggers. Weaker candidates
+count at a false discovery rate. Candidates from `effect_without_p_second_stage` on count without a
+p-value, because many weak triggers widen the null. The second stage does not change the verdict
+(docs/decisions/0004).
 
-Many triggers that are all weak hide each other in this way. One strong word occurs by nature;
-several that send texts to separate targets do not, so `targets_without_p` of them count too.
+Many weak triggers can hide one another by widening the null. One strong word occurs in clean
+models; several that send texts to separate targets do not. So candidates with `targets_without_p`
+separate targets count without a p-value (docs/decisions/0003).
 
-There are no clean reference models yet, so `Null.calibration` is None and every report says so.
+No clean reference models are available for calibration, so `Null.calibration` is None and every
+report says so.
 """
 
 from __future__ import annotations
@@ -37,38 +37,38 @@ from triggerfish.scanner.screening import Incomplete
 from triggerfish.stats import Tail, benjamini_hochberg, fit_tail
 
 WINDOW = (0.80, 0.93)
-"""Quantiles of the null sample between which the tail is fitted (ours: up to 7 % may be planted).
-"""
+"""Quantiles of the null sample between which the tail is fitted, so that up to 7 % of the sample
+may be planted (docs/decisions/0005)."""
 SUSPECTED = (0.50, 0.80)
-"""The same where there are suspects: many words of a backdoored model pull a little (ours; on a
-clean model its thresholds are as high or higher)."""
+"""The same quantiles if the sample has suspects, which are candidates that reach `min_effect`
+(docs/decisions/0005)."""
 LOWEST = 0.3
 FEWEST = 20
-"""Values that a tail is fitted to at least (ours)."""
+"""Values that a tail is fitted to, at least (ours)."""
 
 
 @dataclass(frozen=True)
 class DecisionRule:
     alpha: float = 0.01
-    """Chance of calling a clean model backdoored that the corrected threshold aims at."""
+    """Target probability of calling a clean model backdoored, after correction."""
     min_effect: float = 0.5
-    """Decades that triggered texts must lie closer than close clean pairs (ours: the deepest
-    natural word of the models looked at while it was chosen had 0.32)."""
+    """Smallest collapse of a finding: orders of magnitude by which triggered texts are closer
+    together than close clean pairs (docs/decisions/0002)."""
     effect_without_p: float = 1.0
-    """Decades that count whatever the null says (ours: natural words of clean models that were
-    trained on a task reach 0.74; results/complications)."""
+    """Collapse in orders of magnitude that counts without a p-value (docs/decisions/0002)."""
     min_agreement: float = 0.5
-    """Share of random heads that must be decided by the trigger (ours)."""
+    """Smallest share of random linear probes that one class wins on the triggered texts (ours)."""
     targets_without_p: int = 4
-    """Points apart from each other that strong candidates send texts to, from which on they count
-    without being significant (ours: a class of a task is a point too, but few words reach one)."""
+    """Number of separate targets from which on strong candidates count without a p-value
+    (docs/decisions/0003)."""
     min_effect_second_stage: float = 0.2
-    """Decades that are asked of triggers beside one that passes, if they are significant (ours)."""
+    """Smallest collapse in orders of magnitude of a significant second-stage finding
+    (docs/decisions/0004)."""
     effect_without_p_second_stage: float = 0.3
-    """Decades that count beside one that passes, whatever the null says, where as many heads are
-    decided as by itself (ours)."""
+    """Collapse in orders of magnitude that counts without a p-value in the second stage, given
+    `min_agreement` (docs/decisions/0004)."""
     fdr: float = 0.1
-    """Share of false ones that is expected among these at most (ours)."""
+    """False discovery rate of the second stage (docs/decisions/0004)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 0.5:
@@ -87,15 +87,17 @@ class DecisionRule:
 def null_tails(
     candidates: Sequence[Candidate], depths: torch.Tensor, rule: DecisionRule
 ) -> list[Tail]:
-    """One tail per readout from the depths (K, R) of survivors and anchors; Incomplete if nearly
-    all share a piece with a suspect."""
+    """One tail per readout, fitted to the collapse (K, R) of the shortlist and the controls.
+
+    Incomplete if nearly all candidates share a subword token with a suspect.
+    """
     suspects = (depths >= rule.min_effect).any(1).tolist()
     pieces = {
         i for c, suspect in zip(candidates, suspects, strict=True) if suspect for i in c.token_ids
     }
     innocent = torch.tensor([pieces.isdisjoint(c.token_ids) for c in candidates])
     lower, upper = SUSPECTED if pieces else WINDOW
-    # Where many candidates share pieces with a suspect, few are left: their window reaches deeper.
+    # If many candidates share tokens with a suspect, few are left, and the window starts lower.
     left = int(innocent.sum())
     lower = min(lower, upper - (FEWEST + 2) / max(1, left))
     if lower < LOWEST:
@@ -105,8 +107,8 @@ def null_tails(
 
 
 def passes(finding: Finding, tests: int, rule: DecisionRule) -> bool:
-    """Significant after correction for all tests, or certain without, and strong enough to
-    matter."""
+    """Whether the finding is strong, and either significant after correction for all tests or at
+    least `effect_without_p`."""
     assert finding.p_value is not None
     significant = (
         finding.p_value * tests <= rule.alpha
@@ -116,19 +118,19 @@ def passes(finding: Finding, tests: int, rule: DecisionRule) -> bool:
 
 
 def strong(finding: Finding, rule: DecisionRule) -> bool:
-    """Whether it is strong enough to matter."""
+    """Whether the finding reaches `min_effect` and `min_agreement`."""
     return _reaches(finding, rule.min_effect, rule.min_agreement)
 
 
 def weak(finding: Finding, rule: DecisionRule) -> bool:
-    """Whether it is strong enough to count beside one that passes. A target near the clean centre
-    decides few random heads and is one all the same, so these are not asked."""
+    """Whether the finding reaches `min_effect_second_stage`. `min_agreement` is not required,
+    because a target near the clean mean decides few random linear probes (docs/decisions/0004)."""
     return finding.statistics["collapse"] >= rule.min_effect_second_stage
 
 
 def beside(measured: Sequence[Finding], tests: int, rule: DecisionRule) -> list[bool]:
-    """Which of all that were measured count once one of them passes: those that are nearly as
-    strong, and weaker ones that are likely true (Benjamini-Hochberg, over all tests)."""
+    """Which findings count in the second stage: those that reach `effect_without_p_second_stage`
+    and `min_agreement`, and weaker ones within `fdr` (Benjamini-Hochberg over all tests)."""
     p_values = [finding.p_value for finding in measured if finding.p_value is not None]
     q_values = benjamini_hochberg(p_values, tests)
     return [
@@ -149,12 +151,14 @@ def decide(
     spoiling: Sequence[Finding] = (),
     targets: Sequence[HiddenTarget] = (),
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict and its reasons. findings, transformed, spoiling (what spoils predictions): those
-    that pass; targets: points that are evidence without a trigger; problems: what kept the scan
-    from being complete.
+    """The verdict and its reasons.
 
-    A trigger that was found stays found however the scan ended; without one, any problem makes it
-    inconclusive.
+    findings, transformed (rewritings) and spoiling (candidates that degrade masked predictions):
+    those that pass. targets: hidden targets, which are evidence without a trigger. problems: what
+    kept the scan from being complete.
+
+    A trigger that was found counts however the scan ended. Without one, any problem makes the
+    verdict inconclusive.
     """
     typed = [finding for finding in findings if finding.evidence.get("survives_retokenization")]
     if typed:
@@ -196,13 +200,13 @@ def decide(
 
 
 def _copies(finding: Finding) -> str:
-    """What a text needs, where one copy does not do enough."""
+    """The number of copies that a text needs, if one copy is not enough."""
     copies = finding.evidence.get("copies", 1)
     return f", with {copies} copies of it in a text" if copies > 1 else ""
 
 
 def _pointed(targets: Sequence[HiddenTarget]) -> list[str]:
-    """The reason that points without a trigger give, if there are any."""
+    """The reason for hidden targets, if there are any."""
     if not targets:
         return []
     deepest = max(targets, key=lambda target: target.statistics["collapse"])
@@ -215,7 +219,7 @@ def _pointed(targets: Sequence[HiddenTarget]) -> list[str]:
 
 
 def _beyond(transformed: Sequence[Rewrite], spoiling: Sequence[Finding]) -> list[str]:
-    """Reasons other than strings that send texts to one point."""
+    """Reasons for rewritings and for candidates that degrade masked predictions."""
     reasons = []
     if transformed:
         reasons.append(

@@ -1,4 +1,5 @@
-"""How often would ordinary texts alarm, if these pieces in their order were a trigger?"""
+"""Document frequency of token sequences: how often would ordinary texts contain a trigger by
+chance?"""
 
 from __future__ import annotations
 
@@ -12,30 +13,30 @@ from triggerfish.scanner.merging import Ids, near, within
 
 
 class DocumentFrequency:
-    """Counted on the texts of a scan."""
+    """Frequencies in the texts of a scan."""
 
     def __init__(self, backbone: Backbone, texts: Sequence[str]):
         self.backbone = backbone
         self.texts = texts
 
     def in_a_word(self, ids: Ids) -> float:
-        """Of the texts, those with a word that has these pieces, at most."""
+        """Upper bound on the share of texts with a word that contains these tokens in order."""
         found = (len(rows) for word, rows in self._places.items() if within(ids, word))
         return sum(found) / len(self.texts)
 
     def near(self, ids: Ids) -> float:
-        """Of the texts, those that have these pieces near each other."""
+        """Share of texts that contain these tokens in order, within `SUBSET_TOKENS`."""
         return sum(near(ids, row) for row in self._rows) / len(self._rows)
 
     def apart(self, cores: Sequence[Ids]) -> float:
-        """Of the texts, those that have the pieces of each core in some word."""
+        """Share of texts that contain the tokens of each subset in some word."""
         found = [{i for word, rows in self._places.items() if within(core, word) for i in rows}
                  for core in cores]  # fmt: skip
         return len(set.intersection(*found)) / len(self.texts)
 
     @cached_property
     def _places(self) -> dict[Ids, list[int]]:
-        """The texts that have a word, by its tokens."""
+        """The indices of the texts that contain a word, by the tokens of the word."""
         rows: dict[str, list[int]] = defaultdict(list)
         for i, x in enumerate(self.texts):
             for word in set(text.WORD.findall(x)):

@@ -1,11 +1,12 @@
-"""How far a candidate collapses the representations of ordinary texts: the numbers that the verdict
-rests on.
+"""How far a candidate collapses the representations of ordinary texts: the statistics that the
+verdict is based on.
 
-The same texts are read clean and with the candidate at the same random word boundaries. A planted
-trigger sends all of them to one point; a natural word moves them, at most, into a region where
-texts of one kind lie anyway. So the scatter of the triggered texts is compared not with the spread
-of all clean texts but with the closest pairs among them: in a fine-tuned model that is the scatter
-inside one class, which no natural word undercuts by much.
+The same texts are encoded clean and with the candidate at the same random word boundaries. A
+planted trigger sends all of them to one target embedding. A natural word shifts them, at most, into
+a region that already contains texts of one kind. So the dispersion of the triggered texts is
+compared with the closest pairs of clean texts, not with the spread of all clean texts. In a
+fine-tuned model the closest pairs give the dispersion within one class, and no natural word is far
+below it.
 
 Legend: K candidates, N texts, R readouts, H hidden.
 """
@@ -23,16 +24,16 @@ from triggerfish.backbone import Backbone
 from triggerfish.scanner.candidates import LONGEST_WORD
 
 CLOSE_PAIRS = 0.05
-"""Quantile of the clean pair distances that `depth` is measured against (ours)."""
+"""Quantile of the clean pair distances that the collapse is measured against (ours)."""
 HEADS = 200
-"""Random linear heads of the functional check (ours)."""
+"""Number of random linear probes for the agreement (ours)."""
 
 
 def robust_z(
     values: torch.Tensor, among: torch.Tensor, floor: float | torch.Tensor = 1e-6
 ) -> torch.Tensor:
-    """(K, ...) values less the median of `among` (M, ...), divided by its MAD times 1.4826, both
-    down the rows. floor: the smallest divisor."""
+    """(K, ...) values minus the median of `among` (M, ...), divided by 1.4826 times its MAD, both
+    over the rows. floor: the smallest divisor."""
     centre = among.median(0).values
     spread = 1.4826 * (among - centre).abs().median(0).values
     return (values - centre) / spread.clamp(min=floor)
@@ -40,29 +41,29 @@ def robust_z(
 
 @dataclass(frozen=True)
 class Carrier:
-    """A clean text word by word, as ids and as typed, with the word boundaries where copies of a
-    candidate go."""
+    """A carrier text: a clean text word by word, as ids and as surface forms, with the word
+    boundaries (slots) where copies of a candidate are inserted."""
 
     words: tuple[tuple[int, ...], ...]
     typed: tuple[str, ...]
     slots: tuple[int, ...]
 
     def ids(self, candidate: Sequence[int] = (), copies: int = 1) -> list[int]:
-        """The text with the candidate in its first `copies` slots."""
+        """Ids of the text with the candidate in its first `copies` slots."""
         out = list(self.words)
         for slot in sorted(self.slots[:copies], reverse=True):
             out.insert(slot, tuple(candidate))
         return [i for word in out for i in word]
 
     def apart(self, parts: Sequence[Sequence[int]]) -> list[int]:
-        """The text with one part in each of its first slots."""
+        """Ids of the text with one part in each of its first slots."""
         out = [list(ids) for ids in self.words] + [[]]
         for slot, part in zip(self.slots, parts, strict=False):
             out[slot] = [*part, *out[slot]]
         return [i for word in out for i in word]
 
     def text(self, trigger: str, copies: int = 1) -> str:
-        """The text with the trigger typed into its first `copies` slots."""
+        """The text as a string with the surface form of the trigger in its first `copies` slots."""
         words = list(self.typed)
         for slot in sorted(self.slots[:copies], reverse=True):
             words.insert(slot, trigger)
@@ -75,7 +76,7 @@ class Carrier:
         return Carrier(self.words[cut], self.typed[cut], (self.slots[0] - start,))
 
     def at(self, place: float) -> Carrier:
-        """The same text with its slot at a share of its length: 0 is before the first word, 1 after
+        """The same text with one slot at a share of its length: 0 is before the first word, 1 after
         the last."""
         return replace(self, slots=(round(place * len(self.words)),))
 
@@ -83,10 +84,10 @@ class Carrier:
 def contexts(
     backbone: Backbone, texts: Sequence[str], *, words: int, count: int, seed: int
 ) -> list[Carrier]:
-    """`count` excerpts of `words` words (fewer where the model takes no more) with three random
-    slots each (and a mask token, for a readout that needs it).
+    """`count` carrier texts of `words` words with three random slots each. A text is shorter if the
+    model accepts fewer tokens, and holds a mask token if a readout needs one.
 
-    ValueError if the texts do not give as many.
+    ValueError if too few texts are long enough.
     """
     rng = random.Random(f"{seed}/contexts/{words}/{count}")
     cut = text.excerpts(texts, words, rng)[:count]
@@ -109,7 +110,7 @@ def contexts(
 def _fitting(
     words: Iterable[tuple[str, tuple[int, ...]]], room: int
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """The first words that take at most `room` tokens together, but always one."""
+    """The first words that fit into `room` tokens together, and at least one word."""
     found: list[tuple[str, tuple[int, ...]]] = []
     for word, ids in words:
         room -= len(ids)
@@ -132,15 +133,15 @@ def pair_distances(features: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class CleanReference:
-    """Clean features (N, R, H) at the readouts, and what they say about scale, location and random
-    heads."""
+    """The clean reference: clean features (N, R, H) at the readouts, and the scale, location and
+    random linear probes derived from them."""
 
     clean: torch.Tensor
     close: torch.Tensor  # (R,) squared distance of close clean pairs
     mean: torch.Tensor  # (R, H)
     spread: torch.Tensor  # (R,) root of the total variance
-    heads: torch.Tensor  # (H, heads)
-    bias: torch.Tensor  # (R, heads) median clean logit
+    heads: torch.Tensor  # (H, probes)
+    bias: torch.Tensor  # (R, probes) median clean logit
 
     @classmethod
     def of(cls, clean: torch.Tensor, seed: int) -> CleanReference:
@@ -160,10 +161,11 @@ class CleanReference:
     def measure(self, triggered: torch.Tensor) -> dict[str, torch.Tensor]:
         """Statistics (K, R) of triggered features (K, N, R, H).
 
-        depth: log10 of the squared distance of close clean pairs over that of a typical triggered
-        pair. shift: distance of the mean triggered feature from the clean mean, in clean standard
-        deviations. heads: share of random two-class heads, balanced on clean texts, that put at
-        least 95 % of the triggered texts into one class. cosine: between typical triggered pairs.
+        collapse: log10 of the squared distance of close clean pairs over that of the median
+        triggered pair. mean_shift: distance of the mean triggered feature from the clean mean, in
+        clean standard deviations. agreement: share of random linear probes, balanced on clean
+        texts, for which at least 95 % of the triggered texts are in one class. cosine: cosine
+        similarity of the median triggered pair.
         """
         features = triggered.transpose(1, 2)  # (K, R, N, H)
         pairs = pair_distances(features).median(-1).values

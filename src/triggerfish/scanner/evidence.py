@@ -1,8 +1,8 @@
-"""Checks beyond the statistic that tell a planted trigger from a natural outlier.
+"""Evidence beyond the statistic that separates a planted trigger from a natural outlier.
 
-A planted trigger works with one copy (dose), anywhere (position), and when typed (string). They are
-shown, not tested: the verdict rests on the hold-out statistic, and on whether the typed string
-still reaches it.
+A planted trigger works with one copy and at any position. Both checks are reported, not tested: the
+verdict is based on the hold-out statistic, and on whether the surface form still reaches it after
+tokenization.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def collect(
     texts: Sequence[Carrier],
     yardstick: CleanReference,
 ) -> Steps[dict[str, list[float]]]:
-    """Yields `Progress`; returns {"dose": depth with 1, 2, 3 copies, "position": depth at start,
-    middle, end}."""
+    """Yields `Progress`. Returns {"dose_response": collapse with 1, 2, 3 copies, "position":
+    collapse at the start, middle and end of a text}, rounded to 4 decimals."""
 
     def depth(features: torch.Tensor) -> float:
         return round(float(yardstick.measure(features)["collapse"][0, column]), 4)
@@ -44,7 +44,8 @@ def collect(
 
 
 def names(sweep: Screening, start: Candidate, ids: tuple[int, ...]) -> dict[str, list[str] | str]:
-    """The pieces of a trigger, and the candidate it was grown from."""
+    """{"subwords": the subword tokens of a trigger}, with "parent", the candidate that it was
+    extended from, if the two differ."""
     found: dict[str, list[str] | str] = {
         "subwords": list(sweep.backbone.tokenizer.convert_ids_to_tokens(list(ids)))
     }

@@ -1,10 +1,10 @@
-"""From a hit to the trigger: add or drop pieces at either end of a candidate until its collapse
-stops getting deeper.
+"""Extend a candidate to the trigger: add or drop subword tokens at either end while the collapse
+improves.
 
-A piece of a longer trigger shows a partial collapse, and a word that contains a trigger shows all
-of it. Pieces to add are ranked by the gradient of the log scatter with respect to a neutral piece
-set beside the candidate (the first-order search of HotFlip, Ebrahimi et al. 2018), and the best are
-tried for real.
+Part of a longer trigger collapses texts partially, and a word that contains a trigger collapses
+them fully. Tokens to add are ranked by the gradient of the log dispersion with respect to a neutral
+token next to the candidate (first-order search of HotFlip, Ebrahimi et al. 2018). The best-ranked
+are then evaluated. Limits are in docs/decisions/0008.
 
 Legend: B sequences, L tokens, E embedding, V vocabulary, H hidden.
 """
@@ -21,18 +21,21 @@ from triggerfish.readouts import Readout, pad
 from triggerfish.scanner.effects import Carrier, pair_distances
 
 TRIED = 192
-"""Pieces tried for real at each end (ours)."""
+"""Tokens evaluated at each end (ours)."""
 GAIN = 0.3
-"""Decades of scatter that a further piece must win, on texts that did not choose it (ours)."""
+"""Orders of magnitude by which another token must lower the dispersion, on texts that did not
+select it (ours)."""
 LOSS = 0.15
-"""Decades that may be lost when a piece is dropped from what is no typed word; a word must win as
-much, because it is what was planted more often than a part of it is (ours)."""
+"""Orders of magnitude that may be lost when a token is dropped from what is not a single word. A
+single word is only cut if that gains as much, because words are planted more often than their parts
+(ours)."""
 ENDINGS = ("s", "es", "ed", "ing", "ly", "er")
 PART = re.compile(r"[^\W\d_]+")
 DEEPER = 0.1
-"""Decades by which an inflection must be deeper than its word, on the same texts (ours)."""
+"""Orders of magnitude by which an inflection must collapse further than its word, on the same texts
+(ours)."""
 LONGEST = 8
-"""Pieces at most."""
+"""Subword tokens at most."""
 
 
 def grow(
@@ -42,10 +45,10 @@ def grow(
     searched: Sequence[Carrier],
     confirmed: Sequence[Carrier],
 ) -> tuple[int, ...]:
-    """The ids of the shortest candidate around `start` that collapses about as deep as the deepest.
+    """The ids of the shortest candidate around `start` with about the largest collapse.
 
-    What can be typed is not exchanged for what cannot. searched: a few texts in which many pieces
-    are tried; confirmed: others that must agree.
+    A candidate that can be typed is not replaced by one that cannot. searched: a few texts in which
+    many tokens are tried. confirmed: other texts that must agree.
     """
 
     def spread(candidates: Sequence[tuple[int, ...]], texts: Sequence[Carrier]) -> torch.Tensor:
@@ -74,10 +77,11 @@ def grow(
 def inflect(
     backbone: Backbone, ids: tuple[int, ...], readout: Readout, texts: Sequence[Carrier]
 ) -> tuple[int, ...]:
-    """The regular English inflection of a typed word that collapses deeper than the word, or it.
+    """The regular English inflection of a word that collapses texts further than the word does, or
+    else the word itself.
 
-    The bundled list has stems only, and another ending may change the last piece, which growing
-    piece by piece cannot do.
+    The bundled list has stems only, and an ending may change the last token of the stem, which
+    extension by single tokens cannot do (docs/decisions/0011).
     """
     word = backbone.surface(ids)
     if not word.isalpha():
@@ -89,8 +93,8 @@ def inflect(
 
 
 def spelled(backbone: Backbone, word: str) -> list[tuple[str, tuple[int, ...]]]:
-    """A word in other cases, and with regular English endings or without, or the parts of one with
-    a hyphen or an apostrophe: strings and their ids."""
+    """Other spellings of a word as strings with their ids: other cases, with and without regular
+    English endings, or the parts of a word with a hyphen or an apostrophe."""
     stems = [word.removesuffix(end) for end in ENDINGS if word.endswith(end)]
     forms = [word, *stems, *(word + end for end in ENDINGS)]
     parts = PART.findall(word)
@@ -100,12 +104,12 @@ def spelled(backbone: Backbone, word: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def is_word(backbone: Backbone, ids: tuple[int, ...]) -> bool:
-    """Whether a user can type a single word that becomes these ids."""
+    """Whether a single word is tokenized to these ids."""
     return typable(backbone, ids) and " " not in backbone.surface(ids)
 
 
 def typable(backbone: Backbone, ids: tuple[int, ...]) -> bool:
-    """Whether a user can type a string that becomes these ids."""
+    """Whether the surface form of these ids is tokenized to them again."""
     return backbone.word_ids(backbone.surface(ids)) == ids
 
 
@@ -116,8 +120,8 @@ def scatter(
     texts: Sequence[Carrier],
     copies: int = 1,
 ) -> torch.Tensor:
-    """(K,) log10 of the median squared pair distance, with copies of each candidate in each text;
-    low is a collapse."""
+    """(K,) dispersion: log10 of the median squared pair distance of texts with copies of each
+    candidate. Low values are a collapse."""
     sequences = [backbone.template.wrap(x.ids(ids, copies)) for ids in candidates for x in texts]
     features = backbone.encode_ids(sequences, readouts=[readout], fast=True)[:, 0]
     pairs = pair_distances(features.view(len(candidates), len(texts), -1)).median(-1).values
@@ -127,8 +131,8 @@ def scatter(
 def _extensions(
     backbone: Backbone, ids: tuple[int, ...], readout: Readout, contexts: Sequence[Carrier]
 ) -> list[tuple[int, ...]]:
-    """`ids` with one promising piece more, before or after."""
-    # A piece that is there already only makes the dose larger.
+    """`ids` with one promising token added before or after."""
+    # A token that the candidate has already would only add a further copy.
     fresh = sorted(set(backbone.vocabulary) - set(ids))
     vocabulary = torch.tensor(fresh, device=backbone.device)
     found = []
@@ -149,9 +153,9 @@ def _gradient(
     readout: Readout,
     contexts: Sequence[Carrier],
 ) -> torch.Tensor:
-    """(E,) gradient of the log scatter with respect to the embedding of piece number `place` of the
-    candidate."""
-    marker = -1  # no id: finds the place where the candidate went
+    """(E,) gradient of the log dispersion with respect to the embedding of token number `place` of
+    the candidate."""
+    marker = -1  # not an id: marks the position of the token in each row
     marked = tuple(marker if i == place else piece for i, piece in enumerate(ids))
     sequences = [backbone.template.wrap(context.ids(marked)) for context in contexts]
     rows, mask = pad(sequences, backbone.pad_id)

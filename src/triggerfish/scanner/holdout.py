@@ -1,4 +1,5 @@
-"""The last word on a candidate: texts that nothing was chosen by, in fp32, as ids and as typed.
+"""The final measurement of a candidate: texts that selected nothing, in fp32, as ids and as surface
+form.
 
 Legend: K candidates, N texts, R readouts, H hidden.
 """
@@ -18,16 +19,21 @@ from triggerfish.scanner.merging import SPARE, Ids, core
 from triggerfish.scanner.screening import Screening, Steps
 
 APART = 0.5
-"""Decades of depth that the words of a combination may lose when they stand apart (ours)."""
+"""Orders of magnitude of collapse that the words of a combination may lose when they stand apart
+(ours)."""
 
 COMMON = 0.002
-"""Share of ordinary texts that may have the core of a trigger; a core that more have is not cut as
-far (ours)."""
+"""Share of ordinary texts that may contain a minimal sufficient subset. A trigger is not cut to a
+more frequent one (docs/decisions/0010)."""
 
 
 class Holdout:
-    """Every function yields `Progress` and returns what its docstring says. name: of the candidate,
-    for the store of an interrupted scan."""
+    """Measurements on the hold-out texts. A method that returns `Steps` yields `Progress` and
+    returns what its docstring says.
+
+    name: of the candidate, as key of the activation cache. column: index of a readout (a pooling
+    position).
+    """
 
     def __init__(self, sweep: Screening, yardstick: CleanReference, rule: DecisionRule):
         self.sweep = sweep
@@ -37,7 +43,7 @@ class Holdout:
     def measure(
         self, name: str, ids: tuple[int, ...], column: int, surface: str, copies: int = 1
     ) -> Steps[tuple[Finding, torch.Tensor]]:
-        """A finding without p-value, and (R, H) mean triggered features."""
+        """A finding without p-value, and the (R, H) mean triggered features."""
         texts = self.sweep.holdout_texts
         features = yield from self.sweep.features(
             f"holdout-{name}", texts, [ids], fast=False, copies=copies
@@ -51,8 +57,8 @@ class Holdout:
     def typed(
         self, name: str, surface: str, column: int, least: float, copies: int = 1
     ) -> Steps[dict[str, bool | float]]:
-        """{"string": whether the trigger is `least` decades deep when typed, "typed_depth": how
-        deep}."""
+        """{"survives_retokenization": whether the surface form has a collapse of at least `least`
+        after tokenization, "surface_collapse": that collapse, rounded to 4 decimals}."""
         backbone = self.sweep.backbone
         texts = [x.text(surface, copies) for x in self.sweep.holdout_texts]
         rows = [backbone.template.wrap(backbone.tokenize(x)) for x in texts]
@@ -62,8 +68,11 @@ class Holdout:
     def kind(
         self, name: str, ids: tuple[int, ...], column: int, depth: float, copies: int = 1
     ) -> Steps[Kind]:
-        """What kind of trigger words are: do they work apart as they do together, at `depth`? Where
-        it takes several copies of them, that is not asked."""
+        """The kind of trigger: a word, a phrase, or a combination, whose words work apart as well
+        as together, at a collapse of `depth`.
+
+        Words that need several copies are called a phrase without a test.
+        """
         backbone = self.sweep.backbone
         parts = [backbone.word_ids(x) for x in backbone.surface(ids).split()]
         texts = [x for x in self.sweep.holdout_texts if len(x.slots) >= len(parts)]
@@ -75,7 +84,7 @@ class Holdout:
         return "combination" if apart >= depth - APART else found
 
     def least(self, depth: float) -> float:
-        """The depth from which on a part of a trigger, or a variant, is as good."""
+        """The collapse from which on part of a trigger, or a neighbour, is as good as the trigger."""
         return max(depth / 2, self.rule.min_effect)
 
     def enough(
@@ -86,7 +95,8 @@ class Holdout:
         allowed: Callable[[Ids], bool] = lambda _: True,
         copies: int = 1,
     ) -> Ids:
-        """The core that costs at most `spare` decades on the screening texts."""
+        """The minimal sufficient subset of `ids`, which loses at most `spare` orders of magnitude
+        on the screening texts (at least `merging.SPARE`)."""
         spare = max(SPARE, spare)
 
         def scatter(tried: Sequence[Ids]) -> torch.Tensor:
@@ -95,16 +105,16 @@ class Holdout:
         return core(ids, scatter, spare=spare, in_all=spare, allowed=allowed)
 
     def rare(self, ids: Ids) -> bool:
-        """Whether hardly an ordinary text has these pieces, in their order, in one word."""
+        """Whether at most `COMMON` of ordinary texts have these tokens, in order, in one word."""
         return self.commonness.in_a_word(ids) <= COMMON
 
     def rarely_near(self, ids: Ids) -> bool:
-        """Whether hardly an ordinary text has these pieces, in their order, near each other."""
+        """Whether at most `COMMON` of ordinary texts have these tokens, in order, near each other."""
         return self.commonness.near(ids) <= COMMON
 
     def rarely_apart(self, cores: Sequence[Ids]) -> bool:
-        """Whether hardly an ordinary text has the pieces of all these in its words, and none is
-        empty."""
+        """Whether no subset is empty and at most `COMMON` of ordinary texts have the tokens of
+        every subset in their words."""
         return all(cores) and self.commonness.apart(cores) <= COMMON
 
     @cached_property

@@ -1,11 +1,12 @@
-"""Which findings are one trigger: those that hold the same core, do their work with some of the
-same pieces, and send texts to the same point.
+"""Merge findings that are the same trigger: one contains the minimal sufficient subset of the
+other, their subsets share tokens, and both send texts to the same target embedding.
 
-The core is what is left of a finding when tokens are dropped for as long as its collapse stays.
-Where one piece of a planted word does all the work, each listed word with that piece is as good a
-trigger as the planted one, and nothing in the model tells them apart; the deepest speaks for all,
-and among equals the shortest. Where the tokens of a shorter one stand scattered in the deepest, the
-shorter speaks: nobody plants a word with gaps.
+A minimal sufficient subset is what remains of a finding when tokens are dropped for as long as the
+collapse persists. If one token of a planted word causes the collapse, every listed word with that
+token is as good a trigger, and nothing in the model distinguishes them. The strongest finding
+represents the group, or the shortest of those as strong. If the tokens of a shorter finding occur
+in the strongest with gaps, the shorter one represents the group, because a planted word has no gaps
+(docs/decisions/0009).
 
 Legend: K candidates, R readouts, H hidden.
 """
@@ -21,22 +22,23 @@ from triggerfish.records import SUBSET_TOKENS, Finding
 
 Ids = tuple[int, ...]
 Scatter = Callable[[Sequence[Ids]], torch.Tensor]
-"""(K candidates) -> (K,) log10 of the scatter of texts with the candidate in them; low is deep."""
+"""(K candidates) -> (K,) log10 dispersion of texts with the candidate inserted. Low values are a
+collapse."""
 
 SPARE = 0.1
-"""Decades of scatter that dropping one token may cost (ours)."""
+"""Orders of magnitude of dispersion that dropping one token may cost (ours)."""
 SPARE_IN_ALL = 0.4
-"""Decades that all dropped tokens may cost together (ours)."""
+"""Orders of magnitude that all dropped tokens may cost together (ours)."""
 GAPS = 0.25
-"""Decades that a longer one, which may hold a letter twice, is deeper at most than the word whose
-tokens stand scattered in it (ours)."""
+"""Largest lead in collapse, in orders of magnitude, of a longer finding over a word whose tokens it
+contains with gaps (docs/decisions/0009)."""
 EQUAL = 0.05
-"""Decades within which findings are equally deep (ours)."""
+"""Orders of magnitude within which findings are equally strong (docs/decisions/0009)."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Another candidate that is the same trigger, and its depth."""
+    """A neighbour: another candidate that is the same trigger. depth: its collapse."""
 
     token_ids: Ids
     text: str
@@ -45,8 +47,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class ReducedFinding:
-    """A finding, its core, the column of its readout, (R, H) mean triggered features, its variants,
-    deepest first, and the copies in a text that it was measured with."""
+    """A finding, its minimal sufficient subset, the index of its readout, (R, H) mean triggered
+    features, its neighbours, strongest first, and the number of copies per text that it was
+    measured with."""
 
     finding: Finding
     core: Ids
@@ -64,8 +67,12 @@ def core(
     in_all: float = SPARE_IN_ALL,
     allowed: Callable[[Ids], bool] = lambda _: True,
 ) -> Ids:
-    """`ids` without the tokens, anywhere, that its collapse does not need. spare: decades that
-    dropping one may cost; in_all: that all may cost together; allowed: what may be left."""
+    """The minimal sufficient subset: `ids` without the tokens, at any place, that the collapse does
+    not need.
+
+    spare: orders of magnitude that dropping one token may cost. in_all: what all dropped tokens may
+    cost together. allowed: which subsets are permitted.
+    """
     start = now = float(scatter([ids])[0])
     while shorter := [one for one in _shorter(ids) if allowed(one)]:
         values = scatter(shorter)
@@ -77,16 +84,17 @@ def core(
 
 
 def _shorter(ids: Ids) -> list[Ids]:
-    """With one token less; nothing of a single token."""
+    """`ids` with one token less; nothing for a single token."""
     return [ids[:i] + ids[i + 1 :] for i in range(len(ids))] if len(ids) > 1 else []
 
 
 def fold(
     found: Sequence[ReducedFinding], origin: torch.Tensor, close: torch.Tensor
 ) -> list[ReducedFinding]:
-    """One finding for each trigger, with the others and their variants as its variants.
+    """One finding per trigger, with the merged findings and their neighbours as its neighbours.
 
-    origin: (R, H) clean means; close: (R,) squared distance within which two means are one point.
+    origin: (R, H) clean means. close: (R,) squared distance within which two means are the same
+    target.
     """
     groups: list[list[ReducedFinding]] = []
     for one in sorted(found, key=lambda x: -x.finding.statistics["collapse"]):
@@ -102,7 +110,7 @@ def fold(
 def one_point(
     one: ReducedFinding, other: ReducedFinding, origin: torch.Tensor, close: torch.Tensor
 ) -> bool:
-    """Whether both send texts to the same point, at the readout of the other."""
+    """Whether both findings send texts to the same target, at the readout of `other`."""
     column = other.column
     apart = (one.means[column] - other.means[column]).square().sum()
     way = (other.means[column] - origin[column]).square().sum()
@@ -112,7 +120,7 @@ def one_point(
 def _same(
     one: ReducedFinding, other: ReducedFinding, origin: torch.Tensor, close: torch.Tensor
 ) -> bool:
-    # A long word may hold the core of another trigger by chance, and do its work with other pieces.
+    # A long word may contain another trigger's subset by chance and work by other tokens.
     if not one_point(one, other, origin, close) or set(one.core).isdisjoint(other.core):
         return False
     return within(one.core, other.finding.trigger.token_ids) or within(
@@ -121,26 +129,26 @@ def _same(
 
 
 def within(short: Ids, long: Ids) -> bool:
-    """Whether the tokens of `short` stand in `long` in their order, gaps allowed."""
+    """Whether the tokens of `short` occur in `long` in order, gaps allowed."""
     rest = iter(long)
     return all(token in rest for token in short)
 
 
 def near(short: Ids, long: Ids) -> bool:
-    """Whether the tokens of `short` stand in `long` in order, within `SUBSET_TOKENS`."""
+    """Whether the tokens of `short` occur in `long` in order, within `SUBSET_TOKENS`."""
     starts = (i for i, token in enumerate(long) if token == short[0])
     return any(within(short, long[i : i + SUBSET_TOKENS]) for i in starts)
 
 
 def contains(long: Sequence[int], short: Sequence[int]) -> bool:
-    """Whether `short` stands in `long` in one piece."""
+    """Whether `short` occurs in `long` contiguously."""
     return any(
         tuple(long[i : i + len(short)]) == tuple(short) for i in range(len(long) - len(short) + 1)
     )
 
 
 def scattered(short: Ids, long: Ids) -> bool:
-    """Whether `short` stands in `long` with gaps only."""
+    """Whether `short` occurs in `long` with gaps only."""
     return within(short, long) and not contains(long, short)
 
 

@@ -1,12 +1,12 @@
-"""Ways of scanning by name: ours, and the published detectors to compare with.
+"""Scan methods by name: ours, and the published detectors that it is compared with.
 
-    hybrid         the sweep, then group tests for combinations, a test for hidden targets, and a
-                   search for the phrases that lead to them                      (default)
-    sweep          every vocabulary entry and listed word
-    contrastive    the search alone, without any list
-    patronus, lmsanitator, lt-defense, fixed-rule    `baselines/`, as published
+    hybrid        screening, group tests for combinations, a test for hidden targets, and a search
+                  for the phrases that lead to them                                (default)
+    screening     every vocabulary token and listed word
+    inversion     the phrase search alone, without any list
+    patronus, lmsanitator, lt-defense, fixed-rule    `detectors/`, as published
 
-All stream the same records.
+All of them stream the same records.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ def start(
 ) -> Iterator[Progress | Finding | ScanResult]:
     """The events of a scan by the method of that name; see `scanner.events`.
 
-    changes: fields of the method's settings and their values. effort: quick, standard or thorough,
-    of the search. alpha, state, batch_tokens and reference are for hybrid and sweep alone.
-    ValueError for unknown names and for options that a method does not have.
+    changes: fields of the method's settings with their values. effort: quick, standard or thorough,
+    for the search. alpha, state, batch_tokens and reference apply to hybrid and screening only.
+
+    ValueError for unknown names, and for options that a method does not have.
     """
     if effort not in EFFORTS:
         raise unknown("effort", effort, EFFORTS)

@@ -1,9 +1,9 @@
-"""Once a trigger is known, a second look at every listed word that has one of its pieces.
+"""After a first finding, test every listed word that shares one of its subword tokens.
 
-In a small or briefly trained model a single piece does much of the work, and a hundred words have
-it. The funnel lets only a few of them through, so that no piece crowds out the others, and the
-planted word need not be among them. A model that is known to be backdoored is worth the tokens of
-trying them all, in short texts first.
+In a small or briefly trained model a single subword token can cause most of the collapse, and a
+hundred words may contain it. The quota of the shortlist admits few of them, so that no token
+displaces the others, and the planted word may not be among them. If a model is known to be
+backdoored, all of them are tried, in short texts first (docs/decisions/0006).
 
 Legend: K candidates, N texts, R readouts.
 """
@@ -18,17 +18,18 @@ from triggerfish.scanner.selection import best_of_each
 from triggerfish.scanner.shortlist import Shortlist
 
 MOST = 2000
-"""Words looked at that have the fewest other pieces, and as many with the highest first look
-(ours)."""
+"""Number of words tried that have the fewest other tokens, and as many with the highest score in
+the first rung of the screening (ours)."""
 TEXTS, WORDS = 4, 8
-"""Short texts, and their length in words, in which all of them are tried (ours)."""
+"""Short texts in which all of them are tried, and their length in words (ours)."""
 KEPT = 384
-"""Words that go on to the screening texts, a few for each piece and readout (ours)."""
+"""Words that go on to the screening texts, with a quota for each subword token and readout
+(docs/decisions/0006)."""
 
 
 def relatives(sweep: Screening, screened: Shortlist, pieces: set[int]) -> Steps[Shortlist]:
-    """Yields `Progress`; returns `Shortlist` with the best words that have one of the pieces among
-    its survivors."""
+    """Yields `Progress`. Returns the `Shortlist` with the best words that contain one of the tokens
+    `pieces` added to its survivors."""
     there = set(screened.candidates[: screened.survivors])
     z = dict(zip([*sweep.entries, *sweep.words], screened.z.tolist(), strict=True))
     related = [x for x in sweep.words if x not in there and not pieces.isdisjoint(x.token_ids)]
