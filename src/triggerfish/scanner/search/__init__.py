@@ -1,18 +1,18 @@
-"""Search where enumeration ends: triggers of several words that work only together.
+"""Searches for triggers that cannot be enumerated: several words that act only together.
 
-space.py       input embeddings and how long they are
-prompts.py     free vectors and tokens, written into a few texts
-goals.py       what texts shall do with a sequence in them
-foretelling.py what words do, as far as it follows from what they are made of
-inert.py       words that were taught to do nothing alone, and what they do together
-mining.py      short free vectors find the points that texts can be sent to
-existence.py   which of these are evidence of a backdoor
-relaxing.py    which tokens lead to such a point: mixtures of all
-evolving.py    and sequences
-naming.py      of the tokens found the ones that are needed, as words
-phrases.py     all of that in a row, on one model
-together.py    words that may stand anywhere, by group tests
-confirming.py  what a search found, on texts that it did not see
-contrastive.py the search without a sweep, as a method of its own
-efforts.py     how hard to search
+embedding_ball.py     input embeddings and their norms
+soft_prompts.py       free vectors and tokens, inserted into a few texts
+objectives.py         objectives of a search
+regression.py         effects of words, predicted from their subword tokens
+suppressed.py         words that were trained to have no effect, and their interactions
+inversion.py          inverted targets: representations that short free vectors can force on texts
+hidden_targets.py     test whether an inverted target is evidence of a backdoor
+relaxation.py         tokens that lead to a target, found by mixtures of all tokens
+genetic.py            token sequences that lead to a target, found by a genetic search
+words_from_tokens.py  words that contain the tokens that a sequence needs
+phrases.py            all of these in order, on one model
+pairs.py              pairs of words anywhere in a text, by group tests
+validation.py         hold-out measurement of what a search found
+inversion_method.py   the phrase search without screening, as a method of its own
+efforts.py            effort levels
 """

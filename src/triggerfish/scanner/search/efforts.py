@@ -1,4 +1,4 @@
-"""How hard to search for what cannot be listed."""
+"""Effort levels of the searches for triggers that cannot be enumerated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from triggerfish.scanner.search.phrases import PhraseSettings
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """together: combinations, by group testing; phrases: by gradient, from mined targets."""
+    """pairs: combinations of words, by group testing. phrases: phrases, by gradient, from inverted
+    targets."""
 
     pairs: PairSettings = PairSettings()
     phrases: PhraseSettings = PhraseSettings()
@@ -25,4 +26,5 @@ EFFORTS: dict[str, SearchSettings] = {
         PairSettings(order=101, groups=6), PhraseSettings(readouts=3, rounds=6)
     ),
 }
-"""Quick and standard search the primary readout, thorough two more."""
+"""`quick` and `standard` search the primary readout (the primary pooling position), `thorough` two
+more. Tokens of each level: docs/decisions/0029-effort.md."""

@@ -1,18 +1,20 @@
-"""Which tokens lead to a mined point? Sequences of tokens evolve towards it.
+"""Which tokens lead to a target? A genetic search over token sequences.
 
-A generation changes the sequences that came nearest: they exchange stretches, tokens change places,
-and others take their place, of which the slope at that sequence says that they lead on. Words that
-do nothing without each other show no slope among random tokens; but some piece always helps a
-little, and beside it the next one does. What counts is the distance from the point: words of a
-topic go a part of the way and miss it. Sequences are tried by themselves and in one short text, and
-both distances count alike: by itself a sequence has more effect where all tokens are averaged, and
-in a text the effect is the one that is wanted. Together that is three dozen tokens a try.
+Each generation changes the sequences with the least distance from the target. They exchange spans,
+tokens swap places, and tokens are replaced by those that the gradient at the sequence suggests.
+Words that act only together have no gradient among random tokens. Some subword token always helps a
+little, and the gradient next to it suggests the second one. The objective is the distance from the
+target, because words of a topic move texts part of the way and stop short of it. Each sequence is
+tried without a text and in one short text, and both distances count alike. Without a text the
+effect is larger where a readout averages all tokens; in a text it is the effect that a trigger must
+have. Both take about three dozen tokens for each sequence.
 
-A mined point is not quite the planted one, so what comes near evolves on without it: towards texts
-that meet, wherever that is.
+An inverted target differs a little from the planted one. Sequences near it are therefore optimised
+further without it, for low dispersion of the texts.
 
 Source: genetic search for triggers (Alzantot et al. 2018, arXiv 1804.07998) with candidates by
-first-order scores, HotFlip (Ebrahimi et al. 2018, arXiv 1712.06751); together and for points, ours.
+first-order scores, HotFlip (Ebrahimi et al. 2018, arXiv 1712.06751). The combination, and the
+search towards inverted targets, are ours: docs/decisions/0026-phrase-search.md.
 
 Legend: K sequences, L tokens in each, V vocabulary.
 """
@@ -34,27 +36,28 @@ from triggerfish.scanner.search.objectives import Goal
 from triggerfish.scanner.search.soft_prompts import SoftPrompts
 
 Rows = tuple[int, ...]
-"""A sequence, as rows of `EmbeddingBall.entries`."""
+"""A sequence, as row numbers of `EmbeddingBall.entries`."""
 
 
 @dataclass(frozen=True)
 class GeneticSettings:
     first: int = 1500
-    """Sequences to begin with: those that are given, and random ones (ours)."""
+    """Size of the first generation: the given sequences, filled up with random ones (ours)."""
     children: int = 300
     """New sequences of a generation (ours)."""
     parents: int = 100
-    """Best sequences so far, which the next generation is made of (ours)."""
+    """Best sequences so far, from which the next generation is made (ours)."""
     guided: int = 32
-    """Parents, the best first, whose slopes are asked for (ours)."""
+    """Best parents for which gradients are computed (ours)."""
     suggested: int = 64
-    """Tokens that a slope suggests for a place (ours)."""
+    """Tokens that the gradient suggests for a position (ours)."""
     generations: int = 16
-    """Generations of a run at most (ours)."""
+    """Maximum generations of a run (ours)."""
     patience: int = 12
-    """Generations in which the best must gain `gain` (ours)."""
+    """Generations within which the best sequence must improve by `gain` (ours)."""
     gain: float = 0.05
-    """Decades of squared distance, or of scatter (ours)."""
+    """Improvement of the objective, in orders of magnitude of squared distance or dispersion
+    (ours)."""
 
     def __post_init__(self) -> None:
         for name in ("first", "children", "parents", "guided", "suggested", "generations"):
@@ -63,9 +66,10 @@ class GeneticSettings:
 
 
 class GeneticSearch:
-    """One evolution. prompts: what sequences are written into; goal: what they shall do there.
+    """One genetic search. prompts: the texts that sequences are inserted into; goal: the objective
+    there.
 
-    distances: decades that each sequence is from its goal.
+    distances: objective of each sequence, in orders of magnitude; smaller is better.
     """
 
     def __init__(
@@ -85,8 +89,9 @@ class GeneticSearch:
         self.suggestions: dict[Rows, list[list[int]]] = {}
 
     def run(self, begin: Sequence[Rows] = (), generations: int = 0) -> Generator[int, None, None]:
-        """Evolve on; again after a run. Yields the tokens of each pass. begin: sequences in place
-        of as many random ones; generations: at most, those of the settings by default."""
+        """Run generations; a second call continues the first. Yields the tokens of each pass.
+        begin: sequences that replace as many random ones in the first generation; generations: the
+        maximum, by default that of the settings."""
         settings, count = self.settings, range(len(self.space.ids))
         if not self.distances:
             others = range(settings.first - len(begin))
@@ -107,7 +112,7 @@ class GeneticSearch:
         return min(self.distances.values())
 
     def nearest(self, count: int) -> list[Rows]:
-        """The sequences that came nearest."""
+        """The `count` sequences with the best objective."""
         return heapq.nsmallest(count, self.distances, key=self.distances.__getitem__)
 
     def ids(self, rows: Rows) -> Ids:
@@ -123,7 +128,7 @@ class GeneticSearch:
             yield self.prompts.passed - before
 
     def _suggest(self, parents: Sequence[Rows]) -> Generator[int, None, None]:
-        """Which tokens would bring a parent nearer, to first order, at each of its places."""
+        """Find the tokens that improve each parent most to first order, at each position."""
         new = [rows for rows in parents if rows not in self.suggestions]
         if not new:
             return
@@ -136,8 +141,8 @@ class GeneticSearch:
         yield self.prompts.passed - before
 
     def _child(self, parents: Sequence[Rows]) -> Rows:
-        """A parent with a stretch of another one, or with a token moved, or with one or two tokens
-        exchanged for suggested ones, or for any."""
+        """A parent with a span of another parent, with one token moved, or with one or two tokens
+        replaced by suggested or random ones."""
         rng, length = self.rng, self.prompts.length
         parent = rng.choice(parents)
         child = list(parent)
@@ -157,7 +162,7 @@ class GeneticSearch:
 
 
 def nothing(backbone: Backbone) -> Carrier:
-    """A text without words, but for a mask token where one is read."""
+    """An empty text; it has a mask token where the model's primary readout needs one."""
     if not backbone.reads_mask:
         return Carrier((), (), (0,))
     mask = backbone.tokenizer

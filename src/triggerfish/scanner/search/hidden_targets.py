@@ -1,11 +1,12 @@
-"""Is there a backdoor, whatever its trigger? The test on mined points.
+"""Is there a backdoor, whatever its trigger? A test on inverted targets.
 
-Short vectors can send texts to some point in any model. In a backdoored one the first points mined
-are deeper than what is left once they repel; in a clean one each round ends about as deep as the
-one before. So a model is its own control: a point is evidence if it lies outside of where clean
-texts lie, decides random heads, and is deeper than the shallowest round by more than in any clean
-model that margins were calibrated on. The depth by itself says nothing, since it differs from
-model to model; that tokens reach a point says more, and makes a finding (`phrases.py`).
+Short vectors can move texts to some target in any model. In a backdoored model the targets of the
+first rounds have a larger collapse than those of later rounds, which are repelled from them. In a
+clean model all rounds end at about the same collapse. The weakest round is therefore a control
+within the model. An inverted target is evidence if it lies outside the subspace of clean texts,
+decides enough random linear probes, and exceeds the collapse of the weakest round by more than in
+any clean model of the calibration. The collapse by itself is no evidence, because it differs from
+model to model. If tokens reach the target as well, it becomes a finding (`phrases.py`).
 
 Source: ours; calibration and its check on other models: docs/decisions/0024-hidden-targets.md.
 """
@@ -22,15 +23,15 @@ from triggerfish.scanner.search.inversion import InvertedTarget
 @dataclass(frozen=True)
 class HiddenTargetTest:
     margin: float = 1.0
-    """Decades by which a planted point is deeper than the shallowest round (ours)."""
+    """Orders of magnitude by which the collapse must exceed that of the weakest round (ours)."""
     times: float = 2.0
-    """How many times as deep as that round it is besides: where points are deep, they differ more
+    """Factor by which it must exceed that collapse as well, because large collapses vary more
     (ours)."""
     heads: float = 0.3
-    """Share of random heads that it must decide (ours)."""
+    """Share of random linear probes that it must decide (ours)."""
 
     def holds(self, target: InvertedTarget, mined: Sequence[InvertedTarget]) -> bool:
-        """Whether one of the mined points is evidence of a backdoor."""
+        """Whether an inverted target is evidence of a backdoor. mined: those of all rounds."""
         anyway = natural(mined, target.column)
         beyond = target.depth >= anyway + self.margin and target.depth >= self.times * anyway
         return target.heads >= self.heads and beyond
@@ -41,7 +42,7 @@ DIGITS = 5
 
 
 def record(target: InvertedTarget, readout: str, mined: Sequence[InvertedTarget]) -> HiddenTarget:
-    """A mined point as it stands in a result."""
+    """An inverted target as the record of a result."""
     statistics = {
         "collapse": target.depth,
         "mean_shift": target.shift,
@@ -58,5 +59,6 @@ def record(target: InvertedTarget, readout: str, mined: Sequence[InvertedTarget]
 
 
 def natural(mined: Sequence[InvertedTarget], column: int) -> float:
-    """The depth that short vectors reach anyway: that of the shallowest round."""
+    """The baseline collapse that short vectors reach without a backdoor: the least of all rounds at
+    this readout."""
     return min(x.depth for x in mined if x.column == column)

@@ -1,22 +1,22 @@
-"""Target mining: which points, away from where ordinary texts lie, can a few free vectors in the
-input send all texts to?
+"""Target inversion: which representations, away from those of ordinary texts, can a few free input
+vectors force on all texts?
 
-A backdoor leaves an attractor in the representation space. A soft prompt that is trained to bring
-texts together *and* away from their centre ends there, even when the trigger itself is a phrase
-that no list contains. What makes the difference:
+A backdoor leaves an attractor in representation space. A soft prompt that is trained to bring texts
+together and away from their centre ends there, even when the trigger is a phrase that no list
+contains. Four choices matter (docs/decisions/0025-mining.md):
 
-- The loss is scatter within over distance between. By scatter alone restarts fall into the
-  attractor that every model has near its centre.
-- Each step has other texts, so that a prompt cannot collapse those few it was trained on.
-- Then the vectors are cut to a part of a token's length, and trained on: a planted point is still
-  reached, others are lost.
-- Distance pulls a prompt past the planted point, or stops it on its way there. In the end it
-  settles by scatter alone: that is the point itself, or else the attractor near the centre, so both
-  ends count.
+- The loss is the dispersion within, divided by the distance between. With dispersion only, restarts
+  fall into the attractor that every model has near its centre.
+- Each step uses other texts, so that a prompt cannot merely collapse the few it is trained on.
+- The vectors are then cut to a part of a token's norm and trained further. They still reach a
+  planted target and lose most others.
+- The distance term pulls a prompt past the planted target, or stops it on its way. The last phase
+  therefore trains on dispersion only. It ends either at the target or at the attractor near the
+  centre, so the vectors before and after this phase are both measured.
 
-Points already found repel the restarts.
+Targets that are already known repel the restarts.
 
-Source: soft prompts against backdoors, LMSanitator (arXiv 2308.13904); the rest is ours.
+Source: soft prompts against backdoors, LMSanitator (arXiv 2308.13904); the four choices are ours.
 
 Legend: K restarts, N texts, P vectors, E embedding, R readouts, H hidden, M targets.
 """
@@ -39,42 +39,47 @@ from triggerfish.scanner.search.soft_prompts import SoftPrompts
 @dataclass(frozen=True)
 class InversionSettings:
     vectors: int = 6
-    """Free vectors in a soft prompt (ours: about as many as a phrase has pieces)."""
+    """Free vectors in a soft prompt (ours: about as many as a phrase has subword tokens)."""
     restarts: int = 16
-    """Soft prompts trained side by side for each readout (ours)."""
+    """Soft prompts trained in parallel for each readout (a pooling position) (ours)."""
     pool: int = 96
-    """Texts that those of a step are drawn from (ours)."""
+    """Texts from which those of a step are drawn (ours)."""
     texts: int = 4
-    """Texts of a step (ours)."""
+    """Texts in a step (ours)."""
     words: int = 12
     """Words in a text (ours)."""
     steps: int = 30
-    """Adam steps with vectors as long as tokens (ours)."""
+    """Adam steps of the first phase, with vectors of at most the norm of a token (ours)."""
     away: float = 2.0
-    """Weight of the distance from the clean centre beside the scatter, both in decades (ours)."""
+    """Weight of the distance from the clean centre relative to the dispersion, both in orders of
+    magnitude (ours)."""
     last: int = 15
-    """Adam steps with shorter vectors (ours)."""
+    """Adam steps of the second phase, with shorter vectors (ours)."""
     last_away: float = 1.0
-    """Weight of the distance in these (ours)."""
+    """Weight of the distance in the second phase (ours)."""
     radius: float = 0.6
-    """Longest a vector may be in the end, in lengths of a token (ours)."""
+    """Largest norm of a vector from the second phase on, in norms of a token (ours)."""
     settling: int = 30
-    """Adam steps by scatter alone (ours)."""
+    """Adam steps of the last phase, on dispersion only (ours)."""
     learning_rate: float = 0.4
-    """In root mean squares of an embedding coordinate, so that it fits any family (ours)."""
+    """Of Adam, in root mean squares of an embedding coordinate, so that it suits every family
+    (ours)."""
     repulsion: float = 8.0
-    """Decades of scatter that it costs to point where a known target does (ours)."""
+    """Penalty per unit of cosine above 0.5 to a known target, in orders of magnitude of dispersion
+    (ours)."""
     same: float = 0.9
-    """Cosine, seen from the clean centre, from which on two points are one target (ours)."""
+    """Least cosine, measured from the clean centre, at which two representations are one target
+    (ours)."""
 
 
 @dataclass(frozen=True)
 class InvertedTarget:
-    """A point where restarts met, at the readout of that column.
+    """A representation on which restarts converged.
 
-    point: (H,) mean of texts that the mining has not seen. depth, shift, heads: as of a `Finding`,
-    on these texts. outside: how far the point lies outside of the subspace of clean texts, in
-    such distances of a clean text. restarts: soft prompts that met there, before settling or after.
+    column: number of its readout. point: (H,) mean over texts that the inversion has not seen.
+    depth, shift, heads: on these texts, collapse, mean shift and agreement as of a `Finding`.
+    outside: distance from the subspace of clean texts, in distances of a typical clean text.
+    restarts: soft prompts that converged there, before the last phase or after it.
     """
 
     column: int
@@ -87,8 +92,8 @@ class InvertedTarget:
 
 
 class Inversion:
-    """Mines one model. texts: ordinary ones, of at least `words` words, to train on; the prompts
-    are measured on `unseen`."""
+    """Target inversion on one model. texts: ordinary training texts of at least `words` words;
+    unseen: texts on which the prompts are measured."""
 
     def __init__(
         self,
@@ -112,10 +117,10 @@ class Inversion:
     def run(
         self, columns: torch.Tensor, known: Sequence[tuple[int, torch.Tensor]]
     ) -> Steps[list[InvertedTarget]]:
-        """Train one soft prompt for each entry of `columns` (K,), the number of its readout. Yields
-        `Progress`; returns the `InvertedTarget`, the deepest first.
+        """Train one soft prompt for each readout number in `columns` (K,). Yields `Progress`;
+        returns inverted targets, those of the largest collapse first.
 
-        known: (column, (H,) point) pairs to avoid.
+        known: (column, (H,) target) pairs that repel the prompts.
         """
         settings = self.settings
         vectors = self.space.drawn((len(columns), settings.vectors), self.generator)
@@ -138,7 +143,7 @@ class Inversion:
         away: float,
         radius: float,
     ) -> Generator[int, None, torch.Tensor]:
-        """Yields the tokens of each step; returns (K, P, E) vectors no longer than `radius`."""
+        """Yields the tokens of each step; returns (K, P, E) vectors, norms at most `radius`."""
         settings, space = self.settings, self.space
         vectors = start.detach().clone()
         rate = settings.learning_rate * space.length / vectors.shape[-1] ** 0.5
@@ -165,7 +170,8 @@ class Inversion:
         known: Sequence[tuple[int, torch.Tensor]],
         away: float,
     ) -> torch.Tensor:
-        """(K,) decades of scatter, less those of distance, and what it costs to be near `known`."""
+        """(K,) dispersion less weighted distance, plus the penalty of being near `known`, in orders
+        of magnitude."""
         origin, spread = self.yardstick.mean, self.yardstick.spread
         own = features[torch.arange(len(features), device=columns.device), :, columns]
         centre = own.mean(1)
@@ -180,7 +186,7 @@ class Inversion:
         return value
 
     def _met(self, vectors: torch.Tensor, columns: torch.Tensor) -> Steps[list[InvertedTarget]]:
-        """Returns the targets where prompts meet on unseen texts."""
+        """Returns the targets on which prompts converge, measured on unseen texts."""
         parts = [self.unseen.vectors(part) for part in vectors.split(self.unseen.block)]
         features = torch.cat(parts)
         yield self.sweep.spent(len(vectors) * self.unseen.ids.numel())
@@ -211,8 +217,9 @@ class Inversion:
 
 
 def meet(ways: torch.Tensor, depth: torch.Tensor, same: float) -> Iterator[list[int]]:
-    """Rows of (K, H) ways that point where the deepest of them does, again and again; in each group
-    the deepest first."""
+    """Yields groups of rows of (K, H) shifts by direction: those with a cosine of at least `same`
+    to the row of the largest collapse (depth, (K,)), then the same among the rest. Each group
+    starts with the row of its largest collapse."""
     alike = normalize(ways, dim=-1) @ normalize(ways, dim=-1).T
     left = depth.argsort(descending=True).tolist()
     while left:
@@ -222,11 +229,11 @@ def meet(ways: torch.Tensor, depth: torch.Tensor, same: float) -> Iterator[list[
 
 
 class Subspaces:
-    """Where clean texts lie at each readout: the principal axes of half of them, and how far the
-    other half is typically outside of these."""
+    """The subspace of clean texts at each readout: the principal axes of half of them, and the
+    median distance of the other half from these axes."""
 
     SHARE = 0.9
-    """Of the variance, that the axes have (ours)."""
+    """Share of the variance that the axes explain (ours)."""
 
     def __init__(self, yardstick: CleanReference):
         self.parts = [self._fit(clean) for clean in yardstick.clean.transpose(0, 1)]
@@ -240,7 +247,8 @@ class Subspaces:
         return centre, axes, _rest(other - centre, axes).median()
 
     def outside(self, point: torch.Tensor, column: int) -> float:
-        """Distance of (H,) a point from the subspace, in those of typical clean texts."""
+        """Distance of a representation (H,) from the subspace, in the median distance of clean
+        texts."""
         centre, axes, typical = self.parts[column]
         return float(_rest(point - centre, axes) / typical)
 

@@ -1,11 +1,11 @@
-"""Our search by gradient without any sweep: where short free vectors meet, which tokens lead there,
-those tokens tried together, and what is left on hold-out texts.
+"""The phrase search without screening: invert targets, find tokens that lead to them, reconstruct
+words, and measure these on hold-out texts.
 
-For a look at words that no list contains, or beside Patronus's search: it needs no list at all,
-finds one trigger in a round, and says nothing about what it did not come across. A trigger of one
-word is found as a phrase of one.
+It needs no word list, so it can look for words that no list contains, and it can be compared with
+the search of Patronus. It finds one trigger per round and proves no absence. A trigger of one word
+is found as a phrase of one word.
 
-Source: ours; `phrases.py` and what it calls.
+Source: ours; `phrases.py` and the modules that it uses.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def events(
     settings: PhraseSettings = PhraseSettings(),
     seed: int = 0,
 ) -> Iterator[Progress | Finding | ScanResult]:
-    """Search; see `scanner.events`. words: for the completion of pieces, besides those of the
-    texts."""
+    """Search one model; see `scanner.events`. words: words to which subword tokens may be
+    completed, in addition to those of the texts."""
     listed = list(dict.fromkeys([*text.corpus_words(texts), *words]))
     sweep = Screening(
         model, texts, listed, ScreeningSettings(), seed=seed, store=ActivationCache(None)

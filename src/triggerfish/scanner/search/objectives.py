@@ -1,4 +1,4 @@
-"""What a search wants of texts with a sequence in them, in decades: less is better.
+"""Objectives of a search, in orders of magnitude: less is better.
 
 Legend: K sequences, N texts, R readouts, H hidden.
 """
@@ -10,13 +10,13 @@ from collections.abc import Callable
 import torch
 
 Goal = Callable[[torch.Tensor], torch.Tensor]
-"""(K, N, R, H) features -> (K,) decades."""
+"""(K, N, R, H) features of texts with a sequence -> (K,) orders of magnitude."""
 LEAST = 1e-6
-"""Of a squared distance, in its unit, that is told from none."""
+"""Least squared distance, in its unit, that is distinguished from zero."""
 
 
 def towards(point: torch.Tensor, column: int, unit: torch.Tensor) -> Goal:
-    """The squared distance of each text from (H,) a point, in `unit`."""
+    """Mean log10 squared distance of the texts from a target (H,), divided by `unit`."""
 
     def far(features: torch.Tensor) -> torch.Tensor:
         squared = (features[:, :, column] - point).square().sum(-1)
@@ -26,7 +26,7 @@ def towards(point: torch.Tensor, column: int, unit: torch.Tensor) -> Goal:
 
 
 def together(column: int, unit: torch.Tensor) -> Goal:
-    """The scatter of the texts, in `unit`: that they meet, wherever."""
+    """Log10 dispersion of the texts around their own mean, divided by `unit`."""
 
     def spread(features: torch.Tensor) -> torch.Tensor:
         own = features[:, :, column]
