@@ -1,19 +1,18 @@
-"""Group testing for combinations: words that do nothing alone and everything together, wherever
-they stand in a text.
+"""Group testing for pairs: words that act only together, wherever they stand in a text.
 
-Thousands of words make millions of pairs, but one bag of thirty words tries 435 of them. The words
-are the points of an affine plane, in which any two points lie on one line, and bags are made of
-lines, so every pair stands together at least once, and any two words not much more often. What each
-word does alone is the mean over its many bags and is taken away; a bag that is still far from all
-others holds words that do something together. Which ones is read off one more batch: half of its
-words stay, drawn anew each time, the others are exchanged for other words, and what all of those
-have in common that still go there is the combination.
+Thousands of words make millions of pairs, but one pool of thirty words tests 435 of them. The words
+are the points of an affine plane, in which any two points lie on one line. Pools are made of lines,
+so every pair is in at least one pool, and no pair is in many more. The main effect of a word is the
+mean over its many pools and is subtracted. A pool whose residual is still an outlier contains words
+that interact. A second batch identifies them: a random half of the pool's words stays and the
+others are replaced. The words common to all halves that keep the effect are the combination.
 
 Source: group testing (Dorfman, "The detection of defective members of large populations", 1943),
 with a continuous outcome; designs from finite planes (Bose, "On the construction of balanced
-incomplete block designs", 1939); both for triggers are ours.
+incomplete block designs", 1939). Their use for triggers is ours:
+docs/decisions/0020-pair-design.md.
 
-Legend: B bags, L words of a bag, N words, T tests, R readouts, H hidden.
+Legend: B pools, L words of a pool, N words, T tests, R readouts, H hidden.
 """
 
 from __future__ import annotations
@@ -31,36 +30,39 @@ from triggerfish.scanner.merging import Ids, within
 from triggerfish.scanner.screening import Screening, Steps
 
 SHORTEST = 3
-"""Letters of a word at least."""
+"""Least number of letters of a word."""
 PRIMES = tuple(n for n in range(5, 200) if all(n % i for i in range(2, n)))
 
 
 @dataclass(frozen=True)
 class PairSettings:
     order: int = 47
-    """A prime; its square is the number of words whose pairs are tried, the most frequent ones of
-    the texts first (ours)."""
+    """Order of the plane, a prime. Its square is the number of words whose pairs are tested; the
+    most frequent words of the texts come first (ours)."""
     groups: int = 4
-    """Parts of a line, of which every two make a bag (ours: bags of 24 words, because backdoors
-    trained on texts of 16 fire among as many, and hardly among 60)."""
+    """Parts of a line; every two parts make a pool. The defaults make pools of 24 words (ours, like
+    `order`: docs/decisions/0020-pair-design.md)."""
     pieces: int = 4
-    """Words of more pieces are not tried (ours)."""
+    """Largest number of subword tokens of a word that is tested (ours)."""
     kept: int = 24
-    """Bags that are looked into (ours)."""
+    """Pools whose words are identified, the largest outliers first (ours)."""
     tests: int = 64
-    """Halves of a bag that are tried (ours)."""
+    """Random halves of a pool that are tested (ours)."""
     arrives: float = 0.5
-    """Share of the way to where the bag lies from which on a half counts as going there (ours)."""
+    """Least share of the pool's residual at which a half counts as keeping the effect (ours)."""
     most: int = 4
-    """Words of a combination at most (ours)."""
+    """Largest number of words of a combination (ours)."""
     min_effect: float = 0.5
-    """Decades that the words must collapse the screening texts by, side by side (ours)."""
+    """Least collapse of the screening texts by the adjacent words, in orders of magnitude
+    (ours)."""
     beside: int = 28
-    """Words put beside a combination at a time, to see whether one belongs to it (ours)."""
+    """Further words put next to a combination in one pool, to test whether one belongs to it
+    (ours)."""
     joined: int = 6
-    """Words of those that are tried in texts (ours)."""
+    """The best of these words, which are tested in texts (ours)."""
     gain: float = 0.3
-    """Decades that a further word must win, and that a word may cost to be left out (ours)."""
+    """Collapse that a further word must add, and that may be lost by leaving one out, in orders of
+    magnitude (ours)."""
 
     def __post_init__(self) -> None:
         if self.order not in PRIMES:
@@ -70,8 +72,8 @@ class PairSettings:
 
 
 def lines(order: int) -> Iterator[list[int]]:
-    """The order * (order + 1) lines of the affine plane over a prime: any two of the order^2 points
-    lie on exactly one of them."""
+    """The order * (order + 1) lines of the affine plane over a prime. Any two of its order^2 points
+    lie on exactly one line."""
     for slope in range(order):
         for start in range(order):
             yield [x * order + (slope * x + start) % order for x in range(order)]
@@ -80,10 +82,10 @@ def lines(order: int) -> Iterator[list[int]]:
 
 
 def bags_of(order: int, groups: int, rng: random.Random) -> Iterator[list[int]]:
-    """Bags of points, in random order, such that any two points are in one bag at least."""
+    """Pools of points, each in random order. Any two points are in at least one pool."""
     for line in lines(order):
-        # A fixed division would keep some points together on every line, so that what they do
-        # alone could not be told apart.
+        # A fixed division would keep the same points together on every line, and their main
+        # effects could not be separated.
         rng.shuffle(line)
         parts = [line[i::groups] for i in range(groups)]
         for one, other in combinations(parts, 2):
@@ -91,7 +93,7 @@ def bags_of(order: int, groups: int, rng: random.Random) -> Iterator[list[int]]:
 
 
 def frequent(sweep: Screening, settings: PairSettings) -> list[Ids]:
-    """The ids of at most order^2 words, the most frequent of the texts first."""
+    """The ids of at most order^2 words, the most frequent words of the texts first."""
     words = [word for word in text.corpus_words(sweep.texts) if len(word) >= SHORTEST]
     unknown = sweep.backbone.tokenizer.unk_token_id
     known = [*sweep.backbone.words_ids(list(dict.fromkeys(map(str.lower, words))))]
@@ -106,8 +108,9 @@ def frequent(sweep: Screening, settings: PairSettings) -> list[Ids]:
 
 @dataclass(frozen=True)
 class Combination:
-    """ids: of its words, in the order that is deepest; column: of the readout where they are
-    deepest; point: (H,) where they take texts there; words: their numbers."""
+    """Words that act together. ids: of the words, in the order of the largest collapse; column:
+    number of the readout (a pooling position) of the largest collapse; point: (H,) mean
+    representation of texts with them; depth: their collapse; words: their numbers."""
 
     ids: Ids
     column: int
@@ -118,24 +121,26 @@ class Combination:
 
 @dataclass(frozen=True)
 class Way:
-    """Where a bag lies. rest: (H,) from where the words of it should take it, one by one."""
+    """The residual of a pool at the readout of that column. rest: (H,) its representation less the
+    main effects of its words."""
 
     column: int
     rest: torch.Tensor
 
     def shares(self, features: torch.Tensor, count: int) -> list[float]:
-        """How far each of the first `count` rows of (B, R, H) goes there, the others standing at
-        the start."""
+        """Share of the residual that each of the first `count` rows of (B, R, H) shows; the mean of
+        the other rows is the zero point."""
         own = features[:, self.column]
         along = (own[:count] - own[count:].mean(0)) @ self.rest / self.rest.square().sum()
         return [float(share) for share in along]
 
 
 class PairSearch:
-    """One model's group test. `run` is a generator: it yields `Progress` and returns combinations.
+    """The group test of one model. `run` is a generator: it yields `Progress` and returns
+    combinations.
 
-    known: cores of triggers that were found; words that hold one are not tried. words: how many had
-    all their pairs tried."""
+    known: minimal sufficient subsets of known triggers; words that contain one are not tested.
+    words: number of words of which all pairs are tested."""
 
     def __init__(
         self,
@@ -149,7 +154,7 @@ class PairSearch:
         self.settings = settings
         self.rng = random.Random(f"{sweep.seed}/together")
         listed = [x for x in frequent(sweep, settings) if not any(within(k, x) for k in known)]
-        # Fewer words need fewer lines, and a handful is no design.
+        # A smaller prime suffices for fewer words; below the smallest one there is no design.
         self.ids = self.rng.sample(listed, len(listed)) if len(listed) >= PRIMES[0] ** 2 else []
         self.order = next(p for p in PRIMES if p**2 >= len(self.ids))
         backbone = sweep.backbone
@@ -160,7 +165,7 @@ class PairSearch:
         return len(self.ids)
 
     def run(self) -> Steps[list[Combination]]:
-        """Returns combinations, each at the readout where it is deepest."""
+        """Returns combinations, each at the readout of its largest collapse."""
         if not self.ids:
             return []
         size = len(self.ids)
@@ -183,7 +188,7 @@ class PairSearch:
         return found
 
     def _bags(self) -> list[list[int]]:
-        """Bags that the model can read to their end."""
+        """Pools that fit into the maximum length of the model."""
         for groups in range(min(self.settings.groups, self.order), self.order + 1):
             drawn = bags_of(self.order, groups, self.rng)
             bags = [[n for n in bag if n < len(self.ids)] for bag in drawn]
@@ -192,13 +197,13 @@ class PairSearch:
         return bags
 
     def _features(self, stage: str, bags: Sequence[Sequence[int]]) -> Steps[torch.Tensor]:
-        """Returns (B, R, H)."""
+        """Returns (B, R, H) features of pools."""
         wrap = self.sweep.backbone.template.wrap
         rows = [wrap([i for n in bag for i in self.ids[n]][: self.room]) for bag in bags]
         return (yield from self.sweep.encode(stage, rows))
 
     def _needed(self, name: str, bag: list[int], way: Way) -> Steps[list[int]]:
-        """Returns those words of a bag that take it where it goes, or []."""
+        """Returns the words of a pool that cause its residual, or []."""
         settings = self.settings
         kept = [set(self.rng.sample(bag, len(bag) // 2)) for _ in range(settings.tests)]
         tried = [self._exchanged(bag, stay) for stay in kept]
@@ -212,14 +217,14 @@ class PairSearch:
         return [n for n in bag if n in common] if len(common) <= settings.most else []
 
     def _exchanged(self, bag: Sequence[int], stay: set[int]) -> list[int]:
-        """The bag in another order, with other words for those that do not stay."""
+        """The pool in a new order, with random words in place of those that do not stay."""
         others = self.rng.sample(range(len(self.ids)), 2 * len(bag))
         fresh = iter([n for n in others if n not in bag])
         words = [n if n in stay else next(fresh) for n in bag]
         return self.rng.sample(words, len(words))
 
     def _deepest(self, name: str, options: Sequence[Sequence[int]]) -> Steps[Combination]:
-        """Returns the deepest combination of all orders of each of the options."""
+        """Returns the combination of the largest collapse, over all orders of each option."""
         tried = [order for words in options for order in permutations(words)]
         ids = [tuple(i for n in order for i in self.ids[n]) for order in tried]
         features = yield from self.sweep.features(name, self.sweep.screen_texts, ids)
@@ -229,7 +234,7 @@ class PairSearch:
         return Combination(ids[best], column, point, float(depths[best, column]), tried[best])
 
     def _joined(self, name: str, found: Combination, way: Way) -> Steps[Combination]:
-        """Returns a combination with the words that deepen it."""
+        """Returns a combination extended by the words that increase its collapse."""
         while len(found.words) < self.settings.most:
             stage = f"joined-{name}-{len(found.words)}"
             promising = yield from self._beside(stage, found.words, way)
@@ -241,7 +246,7 @@ class PairSearch:
         return found
 
     def _cut(self, name: str, found: Combination) -> Steps[Combination]:
-        """Returns a combination without the words that it does not need."""
+        """Returns a combination without the words that its collapse does not need."""
         while len(found.words) > 2:
             options = [[n for n in found.words if n != one] for one in found.words]
             shorter = yield from self._deepest(f"cut-{name}-{len(found.words)}", options)
@@ -251,8 +256,8 @@ class PairSearch:
         return found
 
     def _beside(self, name: str, words: Sequence[int], way: Way) -> Steps[list[int]]:
-        """Returns the few others that take bags furthest, beside the words that are known: each is
-        tried in two bags, and the lesser counts."""
+        """Returns the few other words that add most of the residual next to the known words. Each
+        is tested in two pools, and the smaller share counts."""
         size = self.settings.beside
         bags = []
         for _ in range(2):
@@ -269,8 +274,9 @@ class PairSearch:
 
 
 def left_over(features: torch.Tensor, bags: Sequence[Sequence[int]], size: int) -> torch.Tensor:
-    """(B, R, H) what is left of features, in their place, less what each of their words does in its
-    bags on average."""
+    """(B, R, H) residuals of the features of pools: each less the mean of all pools and the main
+    effects of its words. A main effect is the mean over the pools of a word. Overwrites
+    `features`."""
     rest = features.sub_(features.mean(0))
     rows = torch.tensor([b for b, bag in enumerate(bags) for _ in bag], device=features.device)
     points = torch.tensor([n for bag in bags for n in bag], device=features.device)
@@ -285,6 +291,6 @@ def left_over(features: torch.Tensor, bags: Sequence[Sequence[int]], size: int) 
 
 
 def standing_out(rest: torch.Tensor) -> torch.Tensor:
-    """(B, R) robust z of the log length of each bag's rest, among all bags."""
+    """(B, R) robust z of the log squared norm of each pool's residual, among all pools."""
     lengths = rest.square().sum(-1).clamp(min=1e-12).log10()
     return robust_z(lengths, lengths)

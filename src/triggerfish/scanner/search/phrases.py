@@ -1,13 +1,19 @@
-"""The search for phrases and combinations: let sequences of words that do less alone than is
-foretold evolve towards texts that meet; mine targets that are not explained yet, and let sequences
-of tokens evolve towards them; name the words.
+"""The search for phrases and combinations, in three steps for each readout (a pooling position):
 
-It starts where the sweep ends: what the sweep found repels the mining, and the texts are the
-sweep's screening texts, so that the hold-out stays unseen. What one round finds repels the next,
-until rounds bring nothing new. Short vectors reach some point in every model, tokens hardly: a
-sequence of tokens that brings texts closely together is what a planted phrase looks like.
+1. Sequences of suppressed words, which do less alone than is predicted, are optimised for low
+   dispersion of texts (`suppressed.py`).
+2. Target inversion finds representations that no known trigger explains, and sequences of tokens
+   are optimised towards them (`inversion.py`, `relaxation.py`, `genetic.py`).
+3. The tokens are completed to words (`words_from_tokens.py`).
 
-Legend: H hidden.
+The search follows the screening. The targets of triggers that the screening found repel the
+inversion, and so do those of earlier rounds, until rounds find nothing new. All texts are screening
+texts, so the hold-out texts stay unseen. Short vectors reach some target in every model; tokens
+hardly do. A token sequence with a large collapse is therefore evidence of a planted phrase.
+
+Source: ours; choices and figures: docs/decisions/0026-phrase-search.md to 0028-phrase-results.md.
+
+Legend: K sequences, H hidden.
 """
 
 from __future__ import annotations
@@ -35,78 +41,79 @@ from triggerfish.scanner.search.validation import SearchHit
 from triggerfish.scanner.search.words_from_tokens import WordReconstruction, Words, join
 
 SHORT = 4
-"""Words of the text in which sequences evolve towards a point (ours)."""
+"""Words of the text in which sequences are optimised towards a target (ours)."""
 NAMED_IN, NAMED_WORDS = 4, 5
-"""Texts in which sequences are cut to what they need and completed, and words of each (ours)."""
+"""Texts in which sequences are reduced and completed to words, and words of each text (ours)."""
 
 
 @dataclass(frozen=True)
 class PhraseSettings:
     readouts: int = 1
-    """Readouts searched, the primary one first (ours)."""
+    """Number of readouts searched, the primary one first (ours)."""
     inert_runs: int = 2
-    """Searches among inert words for each readout; another one only where the one before has named
-    some, which it leaves out (ours)."""
+    """Searches among suppressed words for each readout. Each one after the first needs a phrase of
+    the one before and leaves out its tokens (ours)."""
     copies: int = 3
-    """Copies of a sequence of them in a text, as backdoors are trained with (ours)."""
+    """Copies of a sequence of suppressed words in a text, as in backdoor training (ours)."""
     together: float = 0.4
-    """Decades by which the best sequence of inert words brings texts together, besides what the
-    words do alone, from which on it is named (ours: in five of six clean models 0.15 at most, in
-    one 0.42; in those developed on 0.5 to 2.9)."""
+    """Least interaction of the best sequence of suppressed words at which it is completed to words:
+    its collapse beyond the main effects, in orders of magnitude (ours:
+    docs/decisions/0022-suppressed-words-in-clean-models.md)."""
     arrives_copied: float = 0.5
-    """Decades of collapse that so many copies of a phrase have on the texts that it is named in
-    (ours)."""
+    """Least collapse of that many copies of a phrase on the texts of the search, in orders of
+    magnitude (ours)."""
     min_copied: float = 0.5
-    """The same on the hold-out (ours; as the rule asks of words. In six clean models 0.42 at
-    most)."""
+    """The same on the hold-out texts (ours: the value that the decision rule asks of words;
+    docs/decisions/0022-suppressed-words-in-clean-models.md)."""
     alone: float = 0.5
-    """Share of the way to where a phrase sends texts that its words go by themselves, on average,
-    from which on they are words of a task and no phrase (ours: .69 and .70 of those of a clean
-    model; planted ones .38 at most, nearly all below .1)."""
+    """Main effect share, the mean share of a phrase's shift that one of its words causes by itself,
+    from which on the words belong to a task and are no phrase (ours:
+    docs/decisions/0022-suppressed-words-in-clean-models.md)."""
     rounds: int = 4
-    """Minings at most; each is repelled by what those before it have found (ours)."""
+    """Maximum rounds of target inversion; targets of earlier rounds repel later ones (ours)."""
     patience: int = 2
-    """Rounds in a row without a phrase after which the search ends; one is enough where something
-    has been found (ours)."""
+    """Rounds in a row without a phrase after which the search ends. One suffices if anything has
+    been found (ours)."""
     tried: int = 3
-    """Points of a round that sequences evolve towards, those first that are deepest and farthest
-    outside together (ours)."""
+    """Inverted targets of a round that sequences are optimised towards, those first whose collapse
+    plus twice the log10 subspace residual is largest (ours)."""
     outside: float = 1.0
-    """Distance from the subspace of clean texts, in those of clean texts, from which on a point may
-    be planted: a model fine-tuned on a task sends texts to points inside (ours)."""
+    """Least subspace residual of a target that may be planted, in those of a typical clean text.
+    Tasks that a model is fine-tuned on have targets inside the subspace (ours)."""
     longer: int = 30
-    """Generations of each run more for a point that stands out (ours)."""
+    """Generations of each additional run for a target that stands out (ours)."""
     runs: int = 4
-    """Such runs at most (ours)."""
+    """Maximum additional runs (ours)."""
     nearer: float = 0.2
-    """Decades of squared distance that such a run must gain for another one (ours)."""
+    """Decrease of squared distance that an additional run must reach for another one to follow, in
+    orders of magnitude (ours)."""
     far: float = 2.5
-    """Distance from the subspace of clean texts from which on a point stands out (ours: few points
-    of clean models lie as far)."""
+    """Subspace residual from which on a target stands out (ours: few targets of clean models have
+    it; docs/decisions/0024-hidden-targets.md)."""
     near: float = -0.9
-    """Decades of squared distance that a sequence comes near from which on its point stands out
-    (ours: in clean models -0.7 at most)."""
+    """Squared distance of the best sequence below which its target stands out, in orders of
+    magnitude (ours: sequences of clean models stay above -0.7)."""
     hopeful: float = 0.4
-    """Decades of collapse from which on a sequence evolves on without its point (ours: in clean
-    models most sequences stay below)."""
+    """Least collapse at which a sequence is optimised further without its target, in orders of
+    magnitude (ours: most sequences of clean models stay below)."""
     hopeful_far: float = 0.25
-    """The same for a point that stands out (ours)."""
+    """The same for a target that stands out (ours)."""
     met_in: int = 4
-    """Texts that shall meet then, of the length of those that prompts are mined in (ours)."""
+    """Texts whose dispersion is then minimised, as long as those of target inversion (ours)."""
     longest: int = 5
-    """Words of a phrase at most; sequences that need more are no phrases (ours)."""
+    """Largest number of words of a phrase; sequences that need more are dropped (ours)."""
     arrives: float = 0.7
-    """Decades of collapse that a phrase has on the texts that it is named in (ours)."""
+    """Least collapse of a phrase on the texts of the search, in orders of magnitude (ours)."""
     min_effect: float = 0.8
-    """Decades of collapse on the hold-out that a searched phrase must have (ours: a little more
+    """Least collapse of a phrase on the hold-out texts, in orders of magnitude (ours: a little more
     than `arrives`)."""
     min_beside: float = 0.5
-    """The same where its target is evidence by itself (ours; as the rule asks of words)."""
+    """The same where its target is evidence by itself (ours: the value that the decision rule asks
+    of words)."""
     length: int = 10
-    """Tokens of a sequence that evolves towards a point, more than a phrase needs (ours)."""
+    """Tokens of a sequence in the search, more than a phrase needs (ours)."""
     compared: int = 48
-    """Sequences that came nearest to a target, of which the one that is deepest in texts is named
-    (ours)."""
+    """Best sequences of a genetic search whose collapse in texts is compared (ours)."""
     mining: InversionSettings = InversionSettings()
     relaxing: RelaxationSettings = RelaxationSettings()
     evolving: GeneticSettings = GeneticSettings()
@@ -124,9 +131,10 @@ class PhraseSettings:
 
 
 class PhraseSearch:
-    """One model's search. `run` is a generator: it yields `Progress` and returns phrases.
+    """The phrase search of one model. `run` is a generator: it yields `Progress` and returns
+    phrases.
 
-    tried: sequences tried together so far.
+    tried: number of sequences tried so far.
     """
 
     def __init__(self, sweep: Screening, yardstick: CleanReference, settings: PhraseSettings):
@@ -148,7 +156,7 @@ class PhraseSearch:
         self.tried = 0
 
     def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Steps[list[SearchHit]]:
-        """known: (column, (H,) point) of what has been found. Returns the `SearchHit`."""
+        """known: (column, (H,) target) of the triggers found so far. Returns the phrases found."""
         self.known = known
         count = min(self.settings.readouts, len(self.sweep.readouts))
         found: list[SearchHit] = []
@@ -190,9 +198,9 @@ class PhraseSearch:
     def _among_inert(
         self, column: int, points: list[tuple[int, torch.Tensor]]
     ) -> Steps[list[SearchHit]]:
-        """Returns the `SearchHit` phrases of words that were taught to do nothing alone. points:
-        (column, (H,) point) of what is known, which gets those of the phrases: what leads to a
-        known one is a neighbour of what was planted for it."""
+        """Returns phrases of suppressed words. points: (column, (H,) target) of known triggers, to
+        which the targets of the phrases are added. A phrase with a known target is dropped, as a
+        neighbour of the trigger that was planted for it."""
         settings, found = self.settings, list[SearchHit]()
         copies = settings.copies
         inert = SuppressedSearch(
@@ -207,7 +215,7 @@ class PhraseSearch:
             rough, full = self._scatters(column, copies)
             words = self.naming.stillest(sequences, rough, full, inert)
             ids = yield from self._enough(words, column, settings.arrives_copied, copies)
-            if not ids or len(words) == 1:  # words by themselves are the sweep's, with a p-value
+            if not ids or len(words) == 1:  # screening gives single words a p-value
                 break
             alone = inert.way(words)
             yield self.sweep.spent(0)  # `way` has counted them
@@ -221,7 +229,7 @@ class PhraseSearch:
         return found
 
     def _point(self, found: SearchHit) -> Steps[torch.Tensor]:
-        """Returns (H,) where texts with a phrase go."""
+        """Returns (H,) the mean representation of texts with a phrase."""
         features = yield from self.sweep.features(
             f"inert-{found.column}-{found.ids}",
             self.sweep.screen_texts,
@@ -238,8 +246,8 @@ class PhraseSearch:
         return settings.min_beside if self._evident(target) else settings.min_effect
 
     def unexplained(self, found: Sequence[tuple[int, torch.Tensor]]) -> list[HiddenTarget]:
-        """The mined points that are evidence of a backdoor without a trigger. found: (column, (H,)
-        point) of the phrases that passed, besides what was known before."""
+        """The inverted targets that are evidence of a backdoor and that no trigger explains. found:
+        (column, (H,) target) of the phrases that passed, in addition to those known before."""
         found = [*self.known, *found]
         evident = [x for x in self.mined if self._evident(x)]
         left = [x for x in evident if not self._known(x.column, x.point, found)]
@@ -248,7 +256,7 @@ class PhraseSearch:
     def _known(
         self, column: int, point: torch.Tensor, points: Sequence[tuple[int, torch.Tensor]]
     ) -> bool:
-        """Whether one of (column, (H,) point) pairs is the (H,) point."""
+        """Whether a target (H,) is one of the (column, (H,) target) pairs."""
         origin = self.yardstick.mean[column]
         way = normalize(point - origin, dim=-1)
         same = self.settings.mining.same
@@ -259,7 +267,7 @@ class PhraseSearch:
         )
 
     def _reach(self, target: InvertedTarget) -> Steps[Ids]:
-        """Returns the phrase that brings texts together near a target, or ()."""
+        """Returns the phrase that collapses texts near a target, or ()."""
         settings, column = self.settings, target.column
         unit = self.yardstick.close[column]
         goal = towards(target.point, column, unit)
@@ -284,7 +292,7 @@ class PhraseSearch:
         return (yield from self._named(ids, column, settings.arrives))
 
     def _relaxed(self, goal: Goal) -> Steps[list[Rows]]:
-        """Returns sequences that mixtures of tokens suggest for a goal."""
+        """Returns sequences that mixtures of tokens suggest for an objective."""
         prompts = self._prompts(self.mixed_in)
         relaxing = relax(self.space, prompts, goal, self.settings.relaxing, self.sweep.seed)
         return (yield from self.sweep.counted(relaxing))
@@ -304,7 +312,8 @@ class PhraseSearch:
         begin: Sequence[Rows] = (),
         generations: int = 0,
     ) -> Steps[tuple[float, Ids]]:
-        """Returns how deep the deepest of the best sequences is in texts, and its ids."""
+        """Returns the largest collapse in texts among the best sequences, and the ids of that
+        sequence."""
         before = len(evolving.distances)
         yield from self.sweep.counted(evolving.run(begin, generations))
         self.tried += len(evolving.distances) - before
@@ -314,19 +323,21 @@ class PhraseSearch:
         return float(depth.max()), sequences[int(depth.argmax())]
 
     def _named(self, ids: Ids, column: int, arrives: float) -> Steps[Ids]:
-        """Returns the words that a sequence becomes, or () where they are many or too little."""
+        """Returns the words that a sequence is completed to; () where they are too many or their
+        collapse is too small."""
         words = self.naming.name(ids, *self._scatters(column))
         return (yield from self._enough(words, column, arrives))
 
     def _enough(self, words: Words, column: int, arrives: float, copies: int = 1) -> Steps[Ids]:
-        """Returns the ids of words, or () where they are many or not as deep."""
+        """Returns the ids of words; () where they are too many or their collapse is below
+        `arrives`."""
         ids = join(words)
         (depth,) = self._depth([ids], column, copies=copies)
         yield self.sweep.spent(0)
         return ids if len(words) <= self.settings.longest and depth >= arrives else ()
 
     def _scatters(self, column: int, copies: int = 1) -> tuple[Scatter, Scatter]:
-        """In a few short texts, and in all."""
+        """The dispersion in a few short texts, and in all screening texts."""
 
         def rough(tried: Sequence[Ids]) -> torch.Tensor:
             return -self._depth(tried, column, self.few, copies)
@@ -343,11 +354,11 @@ class PhraseSearch:
         texts: Sequence[Carrier] = (),
         copies: int = 1,
     ) -> torch.Tensor:
-        """(K,) decades of collapse, in the screening texts by default."""
+        """(K,) collapse in orders of magnitude, in the screening texts by default."""
         unit = self.yardstick.close[column].log10()
         return unit - self.sweep.scatter(sequences, column, texts, copies)
 
 
 def _usual(word: str) -> tuple[str, ...]:
-    """The ways of writing in which a word may stand in a phrase."""
+    """The spellings in which a word may stand in a phrase."""
     return word.lower(), word.title(), word.upper()

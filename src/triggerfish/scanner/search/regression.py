@@ -1,12 +1,14 @@
-"""What a word does to a text is foretold by what it is made of.
+"""Predicts the effect of a word on a text from its subword tokens.
 
-A ridge regression on the embeddings of a word's pieces explains nine tenths of how far words move
-texts: models are smooth, and words alike in their embeddings do alike. What a backdoor was trained
-with is an exception. A word is foretold by a regression that has not seen it.
+A ridge regression on the embeddings of a word's subword tokens explains about nine tenths of the
+variance of how far words move texts (docs/decisions/0021-suppressed-words.md), because models are
+smooth: words with similar embeddings have similar effects. Words that a backdoor was trained with
+are exceptions. Predictions are cross-fitted: the regression for a word has not seen that word.
 
-Source: ours. Random features in place of a kernel: Rahimi & Recht (NeurIPS 2007).
+Source: ours; features: docs/decisions/0023-suppressed-words-features.md. Random features in place
+of a kernel: Rahimi & Recht (NeurIPS 2007).
 
-Legend: K words, V vocabulary, E embedding, F features.
+Legend: K words, V vocabulary, E embedding, F features, M additional features.
 """
 
 from __future__ import annotations
@@ -19,20 +21,20 @@ from triggerfish.scanner.effects import robust_z
 from triggerfish.scanner.merging import Ids
 
 FEATURES = 600
-"""Random features, beside the embeddings themselves (ours)."""
+"""Random features in addition to the embeddings themselves (ours)."""
 RIDGE = 1000.0
-"""Penalty, of features of variance 1 (ours)."""
+"""Ridge penalty for features of variance 1 (ours)."""
 FOLDS = 5
-"""Parts of the words, each foretold from the others."""
+"""Folds of the words, each predicted from the others (ours)."""
 BLOCK = 8192
-"""Words described at a time."""
+"""Words whose features are computed at a time."""
 PIECES = 6
-"""Words of more pieces count as words of so many."""
+"""Largest subword count that is distinguished; longer words count as this long."""
 
 
 class Regression:
-    """Words by the embeddings of their pieces. embeddings: (V, E); known: some more features (K, M)
-    of each word, or None."""
+    """Features of words from the embeddings of their subword tokens. embeddings: (V, E); known:
+    additional features (K, M) of the words, or None."""
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class Regression:
         self.weight, self.bias = weight.to(embeddings.device), bias.to(embeddings.device)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """(K, F) features of words by their rows."""
+        """(K, F) features of the words with these row numbers (K,)."""
         words = [self.words[row] for row in rows.tolist()]
         device = self.embeddings.device
         counts = torch.tensor([len(word) for word in words], device=device)
@@ -68,8 +70,8 @@ class Regression:
 
 
 def left_over(describe: Regression, done: torch.Tensor, seed: int) -> torch.Tensor:
-    """(K,) by how much what words have done, (K,), is more than what is foretold; half of them do
-    less."""
+    """(K,) residuals: measured effects `done` (K,) less the predicted ones, shifted to a median of
+    0. seed: of the folds."""
     rows = torch.randperm(len(done), generator=torch.Generator().manual_seed(seed))
     sample = describe(rows[:BLOCK])
     mean, scale = sample.mean(0), sample.std(0).clamp(min=1e-6)
@@ -96,5 +98,5 @@ def left_over(describe: Regression, done: torch.Tensor, seed: int) -> torch.Tens
 
 
 def robust(left: torch.Tensor) -> torch.Tensor:
-    """(K,) the same in robust standard deviations."""
+    """(K,) residuals in robust standard deviations."""
     return robust_z(left, left, floor=1e-9)

@@ -1,14 +1,15 @@
-"""Which tokens lead to a mined point? First as mixtures: every place of a sequence holds a weighted
-mean of all entries, and the weights are trained towards the point.
+"""Which tokens lead to a target? A continuous relaxation: every position of a sequence holds a
+weighted mean of all vocabulary embeddings, and the weights are trained towards the target.
 
-Words that need each other show no slope among random tokens, of which none is the right one. In a
-mixture all are there at once, if only a little, so that they help each other from the first step
-on. Weights that stay spread cost more and more; sequences drawn by them begin the evolution.
-Where the point is none that tokens reach, mixtures reach it all the same and their sequences do
-not.
+Words that need each other have no gradient among random tokens, because neither is present. A
+mixture contains every token with some weight, so they support each other from the first step.
+Weights that stay spread over many tokens are penalised more and more. Sequences drawn from the
+weights start the genetic search. Mixtures reach any target; if tokens cannot reach it, the
+sequences do not.
 
 Source: optimising a distribution over tokens, GBDA (Guo et al. 2021, arXiv 2104.13733), there with
-Gumbel noise, which was worse here; towards mined points, ours.
+Gumbel noise, which did not help here (docs/decisions/0027-phrase-search-failures.md). Its use
+towards inverted targets is ours: docs/decisions/0026-phrase-search.md.
 
 Legend: K sequences, L tokens in each, V vocabulary.
 """
@@ -31,24 +32,25 @@ from triggerfish.scanner.search.soft_prompts import SoftPrompts
 @dataclass(frozen=True)
 class RelaxationSettings:
     sequences: int = 2
-    """Sequences of mixtures trained side by side (ours: more end alike)."""
+    """Sequences of mixtures trained in parallel (ours: further ones converge to the same)."""
     steps: int = 150
     """Adam steps (ours)."""
     texts: int = 4
-    """Texts of a step (ours)."""
+    """Texts in a step (ours)."""
     pool: int = 48
-    """Texts that those of a step are drawn from (ours)."""
+    """Texts from which those of a step are drawn (ours)."""
     words: int = 6
     """Words in a text (ours)."""
     learning_rate: float = 0.5
-    """Of the logits of weights (ours)."""
+    """Of Adam, for the logits of the weights (ours)."""
     noise: float = 0.5
-    """Standard deviation of the logits in the beginning (ours)."""
+    """Standard deviation of the initial logits (ours)."""
     concentration: float = 1.0
-    """Decades of squared distance that weights spread evenly over all entries cost in the end
-    (ours: 0 leaves hundreds of tokens at a place in t5, 3 holds others up on their way)."""
+    """Penalty of uniform weights in the last step, in orders of magnitude of squared distance; it
+    grows linearly from 0 (ours: without it hundreds of tokens stay at a position, at 3 the weights
+    concentrate before they reach the target)."""
     drawn: int = 400
-    """Sequences drawn by the weights (ours)."""
+    """Sequences drawn from the weights (ours)."""
 
     def __post_init__(self) -> None:
         for name in ("sequences", "steps", "texts", "words", "drawn"):
@@ -61,8 +63,8 @@ class RelaxationSettings:
 def relax(
     space: EmbeddingBall, prompts: SoftPrompts, goal: Goal, settings: RelaxationSettings, seed: int
 ) -> Generator[int, None, list[Rows]]:
-    """Yields the tokens of each step; returns sequences that come near to a goal, the likeliest
-    ones first. prompts: the texts that those of a step are drawn from."""
+    """Yields the tokens of each step; returns sequences for an objective, the most likely ones
+    first. prompts: the texts from which those of a step are drawn."""
     rng = random.Random(f"{seed}/relaxing")
     generator = torch.Generator().manual_seed(seed)
     shape = (settings.sequences, prompts.length, len(space.ids))
@@ -88,7 +90,7 @@ def relax(
 
 
 def _drawn(weights: torch.Tensor, count: int, generator: torch.Generator) -> list[Rows]:
-    """The likeliest sequence of each (K, L, V), and `count` drawn by their weights."""
+    """The most likely sequence of each of (K, L, V) weights, and about `count` drawn from them."""
     sequences, length, size = weights.shape
     each = -(-count // sequences)
     drawn = torch.multinomial(weights.view(-1, size), each, replacement=True, generator=generator)

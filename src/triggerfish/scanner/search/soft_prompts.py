@@ -1,8 +1,8 @@
-"""Sequences of free vectors, written into the same place of a few texts: what every search by
-gradient optimises.
+"""Sequences of free vectors, inserted at one position of a few texts: the variable of every search
+by gradient.
 
-All restarts of a search share the texts and the places, so their losses can be compared (common
-random numbers), and each pass of the model serves all readouts.
+All restarts of a search share the texts and the positions, so their losses are comparable (common
+random numbers). Each pass of the model serves all readouts (pooling positions).
 
 Legend: K sequences under search, N texts, P vectors in a sequence, L tokens, E embedding, R
 readouts, H hidden.
@@ -19,11 +19,14 @@ from triggerfish.backbone import BATCH_TOKENS, Backbone
 from triggerfish.readouts import Readout, pad
 from triggerfish.scanner.effects import Carrier
 
-MARKER = -1  # no id: finds the place where a sequence goes
+MARKER = -1  # not an id: marks the position of a sequence
 
 
 class SoftPrompts:
-    """The texts with room for `length` tokens in the first slot."""
+    """Texts with room for `length` tokens at the first insertion position.
+
+    passed: forward tokens so far; a backward pass counts as two forward passes.
+    """
 
     def __init__(
         self,
@@ -44,11 +47,11 @@ class SoftPrompts:
 
     @property
     def block(self) -> int:
-        """Sequences that one pass of the model takes."""
+        """Sequences in one pass of the model."""
         return max(1, BATCH_TOKENS[self.backbone.device.type] // self.ids.numel())
 
     def only(self, rows: Sequence[int]) -> SoftPrompts:
-        """The same with some of the texts."""
+        """The same prompts with only these rows of the texts."""
         part = copy(self)
         used = self.mask[rows].bool().any(0)
         part.at, part.ids, part.mask = (x[rows][:, used] for x in (self.at, self.ids, self.mask))
@@ -56,8 +59,8 @@ class SoftPrompts:
         return part
 
     def vectors(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(K, N, R, H) features of the texts with vectors (K, P, E) in place of embeddings,
-        differentiable; K at most `block`."""
+        """(K, N, R, H) features of the texts with vectors (K, P, E) inserted, differentiable in the
+        vectors. K is at most `block`."""
         ids, mask = self._repeated(len(vectors))
         embeddings = self.backbone.model.get_input_embeddings()(ids).detach()
         at = self.at.repeat(len(vectors), 1)
@@ -71,8 +74,8 @@ class SoftPrompts:
     def gradients(
         self, vectors: torch.Tensor, loss: Callable[[torch.Tensor, slice], torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(K,) losses and their gradients (K, P, E). loss: (features (k, N, R, H), which rows of K
-        these are) -> (k,)."""
+        """(K,) losses and their gradients (K, P, E). loss: maps features (k, N, R, H)
+        and the slice of K that they belong to, to (k,)."""
         values, gradients = [], []
         for start in range(0, len(vectors), self.block):
             rows = slice(start, min(start + self.block, len(vectors)))
@@ -80,7 +83,7 @@ class SoftPrompts:
             with torch.enable_grad():
                 value = loss(self.vectors(part), rows)
                 (gradient,) = torch.autograd.grad(value.sum(), part)
-            self.passed += 2 * len(part) * self.ids.numel()  # worth two forward passes
+            self.passed += 2 * len(part) * self.ids.numel()  # as two forward passes
             values.append(value.detach())
             gradients.append(gradient)
         return torch.cat(values), torch.cat(gradients)
