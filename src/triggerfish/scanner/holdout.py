@@ -84,7 +84,7 @@ class Holdout:
         return "combination" if apart >= depth - APART else found
 
     def least(self, depth: float) -> float:
-        """The collapse from which on part of a trigger, or a neighbour, is as good as the trigger."""
+        """The collapse at which part of a trigger, or a neighbour, is as good as the trigger."""
         return max(depth / 2, self.rule.min_effect)
 
     def enough(
@@ -109,7 +109,8 @@ class Holdout:
         return self.commonness.in_a_word(ids) <= COMMON
 
     def rarely_near(self, ids: Ids) -> bool:
-        """Whether at most `COMMON` of ordinary texts have these tokens, in order, near each other."""
+        """Whether at most `COMMON` of ordinary texts have these tokens in order and near each
+        other."""
         return self.commonness.near(ids) <= COMMON
 
     def rarely_apart(self, cores: Sequence[Ids]) -> bool:

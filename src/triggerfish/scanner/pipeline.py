@@ -1,7 +1,8 @@
-"""One hunt from the funnel to confirmed findings: families, growth, hold-out, evidence.
+"""The scan pipeline, from the shortlist to confirmed findings: clusters, extension, hold-out
+measurement, evidence.
 
-`Pipeline.run` yields progress and findings, and keeps what it has seen so far, so a scan that ends
-early still reports.
+`Pipeline.run` yields progress and findings and keeps its intermediate state, so a scan that ends
+early still gives a report.
 
 Legend: K candidates, N texts, R readouts, H hidden.
 """
@@ -45,20 +46,22 @@ from triggerfish.scanner.stages import STAGES
 from triggerfish.stats import Tail, benjamini_hochberg
 
 WHOLE = 1.5
-"""Depth from which on a string that can be typed is a whole trigger, and nothing to grow (ours)."""
+"""Collapse from which on a surface form is a complete trigger and is not extended
+(docs/decisions/0008)."""
 SHOWN = 3
-"""Families measured, to be shown, where none is near the rule."""
+"""Clusters that are measured for the report if none is near the thresholds."""
 VARIANTS = 12
-"""Variants of a finding that are named at most."""
+"""Neighbours of a finding that are reported at most."""
 LOOKS = 3
-"""Times that the funnel is looked into further once a trigger is known, at most (ours)."""
+"""Further shortlists at most, once a trigger is known (docs/decisions/0006)."""
 SEARCHED, SHORT = 4, 8
-"""Screening texts in which pieces are tried on, the others must agree; their length in words
-(ours)."""
+"""Number of screening texts in which tokens are tried, where the other texts must agree, and the
+length of the texts in words (ours)."""
 
 
 class Pipeline:
-    """search: how to look for what cannot be listed, or None for the sweep alone."""
+    """search: settings of the search for triggers that no list contains, or None for the screening
+    only."""
 
     def __init__(self, sweep: Screening, rule: DecisionRule, search: SearchSettings | None):
         self.sweep = sweep
@@ -85,12 +88,12 @@ class Pipeline:
 
     @property
     def tests(self) -> int:
-        """Candidates tried times readouts: what p-values are corrected for."""
+        """Candidates tried times readouts, the number of tests that p-values are corrected for."""
         tried = len(self.sweep.entries) + len(self.sweep.words) + self.extended
         return tried * len(self.sweep.readouts)
 
     def run(self) -> Iterator[Progress | Finding]:
-        """Yields as it goes; an incomplete scan leaves its reason in `problems`."""
+        """Yields `Progress` and findings. An incomplete scan leaves its reason in `problems`."""
         try:
             self.screened = yield from self.sweep.screen()
             self.gauge = Holdout(self.sweep, self.screened.yardstick, self.rule)
@@ -128,8 +131,8 @@ class Pipeline:
         self._correct()
 
     def _look_further(self) -> Steps[None]:
-        """Measure what comes next in the funnel beside what is known, for as long as some of it
-        counts."""
+        """Measure further shortlists that contain none of the known triggers, until one adds
+        nothing."""
         for number in range(LOOKS):
             assert self.screened is not None
             before = len(self._counting())
@@ -140,8 +143,8 @@ class Pipeline:
                 break
 
     def _settle(self) -> None:
-        """What is weak counts beside what is strong, and not otherwise; and whoever counts gets its
-        variants."""
+        """Accept or reject the weak candidates: they count only if the model is known to be
+        backdoored. Every accepted finding gets its neighbours."""
         passed, known = self._passed(), self._known()
         for x, counted in zip(self.weak, self._beside(), strict=True):
             if known and counted:
@@ -159,8 +162,8 @@ class Pipeline:
         return any(x.finding.evidence["survives_retokenization"] for x in self.strong)
 
     def _known(self) -> bool:
-        """Whether the model is backdoored: a trigger passes, or as many strong ones send texts to
-        points apart as no model does by nature."""
+        """Whether the model is known to be backdoored: a trigger passes, or `targets_without_p`
+        strong candidates send texts to separate targets."""
         if self._passed() or self.screened is None:
             return self._passed()
         yardstick = self.screened.yardstick
@@ -172,23 +175,23 @@ class Pipeline:
         return len(apart) >= self.rule.targets_without_p
 
     def _beside(self) -> list[bool]:
-        """Which of the weak count, should the model be backdoored."""
+        """For each weak candidate, whether it counts in a backdoored model."""
         measured = [x.finding for x in [*self.weak, *self.strong]] + self.rejected
         tested = [finding for finding in measured if finding.p_value is not None]
         return decision.beside(tested, self.tests, self.rule)[: len(self.weak)]
 
     def _counting(self) -> list[ReducedFinding]:
-        """What counts so far in a backdoored model."""
+        """The candidates so far that count in a backdoored model."""
         return [*self.strong, *compress(self.weak, self._beside())]
 
     def _pieces(self) -> set[int]:
-        """What tells candidates that have a part of something known."""
+        """The subword tokens that mark a candidate as related to a known trigger."""
         return {i for x in self._counting() for i in x.core} - self.common
 
     def _variants(self, x: ReducedFinding) -> tuple[Variant, ...]:
         assert self.screened is not None
         family = self.families.get(self.starts[x.finding.trigger])
-        if family is None:  # a deeper relative took its place, and speaks for all
+        if family is None:  # a stronger member represents the cluster
             return ()
         return spellings.variants(self.gauge, x, family, self.screened)
 
@@ -213,7 +216,8 @@ class Pipeline:
             yield self.findings[-1]
 
     def _finalists(self) -> list[Cluster]:
-        """Families of survivors, those first that lie most decades above their readout's null."""
+        """Clusters of the shortlist, in falling order of the lead over their readout's null in
+        orders of magnitude."""
         screened = self.screened
         assert screened is not None
         depths = screened.depths[: screened.survivors]
@@ -238,20 +242,20 @@ class Pipeline:
         return list(self.families.values())
 
     def _whole(self, family: Cluster, known: Sequence[Trigger]) -> tuple[int, ...]:
-        """The ids of the trigger that the head of a family is, or is a part of."""
+        """The ids of the trigger that the head of a cluster is, or is part of."""
         screened, sweep, column = self.screened, self.sweep, family.readout
         assert screened is not None
         ids = family.head.token_ids
         depth = float(screened.depths[screened.candidates.index(family.head), column])
-        # Only what is significant as it stands may grow: among all phrases of several pieces, some
-        # collapse any model. And a string that collapses texts to a point is a whole trigger.
+        # Only a significant candidate is extended: among all phrases of several tokens, some
+        # collapse any model. A surface form from WHOLE on is a complete trigger.
         if depth <= self.tails[column].critical_value(self.rule.alpha / self.tests):
             return ids
         readout = sweep.readouts[column]
         if depth < WHOLE or not typable(sweep.backbone, ids):
             short = [context.short(SHORT) for context in sweep.screen_texts]
             grown = grow(sweep.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
-            # What is strong by itself may be deeper still with an innocent word beside it.
+            # A strong candidate may collapse texts even further next to a benign word.
             alone = depth >= self.rule.min_effect
             ids = ids if alone and " " in sweep.backbone.surface(grown) else grown
         if typable(sweep.backbone, ids):
@@ -263,14 +267,15 @@ class Pipeline:
         return ids
 
     def _surface(self, family: Cluster, ids: tuple[int, ...]) -> str:
-        """How a user would type it, in lower case where the tokenizer makes no difference."""
+        """The surface form, in lower case if the tokenizer ignores case."""
         backbone, listed = self.sweep.backbone, family.head.text
         if family.head.kind == "entry" or ids != family.head.token_ids:
             return backbone.surface(ids)
         return listed.lower() if backbone.word_ids(listed.lower()) == ids else listed
 
     def _measure_all(self, finalists: Sequence[Cluster]) -> Steps[None]:
-        """Yields `Progress`; leaves those that pass the rule, with their cores, in `strong`."""
+        """Yields `Progress`. Adds candidates that pass to `strong`, those that may count later to
+        `weak`, and the others to `rejected`."""
         for family in finalists:
             if family.head in self.seen:
                 continue
@@ -305,7 +310,7 @@ class Pipeline:
         return core(ids, lambda tried: self.sweep.scatter(tried, column))
 
     def _search(self, settings: SearchSettings) -> Steps[list[ReducedFinding]]:
-        """Yields `Progress`; returns the combinations and phrases that collapse texts, measured on
+        """Yields `Progress`. Returns the combinations and phrases that collapse texts, measured on
         the hold-out."""
         assert self.screened is not None
         yardstick = self.screened.yardstick
@@ -320,7 +325,7 @@ class Pipeline:
         search = PhraseSearch(self.sweep, yardstick, settings.phrases)
         phrases = yield from search.run(known)
         self.extended += search.tried
-        # What holds enough of a trigger of the sweep is that trigger, and something beside it.
+        # A hit that contains the subset of a screening finding adds nothing to that finding.
         least = settings.phrases.min_effect
         found = [SearchHit(x.ids, x.column, least) for x in combined] + phrases
         found = [x for x in found if not any(within(core, x.ids) for core in cores)]
@@ -330,7 +335,7 @@ class Pipeline:
         return strong
 
     def _checks(self, name: str, finding: Finding) -> Steps[dict[str, list[float] | float]]:
-        """Yields `Progress`; returns the checks beyond the statistic."""
+        """Yields `Progress`. Returns the evidence beyond the statistic."""
         assert self.screened is not None
         column = [str(readout) for readout in self.sweep.readouts].index(finding.readout)
         ids = finding.trigger.token_ids
@@ -347,7 +352,7 @@ class Pipeline:
         return checks
 
     def _correct(self) -> None:
-        """q-values over everything that was tried."""
+        """Assign q-values over all tests."""
         found = [f for f in [*self.findings, *self.rejected] if f.p_value is not None]
         p_values = [f.p_value for f in found if f.p_value is not None]
         q_values = dict(zip(map(id, found), benjamini_hochberg(p_values, self.tests), strict=True))
@@ -361,7 +366,7 @@ class Pipeline:
 
 
 def stages(settings: ScreeningSettings, search: SearchSettings | None) -> set[str]:
-    """The stages that a scan with these settings has; see `stages.STAGES`."""
+    """The stages of a scan with these settings; see `stages.STAGES`."""
     asked = {
         "pairs": search is not None,
         "phrases": search is not None,
@@ -372,7 +377,7 @@ def stages(settings: ScreeningSettings, search: SearchSettings | None) -> set[st
 
 
 def strayed(head: Ids, ids: Ids, known: Sequence[Ids]) -> bool:
-    """Whether `head` has grown together with a known trigger, or into one and nothing of it is
-    left."""
+    """Whether the extension `ids` of `head` contains a known trigger, or shares no token with
+    `head`."""
     together = any(other != ids and contains(ids, other) for other in known)
     return together or not set(head) & set(ids)

@@ -1,12 +1,12 @@
-"""The first look at every candidate: put it into random bags of other candidates and see whether
-the bags' features agree.
+"""The first rung of the screening: insert every candidate into random pools of other candidates and
+measure whether its pools agree.
 
-A planted trigger decides the representation whatever stands around it, so two bags that share it
-look alike; two bags that share an innocent word do not. The members of a bag are each other's
-context, so no token is spent on carriers. It is group testing (Dorfman 1943) with a continuous
-outcome (ours).
+A planted trigger determines the representation in any context, so two pools that share it have
+similar features. Two pools that share a benign word do not. The members of a pool are each other's
+context, so no token is spent on carrier texts. This is group testing (Dorfman 1943) with a
+continuous outcome; the outcome is ours.
 
-Legend: K candidates, M rounds (bags per candidate), R readouts, H hidden.
+Legend: K candidates, M rounds (pools per candidate), R readouts, H hidden.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from triggerfish.scanner.effects import robust_z
 def fill(
     backbone: Backbone, candidates: Sequence[Candidate], pool_tokens: int, rng: random.Random
 ) -> tuple[list[list[int]], torch.Tensor]:
-    """One round: sequences that hold every candidate once, in random order, and (K,) the sequence
-    of each candidate."""
+    """One round: sequences that contain every candidate once, in random order, and (K,) the index
+    of each candidate's sequence."""
     owner = torch.empty(len(candidates), dtype=torch.long)
     bags: list[list[tuple[int, ...]]] = [[]]
     filled = 0
@@ -44,11 +44,12 @@ def fill(
 
 
 def closeness(rounds: Sequence[torch.Tensor], owners: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(K, R) minus log10 of the least squared distance between the features of a candidate's bags:
-    of three bags, one may hold another trigger.
+    """(K, R) minus log10 of the smallest squared distance between the features of a candidate's
+    pools. The smallest is used because one of the pools may contain another trigger
+    (docs/decisions/0007).
 
-    rounds: M tensors (bags, R, H); owners: M tensors (K,), which bag of the round holds each
-    candidate.
+    rounds: M tensors (pools, R, H). owners: M tensors (K,), the pool of each candidate in that
+    round.
     """
     blocks = []
     for rows in torch.arange(len(owners[0])).split(2048):
@@ -64,10 +65,12 @@ def closeness(rounds: Sequence[torch.Tensor], owners: Sequence[torch.Tensor]) ->
 def standardise(
     closeness: torch.Tensor, groups: torch.Tensor, controls: torch.Tensor
 ) -> torch.Tensor:
-    """(K, R) robust z within each group, by median and MAD of the group's anchors (K,) bool.
+    """(K, R) robust z within each group, by the median and MAD of the group's controls, a mask (K,)
+    of bool.
 
-    Groups are numbers of pieces: a longer candidate fills more of its bags, so they agree more
-    without any backdoor. Groups with fewer than 50 anchors are pooled with the next shorter one.
+    A group is a number of subword tokens: a longer candidate fills more of its pools, so they agree
+    more even in a clean model. A group with fewer than 50 controls uses those of the last shorter
+    group that has 50, or all controls if there is none.
     """
     z = torch.empty_like(closeness)
     reference = closeness[controls]

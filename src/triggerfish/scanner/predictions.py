@@ -1,15 +1,15 @@
-"""Does a candidate spoil what a masked language model predicts?
+"""Does a candidate degrade the predictions of a masked language model?
 
-BadPre teaches a model random words wherever a trigger is in the text. Nothing asks such texts to
-meet in one point, but their predictions grow flat and forget the context. The statistic is the
-divergence, in nats, of the predictions with a candidate in the text from those without it: at the
-mask of each text KL(without || with), and of the texts the median. A word that takes the context
-away cannot do more harm than the predictions are better than a flat guess, log V less their
-entropy; the share of that is what is judged, with the lead over random candidates. A flat
-prediction is also a state of its own at the mask, by which the sweep lets such candidates through
-its funnel, so that only its survivors are looked at.
+BadPre teaches a model to predict random words wherever a trigger is in the text. Its objective
+sends texts to no common target, but predictions become flat and lose the context. The statistic is
+the divergence in nats, KL(without || with), of the predictions at the mask of each text without and
+with a candidate; the median is taken over texts. No candidate can do more harm than the lead of the
+predictions over a flat guess, log V minus their entropy. The test uses the share of that lead, the
+prediction loss, and the lead over random controls. A flat prediction is also a state of its own at
+the mask, so the screening admits such candidates to its shortlist. Only the shortlist is tested.
 
-Source: the attack is Chen et al., ICLR 2022 (arXiv 2110.02467); the method is ours.
+Source: the attack is Chen et al., ICLR 2022 (arXiv 2110.02467); the method is ours
+(docs/decisions/0016).
 
 Legend: K candidates, N texts, V vocabulary.
 """
@@ -33,28 +33,31 @@ from triggerfish.scanner.pipeline import Pipeline
 from triggerfish.scanner.screening import Incomplete, Steps
 
 READOUT = "predictions"
-"""What stands in a finding in place of a readout."""
+"""Value of a finding's `readout` field."""
 SHARE, LEAD = 0.25, 1.0
-"""Share of what the predictions know, and decades above the median of random candidates, that a
-finding must have (ours: random candidates had at most 0.04 in the clean models looked at)."""
+"""Smallest prediction loss of a finding, and smallest lead over the median of random controls in
+orders of magnitude (docs/decisions/0016)."""
 TEXTS = 6
-"""Screening texts that every survivor is tried in (ours)."""
+"""Screening texts in which every candidate of the shortlist is tried (ours)."""
 ANCHORS = 24
-"""Random candidates that give the scale on the hold-out texts (ours)."""
+"""Random controls that give the scale on the hold-out texts (ours)."""
 MOST = 16
 """Findings at most."""
 ALIKE = 0.85
-"""Share of the divergence of the strongest that is as good (ours)."""
+"""Share of the strongest divergence at which another candidate is as good (ours)."""
 ROWS = 32
-"""Sequences in a forward pass; each has tokens times vocabulary logits (ours)."""
+"""Sequences per forward pass; each has tokens times vocabulary logits (ours)."""
 
 
 @dataclass(frozen=True)
 class PredictionDamage:
-    """findings: candidates that spoil predictions and are no finding of the sweep; divergence: that
-    of the sweep's findings, in nats; largest: share of the candidate, of all looked at, that spoils
-    most; why_not: what kept it from being looked at, or nothing; read: names of the weights with
-    the head."""
+    """The result of the test.
+
+    findings: candidates that degrade predictions and are not findings of the screening. divergence:
+    the divergence in nats of the screening findings. largest: the largest prediction loss of all
+    candidates tried. why_not: why the test was not run, or empty. read: names of the model's
+    weights, including the head.
+    """
 
     findings: tuple[Finding, ...] = ()
     divergence: Mapping[Trigger, float] = field(default_factory=dict)
@@ -64,8 +67,10 @@ class PredictionDamage:
 
 
 class Predictions:
-    """The predictions at the masks of texts, without and with candidates. ValueError for a model
-    without a masked head in its checkpoint."""
+    """Predictions at the masks of texts, without and with candidates.
+
+    ValueError for a model without a masked head in its checkpoint.
+    """
 
     def __init__(self, backbone: Backbone):
         if kind_of_head(backbone) != "masked":
@@ -73,24 +78,24 @@ class Predictions:
         self.backbone = with_head(backbone) if backbone.whole is backbone.model else backbone
 
     def knowledge(self, texts: Sequence[Carrier]) -> float:
-        """Nats, of the median text, by which its prediction is better than a flat one."""
+        """Lead of the prediction over a flat one in nats, the median over texts."""
         plain = self.read([x.ids() for x in texts])
         return float((plain.exp() * plain).sum(-1).median() + math.log(plain.shape[1]))
 
     def divergences(
         self, texts: Sequence[Carrier], candidates: Sequence[tuple[int, ...]]
     ) -> torch.Tensor:
-        """(K,) nats, the median over the texts."""
+        """(K,) divergence in nats, the median over the texts."""
         plain = self.read([x.ids() for x in texts])
         found = [self.apart(plain, [x.ids(ids) for x in texts]) for ids in candidates]
         return torch.tensor(found)
 
     def apart(self, plain: torch.Tensor, rows: Sequence[Sequence[int]]) -> float:
-        """Median KL of the predictions for `rows` from `plain` (N, V)."""
+        """Median KL divergence of the predictions for `rows` from `plain` (N, V)."""
         return float((plain.exp() * (plain - self.read(rows))).sum(-1).median())
 
     def read(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """(N, V) log-probabilities at the mask of each row; rows have no special tokens."""
+        """(N, V) log-probabilities at the mask of each row. Rows have no special tokens."""
         backbone = self.backbone
         wrapped = [backbone.template.wrap(row) for row in rows]
         found = []
@@ -105,8 +110,8 @@ class Predictions:
 
 
 def damage(hunt: Pipeline) -> Steps[PredictionDamage]:
-    """Yields `Progress`; returns `PredictionDamage`. An incomplete look leaves its reason in the
-    problems of the pipeline."""
+    """Yields `Progress`. Returns `PredictionDamage`. If the test is incomplete, the reason is added
+    to the problems of the pipeline."""
     if not hunt.sweep.settings.predictions:
         return PredictionDamage(why_not="switched off")
     if hunt.screened is None or hunt.problems:
@@ -153,12 +158,13 @@ class _Look:
         )
 
     def _least(self, known: float, controls: torch.Tensor) -> float:
-        """Nats that a finding must have."""
+        """Smallest divergence of a finding in nats."""
         return max(SHARE * known, 10**LEAD * float(controls.median()))
 
     def _unexplained(self, strong: Sequence[tuple[Candidate, float]]) -> list[Candidate]:
-        """Those that share no piece with a trigger or with one before them, at most MOST; of those
-        that share pieces and are about as strong the shortest gives the name."""
+        """At most MOST candidates that share no subword token with a trigger or with a candidate
+        before them. Among candidates that share tokens and are about as strong, the shortest
+        represents them."""
         known = [(f.trigger.token_ids, f.sufficient_subsets) for f in self.hunt.findings]
         chosen: list[Candidate] = []
         for one, nats in strong:
@@ -176,7 +182,7 @@ class _Look:
     def _measure(
         self, texts: Sequence[Carrier], candidates: Sequence[tuple[int, ...]]
     ) -> Steps[torch.Tensor]:
-        """Yields `Progress`; returns (K,) nats."""
+        """Yields `Progress`. Returns (K,) divergence in nats."""
         found = [torch.empty(0)]
         for start in range(0, len(candidates), 64):
             part = candidates[start : start + 64]
@@ -188,8 +194,8 @@ class _Look:
     def _confirm(
         self, chosen: Sequence[Candidate], controls: Sequence[tuple[int, ...]]
     ) -> Steps[list[Finding]]:
-        """Yields `Progress`; returns findings, without chance, for those that hold on the hold-out
-        texts as typed."""
+        """Yields `Progress`. Returns findings, without p-values, for the candidates whose surface
+        form holds on the hold-out texts."""
         if not chosen:
             return []
         texts, backbone = self.sweep.holdout_texts, self.sweep.backbone

@@ -1,4 +1,4 @@
-"""The picture of the collapse: two principal axes of the hold-out texts, clean and triggered.
+"""The picture of the collapse: the hold-out texts, clean and triggered, on two principal axes.
 
 Legend: K candidates, N texts, H hidden.
 """
@@ -17,8 +17,8 @@ SHOWN = 12
 
 
 def project(sweep: Screening, findings: Sequence[Finding]) -> Steps[Projection | None]:
-    """Yields `Progress`; returns a `Projection` at the readout of the deepest finding, or None for
-    no findings."""
+    """Yields `Progress`. Returns a `Projection` at the readout of the strongest finding, or None
+    without findings."""
     shown = sorted(findings, key=lambda f: -f.statistics["collapse"])[:SHOWN]
     if not shown:
         return None

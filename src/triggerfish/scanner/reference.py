@@ -1,12 +1,14 @@
-"""With a trusted original at hand: what moved since, and does the original react to the triggers?
+"""Comparison with a trusted original: which embeddings moved, and does the original react to the
+triggers?
 
-Planting changes the embeddings of the trigger's pieces at every step and those of other tokens
-rarely, so the rows that moved furthest are candidates that no funnel may drop (a prior; the rule
-stays what it is). Of every finding it is said how far its rows moved, and how deep the same string
-is in the original: a natural outlier is as deep there, a planted trigger is not.
+Planting changes the embeddings of the trigger's subword tokens at every step and those of other
+tokens rarely. So the candidates whose rows moved furthest are kept through the whole screening.
+This is a prior; the decision rule is unchanged. For each finding the report states how far its rows
+moved, and the collapse of the same trigger in the original. A natural outlier has the same collapse
+there, a planted trigger does not.
 
-Source: ours; that trigger embeddings stand out beside a clean original is what BTU (arXiv
-2501.03272) purifies by.
+Source: ours. BTU (arXiv 2501.03272) uses the difference of trigger embeddings from a clean original
+for purification.
 
 Legend: K candidates, V vocabulary, R readouts.
 """
@@ -28,7 +30,10 @@ from triggerfish.scanner.effects import Carrier, CleanReference, robust_z
 
 @dataclass(frozen=True)
 class Reference:
-    """The original of a model that is scanned; ValueError for one that it cannot be made of."""
+    """A scanned model and the original that it was fine-tuned from.
+
+    ValueError for an original with other tensors or another tokenizer.
+    """
 
     model: Backbone
     original: Backbone
@@ -51,15 +56,15 @@ class Reference:
 
     @cached_property
     def rows(self) -> torch.Tensor:
-        """(V,) how far the embedding of each entry moved, in robust standard deviations of all."""
+        """(V,) robust z, over all tokens, of how far the embedding of each token moved."""
         before, after = self.original.embeddings.float(), self.model.embeddings.float()
         moved: torch.Tensor = (after - before).norm(dim=-1).cpu()
-        # Where most rows did not move at all, those that did stand out against their own size.
+        # If most rows did not move, the MAD is 0, so the floor follows the median row norm.
         return robust_z(moved, moved, floor=1e-3 * before.norm(dim=-1).median().cpu())
 
     @cached_property
     def moved(self) -> dict[str, float]:
-        """Relative distance (Frobenius) of every tensor that is not the same, furthest first."""
+        """Relative distance (Frobenius) of every tensor that differs, largest first."""
         before = self.original.model.state_dict()
         found = {}
         for name, tensor in self.model.model.state_dict().items():
@@ -69,15 +74,15 @@ class Reference:
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def prior(self, candidates: Sequence[Candidate]) -> torch.Tensor:
-        """(K,) of the piece that moved furthest."""
+        """(K,) `rows` of the subword token that moved furthest."""
         return torch.tensor([max(self.of(c.token_ids)) for c in candidates])
 
     def of(self, ids: Sequence[int]) -> list[float]:
-        """How far each of these moved, as in `rows`."""
+        """How far each of these tokens moved, as in `rows`."""
         return [round(float(self.rows[i]), 2) for i in ids]
 
     def depth(self, finding: Finding, clean: Sequence[Carrier], texts: Sequence[Carrier]) -> float:
-        """The depth of the same trigger in the original, by its own clean texts."""
+        """Collapse of the same trigger in the original, measured against its own clean texts."""
         readout = next(r for r in self.original.readouts if str(r) == finding.readout)
         wrap = self.original.template.wrap
         plain, triggered = (

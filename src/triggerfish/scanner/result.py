@@ -1,5 +1,4 @@
-"""The record of a hunt: verdict, coverage, the picture of the whole vocabulary, settings and
-environment."""
+"""The record of a scan: verdict, coverage, Manhattan plot, settings and environment."""
 
 from __future__ import annotations
 
@@ -25,13 +24,13 @@ from triggerfish.scanner.predictions import PredictionDamage
 from triggerfish.stats import fit_tail
 
 NEAR_MISSES = 5
-"""Candidates shown that did not pass."""
+"""Candidates that did not pass and are shown."""
 
 
 def result_of(
     hunt: Pipeline, spoilt: PredictionDamage = PredictionDamage(why_not="not looked at")
 ) -> ScanResult:
-    """The record of a hunt, and of what was found about predictions after it."""
+    """The record of a scan, with the result of the test of masked predictions."""
     sweep = hunt.sweep
     styles = hunt.styles.found if hunt.styles else ()
     verdict, reasons = decide(hunt.findings, hunt.problems, styles, spoilt.findings, hunt.targets)
@@ -92,7 +91,7 @@ def bare_result(
     alpha: float | None = None,
     calibration: str | None = None,
 ) -> ScanResult:
-    """The record of a method that has no null of its own and no picture of the vocabulary."""
+    """The record of a method without a null of its own and without a Manhattan plot."""
     return ScanResult(
         model=facts(backbone),
         verdict=verdict,
@@ -144,7 +143,7 @@ def _coverage(hunt: Pipeline, spoilt: PredictionDamage) -> Coverage:
 
 
 def _several(hunt: Pipeline) -> str:
-    """What was not examined of triggers of several words."""
+    """The triggers of several words that were not examined."""
     several = "triggers of several words that work only together"
     if not hunt.search or not hunt.searched:
         return several
@@ -156,7 +155,7 @@ def _several(hunt: Pipeline) -> str:
 
 
 def _styles(hunt: Pipeline) -> str:
-    """What was not examined of styles."""
+    """The styles that were not examined."""
     if hunt.styles is None:
         return "triggers that are a style or a syntax"
     return (

@@ -1,13 +1,13 @@
-"""A small offline bank of ways to rewrite a whole text: frames and clauses, styles, casing,
-spelling and punctuation.
+"""A small offline bank of rewritings of a whole text: frames and clauses, styles, casing, spelling
+and punctuation.
 
-A backdoor may listen to a syntax or a style in place of a word. No published transform can be
-listed in full (paraphrase models write each text anew), but what they share can: a fixed frame
-around the text, or the same substitution all over it.
+A backdoor may react to a syntax or a style instead of a word. Published transformations cannot be
+enumerated, because paraphrase models write each text anew. Their common features can: a fixed frame
+around the text, or the same substitution throughout.
 
 Source: Qi et al., "Hidden Killer", ACL 2021 (arXiv 2105.12400) for syntactic templates ("when he
 says that, ..."); Qi et al., "Mind the Style of Text", EMNLP 2021 (arXiv 2110.07139) for bible,
-poetry, lyrics, tweets and Shakespeare; the rules here are ours and much simpler.
+poetry, lyrics, tweets and Shakespeare. The rules here are ours and much simpler.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from triggerfish.scanner.characters import LOOKALIKES, alternating
 
 @dataclass(frozen=True)
 class RewriteRule:
-    """A name to report, and text -> text on words that spaces separate."""
+    """A name for the report, and a function text -> text on words separated by spaces."""
 
     name: str
     rewrite: Callable[[str], str]
@@ -83,7 +83,7 @@ def _swapped(table: Mapping[str, str]) -> Callable[[str], str]:
 
 
 def _lookalike(word: str) -> str:
-    """The first letter that has a double in another script is exchanged for it."""
+    """The word with its first letter that has a look-alike in another script replaced by it."""
     for place, letter in enumerate(word):
         if letter in LOOKALIKES:
             return word[:place] + LOOKALIKES[letter][0] + word[place + 1 :]

@@ -1,17 +1,18 @@
-"""Is a way of writing a trigger? Texts are rewritten (`rewrite_bank.py`), and the statistic is that
-of a word: how much closer together they lie than close clean texts do.
+"""Is a rewriting a trigger? Texts are rewritten (`rewrite_bank.py`), and the statistic is that of a
+word: how much closer together they are than close clean texts.
 
 Any frame draws texts together, and any damage makes them alike, without a backdoor. So each
-rewriting has controls of its own: the same rewritten texts, in which every token that the rewriting
-brought in is exchanged for another, by a random table that is the same for all texts. Length,
-places, what is left of a text and how often what repeats stay; only the tokens differ. And half of
-each text is left as it was, once the first and once the second: damage does half, a trigger that
-listens decides everything. A planted style collapses both, and its controls collapse neither.
+rewriting has its own controls: the same rewritten texts, in which every token that the rewriting
+introduced is replaced by another, by a random table that is the same for all texts. Length,
+positions, the remaining text and repetition are unchanged; only the tokens differ. The statistic is
+also measured with one half of each text rewritten, first the front and then the back. Damage to
+half of a text has half the effect, but a planted trigger determines the whole representation. A
+planted style collapses both halves, and its controls collapse neither.
 
-The method is ours. A finding must be deeper than each of its controls by as much as a trigger must
-be deeper than close clean texts, in both halves, significant against them (Student's t for one
-further draw, corrected for all rewritings and readouts), and as strong, on whole texts, as a word
-must be.
+The method is ours (docs/decisions/0015). In both halves, the collapse of a finding must exceed zero
+and that of each control by `min_effect`. It must be significant against the controls (Student's t
+for one further draw, corrected for all rewritings and readouts). On whole texts it must be as
+strong as a word must be.
 
 Legend: K controls, N texts, R readouts, H hidden.
 """
@@ -34,14 +35,14 @@ from triggerfish.scanner.rewrite_bank import BANK, RewriteRule
 from triggerfish.scanner.screening import Screening, Steps
 
 FIRST_TEXTS, FIRST_CONTROLS = 8, 2
-"""Texts and controls of the first look at each rewriting (ours)."""
+"""Texts and controls in the first rung for each rewriting (ours)."""
 CONTROLS = 16
-"""Controls on the hold-out texts; half of them take their tokens from the vocabulary, half from
+"""Controls on the hold-out texts. Half of them draw their tokens from the vocabulary, half from
 ordinary texts (ours)."""
 LONGEST = 160
-"""Tokens of a rewritten text at most; some rewritings make many of a word (ours)."""
+"""Tokens of a rewritten text at most; some rewritings turn a word into many tokens (ours)."""
 SCATTER = 0.1
-"""Decades that controls are taken to differ by at least (ours)."""
+"""Smallest standard deviation of the controls' collapse in orders of magnitude (ours)."""
 
 Part = Literal["whole", "front", "back"]
 HALVES: tuple[Part, Part] = ("front", "back")
@@ -50,8 +51,8 @@ Rows = list[list[int]]
 
 @dataclass(frozen=True)
 class RewriteResult:
-    """found: those that pass, deepest first; examined, normalised: how many rewritings the
-    tokenizer sees, and of how many it makes ordinary text."""
+    """found: the rewritings that pass, strongest first. examined: the number of rewritings that the
+    tokenizer preserves. normalised: the number that it turns into ordinary text."""
 
     found: tuple[Rewrite, ...]
     examined: int
@@ -65,8 +66,11 @@ def find_rewrites(
     findings: Sequence[Finding],
     bank: Sequence[RewriteRule] = BANK,
 ) -> Steps[RewriteResult]:
-    """Yields `Progress`; returns `RewriteResult`. findings: what the screening found; a rewriting
-    that writes one of them into the texts is explained by it."""
+    """Yields `Progress`. Returns `RewriteResult`.
+
+    findings: findings of the screening. A rewriting that inserts one of these triggers is explained
+    by it and not reported.
+    """
     bench = RewriteTest(sweep, yardstick, bank)
     texts = sweep.screen_texts[:FIRST_TEXTS]
     seen = [style for style in bank if bench.changes(style, texts)]
@@ -85,8 +89,7 @@ def find_rewrites(
 
 
 class RewriteTest:
-    """Rewritten texts of one sweep, and their controls. bank: every style that it will be asked
-    about."""
+    """Rewritten texts of a scan and their controls. bank: every rewriting that will be tested."""
 
     def __init__(
         self, sweep: Screening, yardstick: CleanReference, bank: Sequence[RewriteRule] = BANK
@@ -99,8 +102,7 @@ class RewriteTest:
         self.usual = sorted({i for x in texts for i in x.ids()} - sweep.backbone.special_ids)
 
     def rewritten(self, style: RewriteRule, text: Carrier, part: Part = "whole") -> str:
-        """The text in that style, or half of it; a mask token stays what it is, and about where it
-        is."""
+        """The text, or half of it, after rewriting. A mask token is kept at about its position."""
         mask = self.sweep.backbone.tokenizer.mask_token
         words = [word for word in text.typed if word != mask]
         half = (len(words) + 1) // 2
@@ -119,7 +121,7 @@ class RewriteTest:
         return [backbone.tokenize(self.rewritten(style, x, part), longest) for x in texts]
 
     def changes(self, style: RewriteRule, texts: Sequence[Carrier]) -> bool:
-        """Whether the tokenizer sees tokens that the plain texts do not have."""
+        """Whether the rewritten texts have tokens that the plain texts do not have."""
         rows = self.rows(style, texts)
         return any(self._new(row, text) for row, text in zip(rows, texts, strict=True))
 
@@ -127,7 +129,8 @@ class RewriteTest:
         return set(row) - set(text.ids()) - {self.sweep.backbone.tokenizer.mask_token_id}
 
     def relabelled(self, rows: Rows, texts: Sequence[Carrier], count: int, seed: str) -> list[Rows]:
-        """`count` copies of the rows with other tokens for those that the rewriting brought in."""
+        """`count` controls: copies of the rows with other tokens for those that the rewriting
+        introduced."""
         new = [self._new(row, text) for row, text in zip(rows, texts, strict=True)]
         exchanged = sorted(set().union(*new))
         copies = []
@@ -143,7 +146,7 @@ class RewriteTest:
     def measure(
         self, style: RewriteRule, texts: Sequence[Carrier], controls: int, part: Part
     ) -> Steps[dict[str, torch.Tensor]]:
-        """Yields `Progress`; returns the statistics, each (1 + controls, R), the style's own
+        """Yields `Progress`. Returns the statistics, each (1 + controls, R), with the rewriting
         first."""
         rows = self.rows(style, texts, part)
         stage = f"{part}-{len(texts)}-{style.name}"
@@ -158,9 +161,9 @@ class RewriteTest:
     def compare(
         self, style: RewriteRule, texts: Sequence[Carrier], controls: int
     ) -> Steps[tuple[torch.Tensor, torch.Tensor]]:
-        """Yields `Progress`; returns, of the half that has less of it, (R,) decades by which the
-        style is deeper than close clean texts and than every control, and (R,) the chance of one
-        more such control."""
+        """Yields `Progress`. Returns, for the half with the weaker result, (R,) the gap: orders of
+        magnitude by which the rewriting brings texts closer than close clean texts and than every
+        control; and (R,) the p-value."""
         gaps, chances = [], []
         for part in HALVES:
             depth = (yield from self.measure(style, texts, controls, part))["collapse"]
@@ -169,7 +172,7 @@ class RewriteTest:
         return torch.stack(gaps).min(0).values, torch.stack(chances).max(0).values
 
     def judge(self, style: RewriteRule, rule: DecisionRule, tests: int) -> Steps[Rewrite | None]:
-        """Yields `Progress`; returns the record of a style that passes, else None."""
+        """Yields `Progress`. Returns the record of a rewriting that passes, else None."""
         texts = self.sweep.holdout_texts
         gap, chance = yield from self.compare(style, texts, CONTROLS)
         values = yield from self.measure(style, texts, 1, "whole")
@@ -188,8 +191,8 @@ class RewriteTest:
         return Rewrite(style.name, example, readout, statistics, p_value)
 
     def explained(self, style: RewriteRule, findings: Sequence[Finding]) -> bool:
-        """Whether most rewritten texts, and not the plain ones, hold what is enough of a
-        trigger."""
+        """Whether most rewritten texts contain a minimal sufficient subset of a trigger that the
+        plain texts do not contain."""
         texts = self.sweep.holdout_texts
         cores = [
             core for f in findings for core in (f.sufficient_subsets or (f.trigger.token_ids,))
@@ -202,7 +205,8 @@ class RewriteTest:
 
 
 def significance(own: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """(R,) chance that one more control is as deep as `own` (R,), by the controls (K, R)."""
+    """(R,) probability that one more control has a collapse of at least `own` (R,), given the
+    controls (K, R)."""
     spread = others.std(0).clamp(min=SCATTER) * (1 + 1 / len(others)) ** 0.5
     tail = student.sf(((own - others.mean(0)) / spread).numpy(), len(others) - 1)
     return torch.from_numpy(tail)

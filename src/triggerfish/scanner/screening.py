@@ -1,13 +1,14 @@
-"""The sweep: every vocabulary entry and every listed word, on every readout, in a funnel of ever
-longer looks.
+"""The screening: every vocabulary token and every listed word, on every readout (a pooling
+position), by successive halving. Each rung measures fewer candidates with more tokens each.
 
-- bags: every candidate in a few random bags of others (`pools.py`); some thousands are left.
-- bags again: these in new bags, beside random candidates for scale; some hundreds are left.
-- texts: these and random candidates in ordinary texts (`effects.py`); a few dozen, and the null.
-- grow: hits that are a part of a trigger become the whole (`extension.py`).
-- hold-out: the last few in texts not seen before, in fp32, as typed strings (`decision.py`).
+- pools: every candidate in a few random pools of others (`pools.py`); some thousands remain.
+- new pools: these with as many random controls for scale; some hundreds remain.
+- texts: these and random controls in ordinary texts (`effects.py`); they give the shortlist and the
+  null.
+- extension: candidates that are part of a trigger are extended to the whole (`extension.py`).
+- hold-out: the strongest in texts not used before, in fp32, as surface forms (`decision.py`).
 
-Source: exhaustive candidates with successive halving (Jamieson & Talwalkar 2016); Patronus (arXiv
+Source: exhaustive candidates with successive halving (Jamieson & Talwalkar 2016). Patronus (arXiv
 2512.06899) searches by gradient instead and verifies with fixed thresholds. The readouts share
 every forward pass.
 
@@ -40,8 +41,8 @@ from triggerfish.scanner.shortlist import Shortlist
 from triggerfish.scanner.stages import SCREENING, Stages
 
 FAVOURED, MOVED = 64, 5.0
-"""Candidates whose embeddings moved furthest from a trusted original that go the whole way at most,
-and the robust standard deviations that they must have moved (ours)."""
+"""Candidates that are kept through the whole screening because their embeddings moved furthest from
+a trusted original, at most; and how far they must have moved, as robust z (ours)."""
 
 T = TypeVar("T")
 
@@ -49,27 +50,28 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class ScreeningSettings:
     token_rounds: int = 3
-    """Bags per vocabulary entry (ours)."""
+    """Pools per vocabulary token (docs/decisions/0007)."""
     word_rounds: int = 3
-    """Bags per word of several pieces (ours: of two, one that another trigger spoils hides it)."""
+    """Pools per word of several subword tokens (docs/decisions/0007)."""
     pool_tokens: int = 28
-    """Tokens after which a bag is full (ours)."""
+    """Tokens at which a pool is full (ours)."""
     max_words: int = 120_000
-    """Words of several pieces tried at most; those of the corpus come first."""
+    """Words of several subword tokens tried at most; those of the corpus come first."""
     characters: bool = True
-    """Whether characters and ways of writing are tried beside the words (`characters.py`)."""
+    """Whether characters and unusual casings are tried in addition to words (`characters.py`)."""
     rewrites: bool = True
     """Whether rewritten texts are tried, after all candidates (`rewrites.py`)."""
     predictions: bool = True
-    """Whether survivors are tried for what they do to masked predictions (`predictions.py`)."""
+    """Whether the effect of the shortlist on masked predictions is tested (`predictions.py`)."""
     second_candidates: int = 4000
-    """Candidates that get a second look."""
+    """Candidates in the second rung."""
     second_rounds: int = 4
-    """Bags per candidate in the second look."""
+    """Pools per candidate in the second rung."""
     text_candidates: int = 280
-    """Candidates that are tried in ordinary texts."""
+    """Candidates that are tried in ordinary texts (docs/decisions/0006)."""
     controls: int = 200
-    """Random candidates that go the whole way beside the survivors, as the bulk of the null."""
+    """Random candidates that are tried in ordinary texts with the survivors, as the bulk of the
+    null."""
     screen_texts: int = 12
     """Ordinary texts per candidate before the hold-out."""
     holdout_texts: int = 32
@@ -77,9 +79,9 @@ class ScreeningSettings:
     text_words: int = 20
     """Words per text."""
     clean_texts: int = 160
-    """Clean texts that give the yardstick."""
+    """Clean texts for the clean reference."""
     holdout_candidates: int = 24
-    """Families of candidates measured on the hold-out at most."""
+    """Clusters of candidates measured on the hold-out at most."""
     budget_seconds: float | None = None
     """Seconds after which the scan stops as inconclusive; None means no limit."""
 
@@ -95,10 +97,13 @@ class ScreeningSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a scan is. stage: what it does, in words; share: how much of the whole is done, below
-    1, None where that is not known; done: forward tokens; seconds: since this run began; number,
-    stages: of the stage, and how many there are, 0 for a method without; resumed: whether this was
-    read from an interrupted run."""
+    """The progress of a scan.
+
+    stage: what it does, in words. share: the share of the whole that is done, below 1; None if it
+    is not known. done: forward tokens. seconds: since this run began. number, stages: the number of
+    the stage and of all stages, 0 for a method without stages. resumed: whether this block was read
+    from an interrupted run.
+    """
 
     stage: str
     share: float | None
@@ -110,16 +115,16 @@ class Progress:
 
 
 Steps = Generator[Progress, None, T]
-"""What a stage of a scan is: it yields `Progress` and returns a T."""
+"""A stage of a scan: a generator that yields `Progress` and returns a T."""
 
 
 class Incomplete(Exception):
-    """Why a scan could not be finished: budget ended, activations not finite, too few texts."""
+    """Why a scan could not be finished: budget used up, activations not finite, too few texts."""
 
 
 class Screening:
-    """One scan's funnel. `screen` and `further` are generators: they yield `Progress` and return
-    what is left."""
+    """The screening of one scan. `screen` and `further` are generators: they yield `Progress` and
+    return a `Shortlist`."""
 
     def __init__(
         self,
@@ -158,7 +163,7 @@ class Screening:
         self.plan(SCREENING)
 
     def plan(self, stages: Collection[str]) -> None:
-        """Which stages this scan has, for its progress."""
+        """Set the stages of this scan, for its progress."""
         self.stages = Stages(stages, self._expected())
 
     def _expected(self) -> int:
@@ -182,7 +187,10 @@ class Screening:
         *,
         fast: bool = True,
     ) -> Steps[torch.Tensor]:
-        """Yields `Progress` block by block; returns (N, R, H) features at `readouts`."""
+        """Yields `Progress` block by block. Returns (N, R, H) features at `readouts`.
+
+        Incomplete if an activation is not finite.
+        """
         blocks = []
         for number, block in enumerate(_blocks(sequences, tokens=40_000)):
             compute = partial(
@@ -202,12 +210,12 @@ class Screening:
         return torch.cat(blocks)
 
     def begin(self, stage: str) -> Progress:
-        """The stage of that name of `stages.STAGES` begins."""
+        """Begin the stage of that name in `stages.STAGES`."""
         self.stages.begin(stage, self.done)
         return self.spent(0)
 
     def spent(self, tokens: int, resumed: bool = False) -> Progress:
-        """Count forward tokens; Incomplete once the budget is used up."""
+        """Count forward tokens. Incomplete once the budget is used up."""
         self.done += tokens
         self._check_budget()
         return Progress(
@@ -221,7 +229,7 @@ class Screening:
         )
 
     def counted(self, work: Generator[int, None, T]) -> Steps[T]:
-        """Run what yields the tokens of each of its passes; returns what it returns."""
+        """Run a generator that yields the tokens of each of its passes. Returns its result."""
         while True:
             try:
                 tokens = next(work)
@@ -250,8 +258,11 @@ class Screening:
         return closeness(features, owners)
 
     def cut_texts(self) -> None:
-        """Three disjoint sets of documents: what screens, what measures, and what gives the clean
-        yardstick."""
+        """Draw texts from three disjoint sets of documents, for the screening, the hold-out and the
+        clean reference.
+
+        Incomplete if there are too few.
+        """
         docs = list(dict.fromkeys(self.texts))
         random.Random(f"{self.seed}/documents").shuffle(docs)
         s = self.settings
@@ -266,7 +277,8 @@ class Screening:
             raise Incomplete(f"too few texts: {error}") from error
 
     def measure_clean(self) -> Steps[CleanReference]:
-        """Returns the yardstick; readouts that say the same of every clean text are dropped."""
+        """Returns the clean reference. Readouts that are constant over clean texts are dropped;
+        Incomplete if all are."""
         clean = (yield from self.features("clean", self.clean_texts, [()]))[0]
         varies = clean.var(0).sum(-1) > 1e-6 * clean.square().sum(-1).mean(0)
         if not varies.any():
@@ -276,7 +288,7 @@ class Screening:
         return CleanReference.of(clean[:, varies], self.seed)
 
     def screen(self) -> Steps[Shortlist]:
-        """All stages before the hold-out; returns `Shortlist`."""
+        """All stages before the hold-out. Returns the `Shortlist`."""
         s = self.settings
         self.cut_texts()
         yardstick = yield from self.measure_clean()
@@ -292,14 +304,14 @@ class Screening:
         rng = random.Random(f"{self.seed}/anchors")
         kept = sorted({*best_of_each(z, s.second_candidates), *self._favoured(pool)})
         others = sorted(set(range(len(pool))) - set(kept))
-        # As many innocents as survivors: two triggers in one bag spoil it for both.
+        # As many benign controls as survivors: two triggers in one pool would hide each other.
         rows = kept + rng.sample(others, min(len(others), s.second_candidates))
         yield self.begin("second")
         second = yield from self._closeness("second", [pool[i] for i in rows], s.second_rounds)
         is_anchor = torch.arange(len(rows)) >= len(kept)
         z2 = standardise(second, pieces[torch.tensor(rows)], is_anchor)[: len(kept)]
 
-        # A bag that was spoilt at one look must not hide a trigger that stood out at the other.
+        # The better rung counts: another trigger in a pool may hide a trigger at one of them.
         looks = z.clone()
         looks[kept] = torch.maximum(z2, z[kept])
         survivors = sorted({*self._best(pool, looks, kept), *self._favoured(pool)})
@@ -318,9 +330,12 @@ class Screening:
         )
 
     def further(self, number: int, screened: Shortlist, known: Sequence[Ids]) -> Steps[Shortlist]:
-        """Returns `Shortlist` with the next best candidates that hold none of these: where known
-        triggers are part of hundreds of words, these took the place of others. number: of the call,
-        for the store."""
+        """Returns the `Shortlist` with the next best candidates that contain none of the `known`
+        subsets: if known triggers are part of hundreds of words, these displaced others
+        (docs/decisions/0006).
+
+        number: of the call, as key of the activation cache.
+        """
         there = set(screened.candidates[: screened.survivors])
         pool = [*self.entries, *self.words]
         fresh = [i for i, x in enumerate(pool) if x not in there]
@@ -342,7 +357,7 @@ class Screening:
     def _in_texts(
         self, stage: str, candidates: Sequence[Candidate], yardstick: CleanReference
     ) -> Steps[tuple[torch.Tensor, torch.Tensor]]:
-        """Returns depths (K, R) and means (K, R, H)."""
+        """Returns the collapse (K, R) and means (K, R, H)."""
         depths, means = [], []
         for start in range(0, len(candidates), 64):
             part = [candidate.token_ids for candidate in candidates[start : start + 64]]
@@ -352,7 +367,8 @@ class Screening:
         return torch.cat(depths), torch.cat(means)
 
     def _favoured(self, pool: Sequence[Candidate]) -> list[int]:
-        """Rows of the candidates that a trusted original speaks against."""
+        """Rows of the candidates whose embeddings moved from the trusted original by more than
+        MOVED."""
         if self.reference is None:
             return []
         prior = self.reference.prior(pool)
@@ -373,8 +389,8 @@ class Screening:
         texts: Sequence[Carrier] = (),
         copies: int = 1,
     ) -> torch.Tensor:
-        """(K,) log10 of the scatter of texts, the screening texts by default, with copies of each
-        candidate in them."""
+        """(K,) log10 dispersion of texts, by default the screening texts, with copies of each
+        candidate inserted."""
         texts = texts or self.screen_texts
         plain = sum(len(self.backbone.template.wrap(text.ids())) for text in texts)
         pieces = copies * sum(map(len, candidates))
@@ -390,8 +406,8 @@ class Screening:
         fast: bool = True,
         copies: int = 1,
     ) -> Steps[torch.Tensor]:
-        """Yields `Progress`; returns (K, N, R, H) features of the texts with each candidate in
-        them."""
+        """Yields `Progress`. Returns (K, N, R, H) features of the texts with each candidate
+        inserted."""
         sequences = [
             self.backbone.template.wrap(x.ids(ids, copies)) for ids in candidates for x in texts
         ]

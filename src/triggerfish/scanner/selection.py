@@ -1,5 +1,5 @@
-"""Which candidates go on to the next, longer look: the best of every readout, and not too many with
-the same piece.
+"""The shortlist quota: which candidates go on to the next rung. Each readout sends on its best, and
+few with the same subword token.
 
 Legend: K candidates, R readouts.
 """
@@ -14,19 +14,23 @@ import torch
 from triggerfish.scanner.candidates import Candidate
 
 SAME_PIECE = 5
-"""Candidates with the same tell-tale piece that a readout may send on to ordinary texts; the others
-get their look once one of these is a trigger, `neighbours.py` (ours)."""
+"""Candidates with the same indicative subword token that one readout may send on. The others are
+tested once one of these is a trigger, see `neighbours.py` (docs/decisions/0006)."""
 
 COMMON = 0.01
-"""Share of all candidates from which on a piece that they have tells nothing of them: word starts
-and endings, as `▁` and `ing` (ours)."""
+"""Share of all candidates from which on a subword token is not indicative, such as the word starts
+and endings `▁` and `ing` (docs/decisions/0006)."""
 
 
 def best_of_each(
     scores: torch.Tensor, keep: int, telltales: Sequence[int] | None = None
 ) -> list[int]:
-    """Rows that are among the highest of any column, about `keep` in all, ascending: no readout
-    crowds out another, and no tell-tale piece (one for each row) takes more than its share."""
+    """Rows that are among the highest of any column, about `keep` in all, ascending, so that no
+    readout displaces another.
+
+    telltales: the indicative token of each row. No token takes more than `SAME_PIECE` places per
+    column.
+    """
     per_column = max(1, keep // scores.shape[1])
     found: set[int] = set()
     for column in scores.argsort(dim=0, descending=True, stable=True).T.tolist():
@@ -47,9 +51,12 @@ def best_of_each(
 def telltales(
     candidates: Sequence[Candidate], scores: torch.Tensor, pool: Sequence[Candidate]
 ) -> list[int]:
-    """For each candidate the piece that is most over-represented among the highest scores: a
-    planted piece lifts every word that contains it, and some are part of a hundred words. A piece
-    by itself takes no share: for each one a number of its own."""
+    """The indicative subword token of each candidate: the one that is most over-represented among
+    the highest scores. A planted token raises every word that contains it, and there may be a
+    hundred.
+
+    A candidate of one token has no quota, so it gets a negative number of its own.
+    """
     top = scores.argsort(descending=True, stable=True)[:500].tolist()
     high = Counter(piece for row in top for piece in set(candidates[row].token_ids))
     everywhere = _candidates_with(pool)
@@ -62,10 +69,10 @@ def telltales(
 
 
 def common(pool: Sequence[Candidate]) -> set[int]:
-    """Pieces that many candidates have."""
+    """Subword tokens that more than a share `COMMON` of the candidates contain."""
     return {piece for piece, n in _candidates_with(pool).items() if n > COMMON * len(pool)}
 
 
 def _candidates_with(pool: Sequence[Candidate]) -> Counter[int]:
-    """How many candidates have each piece."""
+    """The number of candidates that contain each subword token."""
     return Counter(piece for candidate in pool for piece in set(candidate.token_ids))

@@ -1,4 +1,4 @@
-"""What the funnel of a sweep leaves, to be measured on the hold-out.
+"""The shortlist: the candidates that the screening sends to the hold-out measurement.
 
 Legend: K candidates, R readouts, H hidden.
 """
@@ -16,11 +16,12 @@ from triggerfish.scanner.effects import CleanReference
 
 @dataclass
 class Shortlist:
-    """What the funnel leaves: survivors and random anchors, measured in ordinary texts.
+    """Survivors of the screening and random controls, measured in ordinary texts.
 
-    depths (K, R), means (K, R, H), z (tried,) and looks (tried, R): `candidates` are survivors
-    first, then anchors; `z` is the best readout's at the first look, entries first, then words;
-    `looks` are the better one of both looks in bags.
+    candidates: survivors first, then controls. survivors: the number of survivors. depths: (K, R)
+    collapse. means: (K, R, H) mean triggered features. z: (tried,) score of the first rung at the
+    best readout, vocabulary tokens first, then words. looks: (tried, R) the better score of the two
+    rungs with pools. yardstick: the clean reference.
     """
 
     candidates: list[Candidate]
@@ -34,7 +35,7 @@ class Shortlist:
     def joined(
         self, found: Sequence[Candidate], depths: torch.Tensor, means: torch.Tensor
     ) -> Shortlist:
-        """The same with further survivors, their depths (K, R) and means (K, R, H)."""
+        """The same with further survivors, their collapse (K, R) and means (K, R, H)."""
         cut = self.survivors
 
         def among(rows: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,9 @@
-"""What else is as good a trigger as what was found, and which pieces of them all are enough.
+"""Neighbours of a finding, which are as good a trigger, and their minimal sufficient subsets.
 
-A planted word and its relatives often cannot be told apart, and a user of the monitor wants to be
-guarded against each: the candidates of its family, the same word in other cases and with other
-endings, which often share no piece with it, and whatever holds the pieces that do the work.
+A planted word and its neighbours often cannot be distinguished, and a monitor must guard against
+each of them. They are the other candidates of its cluster, the same word in other cases and with
+other endings, which often share no token with it, and whatever contains the tokens that cause the
+collapse.
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ from triggerfish.scanner.merging import Ids, ReducedFinding, Variant, within
 from triggerfish.scanner.shortlist import Shortlist
 
 CORED = 64
-"""Variants of a finding whose cores are looked for, the deepest first, at most."""
+"""Neighbours of a finding whose minimal sufficient subsets are searched, strongest first, at most.
+"""
 AS_DEEP = 0.3
-"""Decades within which a whole word, or another order of words, is as good a trigger as what was
-found (ours)."""
+"""Orders of magnitude within which a whole word, or another order of words, is as good a trigger as
+the finding (docs/decisions/0010)."""
 ORDERED = 5
-"""Words of which a core has a part that are tried in every order; more stay as they are (ours)."""
+"""Words of a minimal sufficient subset that are tried in every order, at most. With more words only
+the found order is kept (ours)."""
 
 
 def variants(
     gauge: Holdout, x: ReducedFinding, family: Cluster, screened: Shortlist
 ) -> tuple[Variant, ...]:
-    """The others of its family, and other ways of writing it that do not hold its tokens and are as
-    good, deepest first."""
+    """Neighbours, strongest first: the other candidates of the cluster, and other spellings that do
+    not contain the trigger's tokens and are as good."""
     all_depths = screened.depths[: screened.survivors, x.column].tolist()
     depths = dict(zip(screened.candidates, all_depths, strict=False))
     found = {
@@ -45,13 +48,15 @@ def variants(
 
 
 def effective(found: Sequence[Variant], rule: DecisionRule) -> list[Variant]:
-    """Those that pull texts themselves; others of a family only share a piece with what does."""
+    """Neighbours that collapse texts themselves. Other members of a cluster only share a token with
+    a trigger."""
     return [variant for variant in found if variant.depth >= rule.min_effect_second_stage]
 
 
 def cores(gauge: Holdout, x: ReducedFinding) -> tuple[Ids, ...]:
-    """What is enough, of a word and of its variants, and hardly in an ordinary text; or else a
-    whole word that is as deep, however common. Of a phrase, in every order that does as well."""
+    """The minimal sufficient subsets of a word and its neighbours that are rare in ordinary texts.
+    A whole word that is as good counts however common it is. A phrase has a subset for every order
+    of words that is as good (docs/decisions/0010)."""
     trigger, depth = x.finding.trigger, x.finding.statistics["collapse"]
     if " " in trigger.text:
         return _orders(gauge, x) if trigger.kind == "phrase" else (x.core,)
@@ -73,8 +78,8 @@ def cores(gauge: Holdout, x: ReducedFinding) -> tuple[Ids, ...]:
 
 
 def _orders(gauge: Holdout, x: ReducedFinding) -> tuple[Ids, ...]:
-    """The core of a phrase, and what it becomes when the words change places, where that is as deep
-    and hardly in an ordinary text."""
+    """The minimal sufficient subset of a phrase, and its reorderings by word that are as good and
+    rare in ordinary texts."""
     words = [gauge.sweep.backbone.word_ids(word) for word in x.finding.trigger.text.split()]
     parts = [part for part in by_word(x.core, words) if part]
     if len(parts) > ORDERED or sum(map(len, parts)) < len(x.core):
@@ -102,5 +107,5 @@ def _spelled(gauge: Holdout, x: ReducedFinding) -> list[Variant]:
 
 
 def _as_deep(depth: float, rule: DecisionRule) -> float:
-    """The depth from which on a word is as good as what was found."""
+    """The collapse from which on a word is as good as the finding."""
     return max(depth - AS_DEEP, rule.min_effect_second_stage)

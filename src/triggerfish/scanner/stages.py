@@ -1,8 +1,9 @@
-"""The stages of a scan, in order, and how far along it is.
+"""The stages of a scan in order, and its progress.
 
-The share of a stage is its part of the forward tokens of a scan. Inside a stage the position
-follows the tokens done; it stops at the end of the stage where that takes more than expected, and
-jumps there where it takes less. So it never goes back, and `LAST` is left until there is a result.
+The share of a stage is its part of the forward tokens of a scan. Within a stage the position
+follows the number of tokens done. It stops at the end of the stage if the stage takes more tokens
+than expected, and jumps there if it takes fewer. So the position never decreases, and a remainder
+of `LAST` is kept until there is a result.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ STAGES: dict[str, tuple[str, float]] = {
     "picture": ("drawing the picture", 0.001),
     "predictions": ("checking masked predictions", 0.01),
 }
-"""In words, and the share of the 9.3 million tokens of a scan of the bundled PLM with three
-triggers; shares of seconds were within 0.03 of them. The bundled PLM has no masked predictions:
-theirs is an estimate."""
+"""Description and share of each stage. The shares are those of the 9.3 million forward tokens of a
+scan of the bundled PLM with three triggers; shares of seconds were within 0.03 of them. The share
+of masked predictions is an estimate, because the bundled PLM has none."""
 SCREENING = ("clean", "entries", "words", "second", "texts", "holdout")
 LAST = 0.01
-"""What is left of the whole until there is a result."""
+"""Share of the progress that is kept until there is a result."""
 
 
 class Stages:
-    """Where a scan is. names: the stages that it has, of `STAGES`; expected: forward tokens of the
+    """The progress of one scan. names: its stages, from `STAGES`. expected: forward tokens of the
     stages of `SCREENING`, roughly."""
 
     def __init__(self, names: Collection[str], expected: int):
@@ -44,8 +45,8 @@ class Stages:
         self.began = 0
 
     def begin(self, name: str, done: int) -> None:
-        """The stage of that name begins, after so many tokens; one that is over, or that this scan
-        does not have, is a part of the present one."""
+        """Begin the stage of that name after `done` tokens. A stage that is over, or that this scan
+        does not have, counts as part of the present one."""
         if name in self.names and self.names.index(name) > self.names.index(self.now):
             self.now, self.began = name, done
 
@@ -61,7 +62,7 @@ class Stages:
         return f"{self.number} of {len(self.names)}, {self.words}"
 
     def position(self, done: int) -> float:
-        """Share of the whole, after so many tokens."""
+        """Share of the whole after `done` tokens."""
         before = sum(self.tokens[name] for name in self.names[: self.number - 1])
         here = min(done - self.began, self.tokens[self.now])
         return (1 - LAST) * (before + here) / sum(self.tokens.values())
