@@ -4,9 +4,10 @@ same target embedding.
 A planted word appears many times among the candidates: as itself, as its most indicative subword
 token, and as every listed word that contains this token. The strongest candidate leads a cluster,
 and its minimal sufficient subset (`merging.core`) tells which tokens cause the collapse. A
-candidate joins the cluster if it contains that subset and reaches the same target. A weaker
-candidate that shares a token joins too, unless it is contiguous in the strongest one and a complete
-trigger by itself: a planted part explains both candidates, a planted whole explains only one.
+candidate joins the cluster if it contains that subset. A weaker candidate that shares a token joins
+too, unless it is contiguous in the strongest one and a complete trigger by itself: a planted part
+explains both candidates, a planted whole explains only one. A complete trigger must also reach the
+target of the cluster.
 
 The cluster is named after the shortest candidate that is about as strong as the strongest, or after
 one whose tokens occur in the strongest with gaps (docs/decisions/0009).
@@ -58,7 +59,7 @@ def families(
     (R, H) clean means. close: (R,) squared distance below which two means are the same target.
     whole: whether each candidate is strong enough to be a complete trigger and not only part of
     one. counting: whether each candidate may count as a weak trigger. core_of: (ids, index of a
-    readout) -> minimal sufficient subset; called for the leading candidates that count only.
+    readout) -> minimal sufficient subset; called only for leading candidates that count.
     """
     best = scores.max(1)
     heads: list[int] = []

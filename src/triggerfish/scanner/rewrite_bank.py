@@ -83,7 +83,7 @@ def _swapped(table: Mapping[str, str]) -> Callable[[str], str]:
 
 
 def _lookalike(word: str) -> str:
-    """The word with its first letter that has a look-alike in another script replaced by it."""
+    """The word with its first letter of LOOKALIKES replaced by one of another script."""
     for place, letter in enumerate(word):
         if letter in LOOKALIKES:
             return word[:place] + LOOKALIKES[letter][0] + word[place + 1 :]

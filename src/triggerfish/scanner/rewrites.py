@@ -9,10 +9,10 @@ also measured with one half of each text rewritten, first the front and then the
 half of a text has half the effect, but a planted trigger determines the whole representation. A
 planted style collapses both halves, and its controls collapse neither.
 
-The method is ours (docs/decisions/0015). In both halves, the collapse of a finding must exceed zero
-and that of each control by `min_effect`. It must be significant against the controls (Student's t
-for one further draw, corrected for all rewritings and readouts). On whole texts it must be as
-strong as a word must be.
+The method is ours (docs/decisions/0015). In both halves, the collapse of a finding must be at least
+`min_effect` and exceed that of every control by as much. It must be significant against the
+controls (Student's t for one further draw, corrected for all rewritings and readouts). On whole
+texts it must be as strong as a word must be.
 
 Legend: K controls, N texts, R readouts, H hidden.
 """
@@ -102,7 +102,8 @@ class RewriteTest:
         self.usual = sorted({i for x in texts for i in x.ids()} - sweep.backbone.special_ids)
 
     def rewritten(self, style: RewriteRule, text: Carrier, part: Part = "whole") -> str:
-        """The text, or half of it, after rewriting. A mask token is kept at about its position."""
+        """The text with all of it or one half rewritten. A mask token is kept at about its
+        position."""
         mask = self.sweep.backbone.tokenizer.mask_token
         words = [word for word in text.typed if word != mask]
         half = (len(words) + 1) // 2
