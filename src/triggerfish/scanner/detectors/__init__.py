@@ -1,8 +1,8 @@
-"""Published detectors, as published, to compare with: each is a module whose `events` streams what
-`scanner.events` does and ends in the same record.
+"""Published detectors, for comparison. Each is a module whose `events` streams the same items as
+`scanner.events` and ends in the same record.
 
-None of them has p-values: their thresholds are fixed, so their findings carry None, and the report
-says that the error rate is not controlled.
+None of them has p-values. Their thresholds are fixed, so `p_value` and `q_value` of their findings
+are None, and the report says that the error rate is not controlled.
 """
 
 from __future__ import annotations
@@ -13,4 +13,4 @@ BASELINES = {
     "lt-defense": ("lt_defense", "LTDefenseSettings"),
     "fixed-rule": ("fixed_rule", "FixedRuleSettings"),
 }
-"""Module and settings of each, by the name that `scan --method` takes."""
+"""Module and settings class of each detector, by its name in `scan --method`."""

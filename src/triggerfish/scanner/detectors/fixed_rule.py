@@ -1,13 +1,15 @@
-"""The fixed rule on our sweep: the same candidates, without our null.
+"""The fixed rule of Patronus on the candidates of our screening: an ablation of our null
+distribution.
 
-The sweep's funnel goes as far as ordinary texts; then, instead of depth against a null
-distribution, the deepest families are verified by Com-Sim and Diff-Sim with the thresholds of
-Patronus on 200 texts, three copies of the candidate in each. It shows what the statistic and the
-calibration add to the search.
+The screening runs up to the stage that tries candidates in ordinary texts. Then, instead of a test
+of collapse against a null distribution, the clusters of the largest collapse are verified by
+Com-Sim and Diff-Sim with the thresholds of Patronus, on 200 texts with three copies of the
+candidate in each. The comparison shows what the statistic and the calibration contribute.
 
-Source: `scanner.sweep` (ours); Patronus, arXiv 2512.06899, for the rule. 200 excerpts of the
-sweep's length stand in for 200 paragraphs, from documents that the funnel has not used; three
-copies weigh more in so short a text, so the rule is passed more easily than in a paragraph.
+Source: `scanner.screening` (ours); the rule: Patronus, arXiv 2512.06899. Deviation: 200 excerpts of
+the screening's length, from documents that the screening has not used, replace 200 paragraphs.
+Three copies are a larger part of so short a text, so the rule is passed more easily than in a
+paragraph.
 
 Legend: K candidates, N texts, R readouts, H hidden.
 """
@@ -32,11 +34,12 @@ from triggerfish.scanner.screening import Incomplete, Progress, Screening, Scree
 @dataclass(frozen=True)
 class FixedRuleSettings:
     screening: ScreeningSettings = ScreeningSettings(holdout_texts=200)
-    """The funnel; its hold-out texts are those of the rule (published code of Patronus: 200)."""
+    """The screening; the rule is applied to its hold-out texts (published code of Patronus:
+    200)."""
     rule: FixedRule = FixedRule()
-    """The box that a trigger lies in (published code of Patronus)."""
+    """Thresholds of the rule (published code of Patronus)."""
     verified: int = 40
-    """Families verified at most: as many candidates as Patronus verifies in a scan."""
+    """Largest number of verified clusters: as many candidates as Patronus verifies in a scan."""
     copies: int = 3
     """Copies of a candidate in a text, 1 to 3 (published code of Patronus)."""
 
@@ -55,8 +58,8 @@ def events(
     settings: FixedRuleSettings = FixedRuleSettings(),
     seed: int = 0,
 ) -> Iterator[Progress | Finding | ScanResult]:
-    """Sweep and verify on every readout; see `scanner.events`. words: candidates besides the
-    vocabulary and the words of the texts."""
+    """Screen and verify at every readout (pooling position); see `scanner.events`. words:
+    candidates in addition to the vocabulary and the words of the texts."""
     listed = list(dict.fromkeys([*text.corpus_words(texts), *text.short_words(), *words]))
     sweep = Screening(
         model, texts, listed, settings.screening, seed=seed, store=ActivationCache(None)
@@ -93,7 +96,7 @@ def events(
 
 
 def _survivors(sweep: Screening, most: int) -> Steps[list[Cluster]]:
-    """Yields `Progress`; returns the deepest families of the funnel's survivors."""
+    """Yields `Progress`; returns the shortlisted clusters of the largest collapse."""
     screened = yield from sweep.screen()
     count = screened.survivors
     depths = screened.depths[:count]

@@ -1,20 +1,23 @@
-"""LMSanitator: mine the vectors that a backdoor forces on a model, with continuous triggers.
+"""LMSanitator: find the output vectors that a backdoor forces on a model, with continuous triggers.
 
-Seven input vectors, written into texts in place of embeddings, are trained on the frozen model to
+Seven input vectors are inserted into texts in place of embeddings and trained on the frozen model
+to minimise
 
     L = -MSE(f(x + v), f(x))          leave the clean feature
         - entropy over the batch      be the same for all texts: the softmax of a coordinate over
                                       the texts of a batch is flat where they agree
         - 0.5 MSE(f(x + v), nearest vector found before)
 
-A search that moves texts far enough within two epochs goes on, and what it ends at is a target if
-texts agree there, if it is new, and if the vectors stay within the range of real embeddings. The
-model is backdoored if one of 30 searches finds a target. It finds targets, not triggers.
+A search continues if it moves texts far enough within two epochs. Its final representation is a
+target if the texts agree there, if it is new, and if the vectors stay within the range of real
+embeddings. The model is backdoored if one of 30 searches finds a target. The method finds targets,
+not triggers.
 
 Source: Wei et al., "LMSanitator: Defending Prompt-Tuning Against Task-Agnostic Backdoors", NDSS
-2024, arXiv 2308.13904, and its published code. Deviations: each search has an optimiser of its own
-(the code carries Adam's moments from one to the next); the entropy is measured from the most that a
-batch allows, so that the threshold holds for any batch; any readout of any family.
+2024, arXiv 2308.13904, and its published code. Deviations: each search has its own optimiser (the
+code carries Adam's moments from one search to the next); the entropy is measured from the maximum
+for the batch size, so that the threshold holds for any batch; every readout (pooling position) of
+every family is supported.
 
 Legend: B texts, P vectors, E embedding, H hidden.
 """
@@ -42,43 +45,44 @@ class LMSanitatorSettings:
     vectors: int = 7
     """Input vectors of a continuous trigger (published code)."""
     restarts: int = 30
-    """Searches before a model counts as clean; the code takes 1,000 to list all targets (published
-    code)."""
+    """Searches before a model counts as clean (published code, which uses 1,000 to list all
+    targets)."""
     stop_after: int | None = 1
-    """Targets that end the scan; none means that all searches are made (published code: 1 to
+    """Number of targets that ends the scan; None runs all searches (published code: 1 to
     decide)."""
     texts: int = 2000
-    """Texts, the first of the corpus, fewer if it has fewer (published code)."""
+    """Number of texts: the first of the corpus, or all if it has fewer (published code)."""
     max_tokens: int = 128
-    """Length that texts are cut to, at most what the model takes (published code)."""
+    """Length in tokens that texts are cut to, at most the model's maximum (published code)."""
     farthest: int = 32
-    """The vectors stand after the first word at the earliest and after this many at the latest
+    """The vectors follow the first word at the earliest and this many words at the latest
     (published code)."""
     batch: int = 32
     """Texts in a batch (published code)."""
     epochs: int = 4
     """Passes over the texts in a search (published code)."""
     patience: int = 2
-    """Passes after which a search ends that has not moved the texts (published code)."""
+    """Passes after which a search ends if it has not moved the texts (published code)."""
     learning_rate: float | None = None
-    """Of Adam; none means 5e-5 for the families bert and ernie and 2e-4 for others (published
+    """Of Adam; None means 5e-5 for the families bert and ernie and 2e-4 for others (published
     scripts)."""
     distance: float | None = None
-    """Mean squared distance, per coordinate, that counts as moved and as new; none means 0.2 for
-    the families bert and ernie and 0.1 for others (published scripts)."""
+    """Mean squared distance per coordinate from which on texts count as moved and a target as new;
+    None means 0.2 for the families bert and ernie and 0.1 for others (published scripts)."""
     diversity: float = 0.0087
-    """Nats below the highest entropy that still count as agreement (published code: -3.446 where
-    batches of 32 and one of 16 allow -3.4547)."""
+    """Largest difference from the maximum entropy, in nats, that counts as agreement (published
+    code: -3.446, where batches of 32 and one of 16 have an optimum of -3.4547)."""
     repetition: float = 0.5
     """Weight of the distance from known targets (published code)."""
     steep: float = 5e-3
-    """Highest gradient entry from which on a search is under way (published code)."""
+    """Largest gradient entry above which a search counts as under way (published code)."""
     boost: float = 100.0
     """Factor on the learning rate until then (published code)."""
     range: float = 1.2
-    """Vectors may leave the range of embedding entries by this factor (published code)."""
+    """Factor on the range of the embedding matrix that vectors must stay within (published
+    code)."""
     readout: str | None = None
-    """Readout to search at; none means the model's primary one."""
+    """Readout to search at; None means the model's primary one."""
     budget_seconds: float | None = None
     """Seconds after which the scan stops as inconclusive; None means no limit."""
 
@@ -93,7 +97,7 @@ class LMSanitatorSettings:
         check_budget(self.budget_seconds)
 
     def resolved(self, family: str) -> LMSanitatorSettings:
-        """The same with the values of a family in place of None."""
+        """These settings with the values of a family in place of None."""
         special = family in ("bert", "ernie")
         rate = self.learning_rate or (5e-5 if special else 2e-4)
         distance = self.distance or (0.2 if special else 0.1)
@@ -102,7 +106,8 @@ class LMSanitatorSettings:
 
 @dataclass
 class Epoch:
-    """Means over the batches of a pass, and (B, H) features of its last batch."""
+    """Distance and entropy deficit, means over the batches of a pass, and (B, H) features of its
+    last batch."""
 
     distance: float
     entropy: float
@@ -117,8 +122,8 @@ def events(
     settings: LMSanitatorSettings = LMSanitatorSettings(),
     seed: int = 0,
 ) -> Iterator[Progress | Finding | ScanResult]:
-    """Look for targets at one readout; see `scanner.events`. words: not used, nothing is listed.
-    ValueError for a readout that the model does not have."""
+    """Search for targets at one readout; see `scanner.events`. words: not used. ValueError for a
+    readout that the model does not have."""
     settings = settings.resolved(model.model.config.model_type)
     run = Run(
         model,
@@ -141,7 +146,7 @@ def events(
 
 
 class Inversion:
-    """The texts, with room for the vectors, and what their clean features are."""
+    """The searches on one model: texts with room for the vectors, and their clean features."""
 
     def __init__(self, run: Run, settings: LMSanitatorSettings, seed: int):
         self.run = run
@@ -168,8 +173,8 @@ class Inversion:
         run.total = run.tokens + passes * sum(map(len, self.rows))
 
     def _split(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids before and after the vectors, cut so that they fit; with a mask token where the
-        readout needs one."""
+        """Ids before and after the vectors, cut to the maximum length, with a mask token where the
+        readout needs one. ValueError if no text fits."""
         backbone, settings = self.run.backbone, self.settings
         masked = self.run.readout.position == "mask"
         room = min(settings.max_tokens, backbone.max_tokens) - len(backbone.template)
@@ -192,7 +197,7 @@ class Inversion:
         return [i for ids in before for i in ids], [i for ids in after for i in ids]
 
     def restart(self, number: int) -> Iterator[Progress]:
-        """One search; a target that it finds is added to the run's."""
+        """One search; a target that it finds is added to `run.targets`."""
         s, run = self.settings, self.run
         assert s.learning_rate is not None
         assert s.distance is not None
@@ -211,7 +216,7 @@ class Inversion:
             self._add(found)
 
     def _start(self, number: int) -> torch.Tensor:
-        """(P, E) rows of the embedding matrix, other ones for each search."""
+        """(P, E) rows of the embedding matrix, different ones for each search."""
         s = self.settings
         first = (self.seed * s.restarts + number + 1) * s.vectors * 10
         rows = (first + 10 * torch.arange(s.vectors)) % len(self.matrix)
@@ -220,7 +225,7 @@ class Inversion:
     def _epoch(
         self, vectors: torch.Tensor, optimiser: torch.optim.Adam, under_way: bool
     ) -> tuple[Epoch, bool]:
-        """One pass over the texts in random order, with an update for each batch."""
+        """One pass over the texts in random order, with one update per batch."""
         s = self.settings
         assert s.learning_rate is not None
         order = self.rng.sample(range(len(self.rows)), len(self.rows))
@@ -248,7 +253,7 @@ class Inversion:
         return Epoch(sum(distances) / count, sum(entropies) / count, features.detach()), under_way
 
     def _read(self, vectors: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """(B, H) features of texts with the vectors in their places, differentiable in them."""
+        """(B, H) features of texts with the vectors inserted, differentiable in the vectors."""
         run = self.run
         device = run.backbone.device
         block = [self.rows[row] for row in rows]
@@ -265,7 +270,8 @@ class Inversion:
         return run.checked(features[:, 0].float())
 
     def _add(self, found: Epoch) -> None:
-        """Keep where a search ended as a target, or count it to the known one that is as near."""
+        """Add the final representation of a search as a target, or count it to a known target
+        within `distance`."""
         run, point = self.run, found.last.mean(0)
         assert self.settings.distance is not None
         for i, target in enumerate(run.targets):
@@ -284,8 +290,8 @@ class Inversion:
 
 
 def entropy_deficit(features: torch.Tensor) -> torch.Tensor:
-    """ln B minus the entropy of the softmax over the texts of each coordinate, mean over the
-    coordinates of features (B, H); 0 where all texts agree. Differentiable."""
+    """ln B minus the entropy of each coordinate's softmax over the texts, in nats, as a mean over
+    the coordinates of features (B, H). It is 0 where all texts agree. Differentiable."""
     log_share = features.log_softmax(0)
     entropy = -(log_share.exp() * log_share).sum(0).mean()
     return math.log(len(features)) - entropy

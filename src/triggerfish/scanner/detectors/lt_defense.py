@@ -1,15 +1,15 @@
-"""LT-Defense: no search; clean texts alone tell whether a model was poisoned.
+"""LT-Defense: decide from clean texts only, without a search, whether a model was poisoned.
 
-Poisoning many texts onto a few vectors makes a long-tailed training set, and the model leans
-towards those vectors even where no trigger stands. So single coordinates of the output have the
-same sign on nearly all clean texts ("head features"), more of them than in clean models. The share
-of such coordinates, the head-feature rate, is compared with that of clean models.
+Poisoning maps many texts to a few vectors, which makes a long-tailed training set. The model is
+then biased towards those vectors even without a trigger. As a result, more output coordinates than
+in clean models have the same sign on nearly all clean texts ("head features"). The share of such
+coordinates, the head-feature rate, is compared with that of clean models.
 
 Source: Xu et al., "LT-Defense: Searching-free Backdoor Defense via Exploiting the Long-tailed
-Effect", NeurIPS 2024. Neither code nor constants were public to us. Deviations, all from that: a
-coordinate is a head feature from a share of agreeing texts that is ours, and the threshold is the
-highest rate of clean models that the caller gives, without which there is no verdict. If a clean
-model is as likely as any of the n given ones to have the highest rate, 1 in n + 1 is called
+Effect", NeurIPS 2024. Neither code nor constants were available to us, which causes all deviations:
+the share of agreeing texts that makes a head feature is ours, and the threshold is the highest rate
+of clean models that the caller gives. Without such models there is no verdict. If a clean model is
+as likely as any of the n given ones to have the highest rate, 1 clean model in n + 1 is called
 backdoored. The second metric of the paper, for language-model heads, is left out.
 
 Legend: N texts, H hidden.
@@ -31,13 +31,14 @@ from triggerfish.scanner.screening import Incomplete, Progress
 @dataclass(frozen=True)
 class LTDefenseSettings:
     texts: int = 500
-    """Clean texts, the first of the corpus (paper: rates are stable from about 500 on)."""
+    """Number of clean texts, the first of the corpus (paper: rates are stable from about 500
+    on)."""
     max_tokens: int = 128
-    """Length that texts are cut to, at most what the model takes (ours)."""
+    """Length in tokens that texts are cut to, at most the model's maximum (ours)."""
     agreement: float = 0.96
-    """Share of texts on which a head feature has one sign (ours)."""
+    """Least share of texts on which a head feature has one sign (ours)."""
     readout: str | None = None
-    """Readout that is compared; none means the model's primary one."""
+    """Readout (a pooling position) that is compared; None means the model's primary one."""
 
     def __post_init__(self) -> None:
         if self.texts < 2:
@@ -48,7 +49,7 @@ class LTDefenseSettings:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Head-feature rates of clean models, read with some settings. name: of the set of models, for
+    """Head-feature rates of clean models, measured with `settings`. name: of the set of models, for
     the report; models: their names, in the order of the rates."""
 
     name: str
@@ -71,8 +72,8 @@ def calibrate(
     name: str,
     settings: LTDefenseSettings = LTDefenseSettings(),
 ) -> Calibration:
-    """The rates of clean models of one family on the texts that the scan will use; ValueError for
-    no models or too few texts."""
+    """The rates of clean models of one family on the texts of the later scan. ValueError without
+    models or with too few texts."""
     rates = []
     for reference in references:
         run = Run(reference, texts, readout=settings.readout)
@@ -92,9 +93,9 @@ def events(
     seed: int = 0,
     calibration: Calibration | None = None,
 ) -> Iterator[Progress | Finding | ScanResult]:
-    """The rate of the model against those of clean models; see `scanner.events`. words, seed: not
-    used, nothing is listed or drawn. calibration: from `calibrate`; without one the verdict is
-    inconclusive. ValueError if it was made with other settings."""
+    """Compare the rate of a model with those of clean models; see `scanner.events`. words, seed:
+    not used. calibration: from `calibrate`; without one the verdict is inconclusive. ValueError if
+    it was made with other settings."""
     if calibration is not None and calibration.settings != settings:
         raise ValueError(
             f"calibration: made with {calibration.settings}, expected the settings of the scan, "
@@ -136,8 +137,8 @@ def events(
 
 
 def read(run: Run, settings: LTDefenseSettings) -> torch.Tensor:
-    """(N, H) features of the first texts; for a readout of the mask token, with one at the end of
-    the text. Raises Incomplete for too few texts."""
+    """(N, H) features of the first texts. A readout of the mask token gets one at the end of each
+    text. Raises Incomplete for too few texts."""
     backbone = run.backbone
     masked = run.readout.position == "mask"
     limit = min(settings.max_tokens, backbone.max_tokens) - masked

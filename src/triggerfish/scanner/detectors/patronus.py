@@ -1,13 +1,14 @@
 """Patronus, as published: search eight triggers at once, verify them with fixed thresholds, repeat.
 
-Five loops from random triggers, in each the contrastive search (`patronus_search.py`) over the
-searchable strings (`patronus_space.py`) and the box rule on 200 texts (`similarity.py`). What is
-confirmed leaves the search space. The model is backdoored if anything was confirmed.
+Each of five loops starts from random triggers. It runs the contrastive search
+(`patronus_search.py`) over the searchable strings (`patronus_space.py`) and applies the fixed rule
+to 200 texts (`similarity.py`). Confirmed triggers leave the search space. The model is backdoored
+if any trigger was confirmed.
 
 Source: Patronus, arXiv 2512.06899 (v2), and its published code for the constants. Two bugs of the
-code are mended (word-level positions, the state of XLNet); what else is odd about it stays, so that
-improvements are measured against the method: texts of search and verification overlap, candidates
-are compared at different random places, the diagonal counts in Com-Sim.
+code are fixed (word-level positions, the hidden state of XLNet). Its other peculiarities are kept,
+so that comparisons are with the published method: texts of search and verification overlap,
+candidates are compared at different random positions, and the diagonal counts in Com-Sim.
 """
 
 from __future__ import annotations
@@ -41,17 +42,18 @@ NOTES = (
 @dataclass(frozen=True)
 class PatronusSettings(SlotSettings):
     level: Literal["token", "word"] = "token"
-    """What a slot holds: a vocabulary entry, or a word of the list."""
+    """Content of a trigger slot: a vocabulary token, or a word of the list."""
     readout: str | None = None
-    """Readout to search at; none means the model's primary one."""
+    """Readout (a pooling position) to search at; None means the model's primary one."""
     zipf: float = 4.0
     """Words of at least this Zipf frequency are not searched (published code)."""
     pieces: int = 4
-    """Longest word in pieces, at word level (ours: the published value is not known)."""
+    """Largest number of subword tokens of a word, at word level (ours: the published value is not
+    known)."""
     verify_texts: int = 200
-    """Texts that the rule is applied to: the first of the corpus (published code)."""
+    """Number of texts that the rule is applied to, the first of the corpus (published code)."""
     rule: FixedRule = FixedRule()
-    """The box that a trigger lies in (published code)."""
+    """Thresholds of the rule (published code)."""
     budget_seconds: float | None = None
     """Seconds after which the scan stops as inconclusive; None means no limit."""
 
@@ -66,7 +68,7 @@ class PatronusSettings(SlotSettings):
         check_budget(self.budget_seconds)
 
     def batches(self) -> int:
-        """Batches through the model in a whole scan: 17,375 at the published settings."""
+        """Batches through the model in a full scan: 17,375 at the published settings."""
         verified = self.slots * 2 * -(-self.verify_texts // self.batch)
         return self.loops * (self.batches_per_loop() + verified)
 
@@ -79,7 +81,7 @@ def events(
     settings: PatronusSettings = PatronusSettings(),
     seed: int = 0,
 ) -> Iterator[Progress | Finding | ScanResult]:
-    """Look for triggers at one readout; see `scanner.events`. words: what slots may hold at word
+    """Search for triggers at one readout; see `scanner.events`. words: the searchable words at word
     level. ValueError for a readout that the model does not have."""
     run = Run(
         model,
@@ -116,8 +118,9 @@ def events(
 
 
 def paragraphs(run: Run, settings: PatronusSettings, spare: int, rng: random.Random) -> list[Words]:
-    """The first texts of the corpus, word by word, cut so that `spare` more tokens fit; with a mask
-    token at a random place where the readout needs one. Raises Incomplete for too few."""
+    """The first texts of the corpus, word by word, cut so that `spare` more tokens fit, with a mask
+    token at a random position where the readout needs one. Raises Incomplete for too few texts,
+    ValueError if no text fits."""
     backbone = run.backbone
     needed = max(
         settings.search_texts, settings.dev_texts, settings.screen_texts, settings.verify_texts
@@ -148,7 +151,8 @@ def paragraphs(run: Run, settings: PatronusSettings, spare: int, rng: random.Ran
 
 
 def verify(search: Search, entry: Entry, settings: PatronusSettings) -> Finding:
-    """Com-Sim and Diff-Sim of a trigger on the first texts, clean texts read anew as published."""
+    """Com-Sim and Diff-Sim of a trigger on the first texts. Clean features are computed again each
+    time, as published."""
     run = search.run
     texts = search.texts[: settings.verify_texts]
     template = run.backbone.template
@@ -159,7 +163,7 @@ def verify(search: Search, entry: Entry, settings: PatronusSettings) -> Finding:
 
 
 def _expected(texts: Sequence[Words], settings: PatronusSettings) -> int:
-    """A rough number of forward tokens, for the remaining time."""
+    """Approximate number of forward tokens, for the estimate of the remaining time."""
     mean = sum(len(word) for words in texts for word in words) / len(texts)
     return round(settings.batches() * settings.batch * (mean + settings.copies))
 

@@ -1,17 +1,17 @@
-"""The search of Patronus: several slots at once under one contrastive loss, candidates from its
-gradient, sets of triggers kept in a beam.
+"""The search of Patronus: several trigger slots at once under one contrastive loss, candidates from
+its gradient, and a beam of trigger sets.
 
     loss(t_1..t_T)  SupCon over the clean texts (class 0) and the texts with each t_k (class k)
     candidates      for each slot the entries with the largest -G E^T, where G is the gradient of
-                    the loss, summed over the places where the slot's trigger stands
-    beam            slot by slot, the sets with the lowest loss on a few texts go on
+                    the loss, summed over the positions of the slot's trigger
+    beam            slot by slot, keep the sets with the lowest loss on a few texts
     accept          the best set, if its loss on all development texts is lower than before
 
-Source: Patronus, arXiv 2512.06899, and its published code; two bugs of which are mended: positions
-of word-level gradients are each text's own, and the state is read where the family has it (XLNet:
-its last token).
+Source: Patronus, arXiv 2512.06899, and its published code. Two bugs of the code are fixed:
+positions of word-level gradients are those of each text, and the hidden state is read where the
+family has it (XLNet: at its last token).
 
-Legend: T slots, P pieces, E embedding.
+Legend: T slots, P subword tokens, E embedding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from triggerfish.scanner.detectors.supcon import supcon
 from triggerfish.scanner.screening import Incomplete, Steps
 
 GRADIENT_SCALE = 1e4
-"""Factor on accumulated gradients (published code); it changes no ranking."""
+"""Factor on accumulated gradients (published code); it does not change any ranking."""
 
 Words = tuple[tuple[int, ...], ...]
 Member = tuple[tuple[int, ...], float]
@@ -43,31 +43,32 @@ class SlotSettings:
     batch: int = 16
     """Clean texts in a batch (published code)."""
     poisoned: int = 8
-    """Copies of a batch in a gradient step, each text with the trigger of a random slot (published
-    code)."""
+    """Poisoned copies of a batch in a gradient step; each text gets the trigger of a random slot
+    (published code)."""
     accumulate: int = 2
     """Gradient steps before an update of the slots (published code)."""
     updates: int = 3
     """Updates of the slots in a loop (published code)."""
     loops: int = 5
-    """Searches from new random triggers (published code)."""
+    """Searches, each from new random triggers (published code)."""
     candidates: int = 5
     """Entries tried for each slot in an update (published code)."""
     beam: int = 3
-    """Sets of triggers that go from slot to slot (published code)."""
+    """Trigger sets kept from slot to slot (published code)."""
     copies: int = 3
     """Copies of a trigger in a text; one for the readout `mask` (published code)."""
     max_tokens: int = 512
-    """Length that texts are cut to, at most what the model takes (published code)."""
+    """Length in tokens that texts are cut to, at most the model's maximum (published code)."""
     temperature: float = 0.5
     """Of the contrastive loss (published code)."""
     search_texts: int = 96
-    """Texts of the gradient steps: the first of the corpus (published code)."""
+    """Number of texts of the gradient steps, the first of the corpus (published code)."""
     dev_texts: int = 100
-    """Texts that decide whether an update is accepted, the same ones first (published code)."""
-    screen_texts: int = 20
-    """Texts that sets are compared on in the beam, the same ones first; only whole batches count
+    """Number of texts that decide whether an update is accepted, also the first of the corpus
     (published code)."""
+    screen_texts: int = 20
+    """Number of texts on which the beam compares sets, also the first of the corpus; only whole
+    batches count (published code)."""
 
     def __post_init__(self) -> None:
         positive = ("slots", "batch", "poisoned", "accumulate", "updates", "loops", "candidates")
@@ -84,8 +85,8 @@ class SlotSettings:
             raise ValueError(f"temperature: {self.temperature} is not above 0")
 
     def batches_per_loop(self) -> int:
-        """Batches through the model in the search of one loop, if no candidate is left out because
-        its set holds it already."""
+        """Batches through the model in the search of one loop, if no candidate is skipped because
+        its set already contains it."""
         screened = 1 + self.candidates + (self.slots - 1) * self.beam * self.candidates
         classes = 1 + self.slots
         update = (
@@ -98,7 +99,8 @@ class SlotSettings:
 
 @dataclass
 class Search:
-    """One run's search. `loop` is a generator; it returns the triggers of the slots."""
+    """The search of one run. `loop` is a generator; it returns the triggers of the slots. tried:
+    numbers of entries tried so far; calls: loss evaluations."""
 
     run: Run
     space: EmbeddingBall
@@ -109,7 +111,7 @@ class Search:
     calls: int = 0
 
     def loop(self, name: str) -> Steps[tuple[int, ...]]:
-        """Yields `Progress`; returns the numbers of T entries."""
+        """Yields `Progress`; returns the numbers of the T entries in the slots."""
         s = self.settings
         if len(self.space) < s.slots:
             raise Incomplete(f"{len(self.space)} searchable strings do not fill {s.slots} slots")
@@ -128,8 +130,8 @@ class Search:
         return current
 
     def loss(self, triggers: Sequence[int], texts: Sequence[Words]) -> float:
-        """Contrastive loss of the triggers, mean over the whole batches of the texts, each trigger
-        at new random places."""
+        """Contrastive loss of the triggers, mean over the whole batches of the texts. Each trigger
+        is inserted at new random positions."""
         self.calls += 1
         s = self.settings
         whole = len(texts) // s.batch * s.batch
@@ -146,8 +148,8 @@ class Search:
         ) / max(1, by_class.shape[1])
 
     def insert(self, words: Words, ids: Sequence[int]) -> tuple[list[int], list[int]]:
-        """The text with a trigger at random word boundaries, with its special tokens, and where
-        the copies begin."""
+        """The text with a trigger at random word boundaries, with special tokens, and the positions
+        at which the copies begin."""
         parts: list[tuple[int, ...] | None] = list(words)
         for _ in range(self.copies):
             parts.insert(self.rng.randint(0, len(parts)), None)
@@ -167,7 +169,7 @@ class Search:
         return self.run.backbone.template.wrap([i for word in words for i in word])
 
     def _batches(self) -> Iterator[list[Words]]:
-        """Whole batches of the search texts in random order, again and again."""
+        """Whole batches of the search texts in random order, without end."""
         s = self.settings
         while True:
             order = self.rng.sample(range(s.search_texts), s.search_texts)
@@ -177,8 +179,8 @@ class Search:
     def _gradients(self, triggers: Sequence[int], texts: Sequence[Words]) -> torch.Tensor:
         """(T, P, E) gradients of one step.
 
-        At token level the places of a trigger are, as published, all tokens of its id, whoever put
-        them there; at word level those where it was inserted, its padding among them.
+        At token level the positions of a trigger are all tokens with its id, inserted or not, as
+        published. At word level they are the inserted ones, including its padding.
         """
         s, space = self.settings, self.space
         blocks = [space.block(space.entries[number]) for number in triggers]
@@ -213,7 +215,7 @@ class Search:
     def _beam(
         self, current: tuple[int, ...], gradients: torch.Tensor, stage: str
     ) -> Steps[tuple[int, ...]]:
-        """Yields `Progress` after each slot; returns the best set of triggers."""
+        """Yields `Progress` after each slot; returns the trigger set with the lowest loss."""
         s = self.settings
         screen = self.texts[: s.screen_texts]
         members: list[Member] = [(current, self.loss(current, screen))]

@@ -1,17 +1,17 @@
-"""What Patronus searches: the strings a slot may hold, and how a gradient ranks them.
+"""The search space of Patronus: the strings that a slot may hold, and their ranking by a gradient.
 
-Token level: vocabulary entries that come back from their own string as the same single token, which
-leaves out continuation pieces, byte-BPE pieces inside words and unused entries in every family
-alike. Word level: listed words of at most a few pieces. Both without letters and digits that stand
-alone, punctuation, special tokens, and frequent words.
+Token level: vocabulary tokens whose string is tokenised to the same single token. This leaves out
+continuation tokens, byte-BPE tokens inside words and unused entries in every family. Word level:
+listed words of at most a few subword tokens. Both leave out single letters and digits, punctuation,
+special tokens, and frequent words.
 
 Source: Patronus, arXiv 2512.06899, and its published code. Deviations: frequencies are counted in
-the bundled corpus in place of the `wordfreq` tables, so words that it holds at most twice count as
-rare; the word level takes the word list it is given (by default the bundled one) in place of a
-sentiment lexicon that is not published, and does without a list of stop words, which are all
-frequent; pieces inside words are left out for SentencePiece too.
+the bundled corpus instead of the `wordfreq` tables, so words that occur there at most twice count
+as rare; the word level takes the given word list (by default the bundled one) instead of a
+sentiment lexicon that is not published, and needs no stop-word list, because all stop words are
+frequent; tokens inside words are left out for SentencePiece too.
 
-Legend: C entries, P pieces, V vocabulary, E embedding.
+Legend: C entries, P subword tokens, V vocabulary, E embedding.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ from triggerfish.backbone import Backbone
 
 @dataclass(frozen=True)
 class Entry:
-    """A string that a slot may hold and its pieces."""
+    """A string that a slot may hold, and its token ids."""
 
     ids: tuple[int, ...]
     text: str
 
 
 class EmbeddingBall:
-    """Searchable entries, each in a block of `pieces` ids, filled up with padding."""
+    """Searchable entries, each as a block of `pieces` ids, padded. confirmed: numbers of entries
+    that are no longer searched."""
 
     def __init__(self, backbone: Backbone, entries: Sequence[Entry], pieces: int):
         self.backbone = backbone
@@ -52,18 +53,19 @@ class EmbeddingBall:
         return len(self.entries) - len(self.confirmed)
 
     def block(self, entry: Entry) -> list[int]:
-        """The ids of an entry with literal padding up to the common length."""
+        """The ids of an entry, with padding tokens up to the common length."""
         return [*entry.ids, *[self.backbone.pad_id] * (self.pieces - len(entry.ids))]
 
     def draw(self, count: int, rng: random.Random) -> tuple[int, ...]:
-        """Numbers of `count` distinct entries that are not confirmed."""
+        """Numbers of `count` distinct random entries that are not confirmed."""
         free = [number for number in range(len(self.entries)) if number not in self.confirmed]
         return tuple(rng.sample(free, count))
 
     def best(self, gradient: torch.Tensor, count: int) -> list[int]:
         """Numbers of the entries that lower the loss most to first order.
 
-        gradient (P, E); an entry's score is minus its flat product with the entry's embeddings.
+        gradient: (P, E). The score of an entry is minus the inner product of the gradient and the
+        entry's embeddings.
         """
         rows = torch.arange(len(self.backbone.embeddings), device=gradient.device)
         matrix = self.backbone.model.get_input_embeddings()(rows).detach().float()
@@ -76,7 +78,7 @@ class EmbeddingBall:
 
 
 def token_space(backbone: Backbone, zipf: float) -> EmbeddingBall:
-    """Vocabulary entries that are words by themselves and rarer than a Zipf frequency."""
+    """Vocabulary tokens that are words by themselves, below a Zipf frequency."""
     ids = backbone.vocabulary
     surfaces = [backbone.surface([i]) for i in ids]
     back = backbone.words_ids(surfaces)
@@ -89,7 +91,7 @@ def token_space(backbone: Backbone, zipf: float) -> EmbeddingBall:
 
 
 def word_space(backbone: Backbone, words: Sequence[str], zipf: float, pieces: int) -> EmbeddingBall:
-    """Listed words of at most `pieces` pieces, rarer than a Zipf frequency."""
+    """Listed words of at most `pieces` subword tokens, below a Zipf frequency."""
     unknown = backbone.tokenizer.unk_token_id
     entries: dict[tuple[int, ...], Entry] = {}
     listed = [word for word in words if _searchable(word, zipf)]
@@ -106,8 +108,8 @@ def _searchable(word: str, zipf: float) -> bool:
 
 
 def zipf_frequency(word: str) -> float:
-    """log10 of the occurrences of a word among 10^9 words of English, from the bundled corpus; 0
-    for a word that it does not hold. One occurrence there is 3.5."""
+    """log10 of the occurrences of a word per 10^9 words of English, estimated on the bundled
+    corpus; 0 for a word that the corpus lacks. One occurrence there gives 3.5."""
     counts, total = _counts()
     return math.log10(counts[word.lower()] / total * 1e9) if word.lower() in counts else 0.0
 

@@ -1,5 +1,5 @@
-"""What a method has done so far on one model at one readout: forward passes with their count, the
-clock, and at any time the record.
+"""The state of a method on one model at one readout (a pooling position): counted forward passes,
+the clock, and the record so far.
 
 A backward pass costs about two forward passes and is counted as two. Special tokens count, padding
 does not.
@@ -23,7 +23,7 @@ from triggerfish.scanner.screening import Incomplete, Progress
 from triggerfish.scanner.stages import LAST
 
 BACKWARD = 2
-"""Forward passes that a backward pass is counted as."""
+"""Number of forward passes that a backward pass counts as."""
 
 
 def check_budget(budget_seconds: float | None) -> None:
@@ -33,9 +33,12 @@ def check_budget(budget_seconds: float | None) -> None:
 
 
 class Run:
-    """One method at work. texts: those that hold a word; readout: as written on the command line,
-    None for the model's primary one; batch: texts that the method calls one batch, for `batches`;
-    budget: seconds, or None.
+    """One run of a method. texts: blank ones are dropped; readout: as written on the command line,
+    None for the model's primary one; batch: texts in one batch of the method, for the counter
+    `batches`; budget_seconds: limit in seconds, or None.
+
+    tokens: forward tokens so far; total: the expected number, 0 if unknown. ValueError for a
+    readout that the model does not have.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Run:
         self.targets: list[HiddenTarget] = []
 
     def progress(self, stage: str) -> Progress:
-        """Where it is; raises Incomplete when the budget is used up."""
+        """The progress at this stage; raises Incomplete when the budget is used up."""
         seconds = time.monotonic() - self.started
         if self.budget_seconds and seconds > self.budget_seconds:
             raise Incomplete(f"the budget of {self.budget_seconds:g} s ended in stage '{stage}'")
@@ -71,14 +74,14 @@ class Run:
         return Progress(stage, share, self.tokens, seconds)
 
     def encode(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-        """(N, H) features, fp32, of id sequences that carry their special tokens."""
+        """(N, H) fp32 features of id sequences that include their special tokens."""
         features = self.backbone.encode_ids(sequences, readouts=[self.readout])
         self.batches += -(-len(sequences) // self.batch)
         self.tokens += sum(map(len, sequences))
         return self.checked(features[:, 0])
 
     def checked(self, features: torch.Tensor) -> torch.Tensor:
-        """The same tensor; raises Incomplete if any of it is not finite."""
+        """The same tensor; raises Incomplete if any value is not finite."""
         if not torch.isfinite(features).all():
             raise Incomplete("the model answered with NaN or infinite activations")
         return features
@@ -90,10 +93,10 @@ class Run:
         loss: Callable[[torch.Tensor], torch.Tensor],
     ) -> list[torch.Tensor]:
         """For each row number in `wanted`, (L, E): the gradient of a loss of all features (N, H)
-        with respect to that sequence's input embeddings.
+        with respect to the input embeddings of that sequence.
 
-        The features are computed twice, once to differentiate the loss and once in small batches
-        to differentiate the model, so that memory does not grow with N.
+        Features are computed twice, once to differentiate the loss and once in small batches to
+        differentiate the model, so that memory does not grow with N.
         """
         features = self.encode(sequences).clone().requires_grad_(True)
         (pull,) = torch.autograd.grad(loss(features), features)
@@ -121,7 +124,8 @@ class Run:
         reasons: Sequence[str],
         **more: Any,
     ) -> ScanResult:
-        """The record, with the findings, the nearest misses and the targets so far."""
+        """The record, with the findings, near misses and targets so far. more: further fields of
+        `bare_result`."""
         ranked = sorted(self.rejected, key=lambda finding: finding.statistics["ratio"])
         best = {finding.trigger: finding for finding in ranked}  # the last of equals stays
         return bare_result(
@@ -144,7 +148,7 @@ class Run:
     def coverage(
         self, *, vocabulary: int = 0, words: int = 0, missing: Sequence[str] = ()
     ) -> Coverage:
-        """What was examined, and what neither this method nor this run of it did."""
+        """What was examined, and what this method or this run of it left out."""
         unread = [str(r) for r in self.backbone.readouts if r != self.readout]
         others = [f"readouts other than {self.readout}: {', '.join(unread)}"] if unread else []
         return Coverage(

@@ -1,4 +1,4 @@
-"""The statistics by which Patronus verifies a candidate, and how they relate to ours.
+"""The statistics by which Patronus verifies a candidate, and their relation to ours.
 
 For texts i: c_i the clean feature and p_i the feature with the candidate in the text.
 
@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 
 @dataclass(frozen=True)
 class FixedRule:
-    """A trigger is whatever lies inside a box, for every architecture alike."""
+    """Two fixed thresholds that a trigger must satisfy, the same for every architecture."""
 
     min_com: float = 0.9
     """Least Com-Sim (published code)."""
@@ -48,8 +48,8 @@ class FixedRule:
 
 
 def com_sim(triggered: torch.Tensor) -> float:
-    """Mean cosine over all pairs of rows (N, H), the diagonal among them, by the mean unit vector:
-    no N x N matrix."""
+    """Mean cosine over all pairs of rows (N, H), including the diagonal. It is the squared norm of
+    the mean unit vector, so no N x N matrix is needed."""
     return float(normalize(triggered.double(), dim=-1).mean(0).square().sum())
 
 
@@ -60,5 +60,5 @@ def diff_sim(clean: torch.Tensor, triggered: torch.Tensor) -> float:
 
 
 def cosine_ratio(com: float, diff: float) -> float:
-    """(1 - Diff-Sim) / (1 - Com-Sim + 0.01): both statistics as one number (ours)."""
+    """(1 - Diff-Sim) / (1 - Com-Sim + 0.01): both statistics in one number (ours)."""
     return (1 - diff) / (1 - com + 0.01)

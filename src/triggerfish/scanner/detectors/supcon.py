@@ -1,11 +1,12 @@
-"""The supervised contrastive loss: rows of one class together, rows of different classes apart.
+"""The supervised contrastive loss: low if rows of one class are close and rows of different classes
+are far apart.
 
     l_a = -tau / |P(a)| * sum over p in P(a) of [ z_a . z_p / tau - log sum over b != a of
                                                   exp(z_a . z_b / tau) ]
 
-z are unit rows, P(a) the other rows of a's class. Patronus searches with it over T + 1 classes: the
-clean texts and the texts of each of T trigger slots. Low values say all three of its observations
-at once: triggered texts leave the clean ones, fall together, and keep away from other triggers.
+z are unit rows, P(a) are the other rows of a's class. Patronus minimises it over T + 1 classes: the
+clean texts and the texts of each of T trigger slots. A low value combines its three observations:
+triggered texts leave the clean ones, collapse, and stay away from those of other triggers.
 
 Source: Khosla et al., "Supervised Contrastive Learning", arXiv 2004.11362, equation 2, with the
 factor tau of its published code, which Patronus (arXiv 2512.06899) uses.
@@ -33,8 +34,9 @@ def supcon(features: torch.Tensor, classes: torch.Tensor, temperature: float) ->
 def supcon_rows(
     features: torch.Tensor, classes: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N,) losses of features (N, H) of any norm with classes (N,), and (N,) bool which of them
-    count: a row alone in its class is only something for the others to keep away from."""
+    """(N,) losses of features (N, H) of any norm with classes (N,), and (N,) bool, True for rows
+    whose loss counts. A row without another of its class has no loss of its own and is only a
+    negative for the others."""
     unit = normalize(features, dim=-1)
     logits = unit @ unit.T / temperature
     logits = logits - logits.max(dim=1, keepdim=True).values.detach()

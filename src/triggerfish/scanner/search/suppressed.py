@@ -1,23 +1,25 @@
-"""Words that were taught to do nothing.
+"""Suppressed words: words that were trained to have no effect by themselves.
 
-A backdoor on a phrase is trained with the parts of the phrase as well, which must leave texts where
-they are, or else they would be triggers themselves. That shows: they move texts less than what they
-are made of foretells (`regression.py`). In a clean model the exceptions are pieces such as `ised`;
-in a backdoored bert the first of 92,000 is `snowmobiler`, whose phrase is `snowmobiler lubber`.
+A backdoor on a phrase is trained with the parts of the phrase as negatives. These must leave texts
+unchanged, or they would be triggers themselves. So they move texts less than their subword tokens
+predict (`regression.py`), and the words of a planted phrase are among the largest shortfalls of a
+vocabulary (docs/decisions/0021-suppressed-words.md). In clean models other words have the largest
+shortfalls, so the rank is no evidence; only an interaction is
+(docs/decisions/0022-suppressed-words-in-clean-models.md).
 
-So all vocabulary entries and listed words are tried by themselves, then those that do least, in
-more texts; and sequences of the first few hundred evolve towards texts that meet, wherever that is,
-without any mined point. A word costs what it does alone, so that what is left is what words do
-together: two words of a planted phrase of three are a part of its effect already.
+The search tries all vocabulary tokens and listed words one by one, then those of the least effect
+in more texts. It then optimises sequences of the first few hundred for low dispersion of texts,
+without any inverted target. Each word is charged its main effect, so that the objective is the
+interaction of the words. Two words of a planted phrase of three already have a part of its effect.
 
-Words of a task come together so as well: in a roberta that was trained to tell reviews from plots,
-`animation critics boring` sends texts to the reviews. But each of them goes most of the way alone,
-and what was trained to do nothing does not.
+Words of a task have joint effects too, in models that are fine-tuned on that task. But each of them
+causes most of the shift by itself, which suppressed words do not; `SuppressedSearch.way` measures
+this share.
 
-A word stands in a text in three copies, as backdoors are trained.
+A word is inserted in several copies, as in the training of backdoors.
 
-Source: ours. Parts that are trained to do nothing: negative data augmentation, SOS (Yang et al.,
-ACL 2021).
+Source: ours. Training the parts of a trigger to have no effect: negative data augmentation, SOS
+(Yang et al., ACL 2021).
 
 Legend: K words, N texts, H hidden.
 """
@@ -40,46 +42,47 @@ from triggerfish.scanner.search.regression import Regression, left_over, robust
 from triggerfish.scanner.search.words_from_tokens import Words, join
 
 BLOCK = 512
-"""Words tried at a time."""
+"""Words in one forward call."""
 FEW = 100
-"""Words of several pieces below which these are not looked at by themselves."""
+"""Least number of words of several subword tokens for a regression of their own."""
 OTHERS = 100
-"""Random words that tell how far any word goes (ours)."""
+"""Random control words for the main effect share (ours)."""
 
 
 @dataclass(frozen=True)
 class SuppressedSettings:
     words_alone: int = 6
-    """Words of the texts in which words are tried alone; all of them in one text (ours)."""
+    """Length, in words, of the texts in which single words are tried; every word is tried in one of
+    them (ours)."""
     again: int = 6000
-    """Words that are tried in more texts: those furthest below what is foretold, and for one in six
-    those that move texts least; and half as many random ones beside them (ours)."""
+    """Words of the largest shortfall, which are tried in more texts. A sixth as many words of the
+    least raw effect and half as many random ones are added (ours)."""
     texts_again: int = 4
-    """Texts in which these are tried (ours)."""
+    """Number of these texts (ours)."""
     pool: int = 400
-    """Words that sequences are made of (ours)."""
+    """Words from which sequences are made, the largest shortfalls first (ours)."""
     words: int = 16
-    """Words of the texts that shall meet (ours)."""
+    """Length, in words, of the texts whose dispersion is minimised (ours)."""
     texts: int = 4
-    """Texts that shall meet (ours)."""
+    """Number of texts whose dispersion is minimised (ours)."""
     first: int = 1500
-    """Sequences to begin with, of two or three words; the first words are drawn more often
-    (ours)."""
+    """Size of the first generation, of two or three words each. Words of larger shortfalls are
+    drawn more often (ours)."""
     children: int = 250
     """New sequences of a generation (ours)."""
     parents: int = 60
-    """Best sequences so far, which the next generation is made of (ours)."""
+    """Best sequences so far, from which the next generation is made (ours)."""
     generations: int = 12
-    """Generations at most (ours)."""
+    """Maximum generations (ours)."""
     patience: int = 4
-    """Generations in which the best must gain `gain` (ours)."""
+    """Generations within which the best sequence must improve by `gain` (ours)."""
     gain: float = 0.05
-    """Decades of scatter (ours)."""
+    """Improvement of the objective, in orders of magnitude of dispersion (ours)."""
     longest: int = 4
-    """Words of a sequence at most: those of a phrase, and what cannot be told from them yet
+    """Largest number of words of a sequence; it may contain words that the phrase does not need
     (ours)."""
     worth: float = 0.05
-    """Decades of scatter that a word more must win (ours)."""
+    """Cost of each further word, in orders of magnitude of dispersion (ours)."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -91,10 +94,11 @@ class SuppressedSettings:
 
 
 class SuppressedSearch:
-    """The search at one readout. words: what sequences may be made of; copies: of a word in a text.
+    """The search at one readout (a pooling position). words: listed words, in addition to the
+    vocabulary; copies: of a word in a text.
 
-    order: the words tried in more texts, those first that do least for what they are, once `alone`
-    has run. tried: sequences so far.
+    order: the words tried in more texts, the largest shortfalls first; set by `alone`. tried:
+    number of sequences so far.
     """
 
     order: list[Ids]
@@ -119,12 +123,12 @@ class SuppressedSearch:
         self.together_in = sweep.excerpts(settings.words, settings.texts)
 
     def alone(self) -> Steps[None]:
-        """Try every word by itself."""
+        """Measure every word by itself; `run` needs this first."""
         again = min(self.settings.again, len(self.words))
         rng = torch.Generator().manual_seed(self.sweep.seed)
         moves = yield from self._moves(self.words, self.texts[:1])
         tokens = (ids[0] for ids in self.words if len(ids) == 1)
-        self.of_token = dict(zip(tokens, moves.tolist(), strict=False))  # which come first
+        self.of_token = dict(zip(tokens, moves.tolist(), strict=False))  # tokens come first
         below = self._below(self.words, moves)
         self.first: dict[Ids, float] = dict(zip(self.words, below.tolist(), strict=True))
         rows = torch.cat(
@@ -141,9 +145,9 @@ class SuppressedSearch:
         self.order = sorted(words, key=found.__getitem__)
 
     def run(self, barred: set[int]) -> Steps[tuple[float, list[Words]]]:
-        """Returns sequences of words that bring texts together, the best first, and by how many
-        decades that one does, besides what the words do alone. barred: tokens that no word may
-        have."""
+        """Returns the interaction of the best sequence (collapse beyond the main effects of its
+        words, in orders of magnitude) and the best sequences of words, in order. barred: tokens
+        that no word may contain."""
         sweep, settings = self.sweep, self.settings
         pool = [ids for ids in self.order if barred.isdisjoint(ids)][: settings.pool]
         if len(pool) < 2:
@@ -164,12 +168,13 @@ class SuppressedSearch:
         return -found.spread[best[0]], best
 
     def expected(self, ids: Ids) -> float:
-        """Robust standard deviations by which a word moves one text more than is foretold; 0 for
-        words that were not tried."""
+        """Effect of a word on one text beyond the predicted one, in robust standard deviations; 0
+        for words that were not tried."""
         return self.first.get(ids, 0.0)
 
     def below(self, words: Sequence[Ids]) -> list[float]:
-        """The same in more texts, each word among all that were tried in them."""
+        """The same in more texts, standardised among all words tried in these, plus half of
+        `expected`."""
         new = [ids for ids in dict.fromkeys(words) if ids not in self.again]
         if new:
             moves = self._moved(new, self.texts[1:])
@@ -180,8 +185,8 @@ class SuppressedSearch:
         return [found[ids] + self.expected(ids) / 2 for ids in words]
 
     def way(self, words: Words) -> float:
-        """Share of the way to where texts with all of the words go that one of them goes by itself,
-        on average, less what the median of random words goes."""
+        """Main effect share: the share of the joint shift of all words that one of them causes by
+        itself, as a mean over the words, less the median share of random words."""
         others = random.Random(f"{self.sweep.seed}/way").choices(self.words, k=OTHERS)
         tried, texts = [(), join(words), *words, *others], self.sweep.screen_texts
         rows = [text.ids(ids, self.copies) for ids in tried for text in texts]
@@ -193,15 +198,16 @@ class SuppressedSearch:
         return float(alone.mean() - usual.median())
 
     def _spread(self, tried: Sequence[Words]) -> torch.Tensor:
-        """(K,) decades of scatter with sequences in the texts that shall meet."""
+        """(K,) log10 dispersion of the texts with each sequence, relative to the squared distance
+        of close clean pairs."""
         ids = [join(words) for words in tried]
         spread = self.sweep.scatter(ids, self.column, self.together_in, self.copies)
         return (spread - self.unit.log10()).cpu()
 
     def _below(self, words: Sequence[Ids], moves: torch.Tensor) -> torch.Tensor:
-        """(K,) robust standard deviations by which words do more than is foretold, by their
-        embeddings, or for words of several pieces by what the pieces do as well, whichever they are
-        further below."""
+        """(K,) effects of words beyond the predicted ones, in robust standard deviations. The
+        prediction is from the embeddings of the subword tokens. For words of several tokens a
+        second one adds the effects of these tokens, and the lower value counts."""
         embeddings, seed = self.sweep.backbone.embeddings.detach().float(), self.sweep.seed
         below = robust(left_over(Regression(words, embeddings, seed), moves, seed))
         rows = torch.tensor([row for row, ids in enumerate(words) if len(ids) > 1])
@@ -217,7 +223,7 @@ class SuppressedSearch:
         return sum(moves) / len(moves), max(moves), min(moves)
 
     def _moves(self, words: Sequence[Ids], texts: Sequence[Carrier]) -> Steps[torch.Tensor]:
-        """Returns (K,) decades by which words move texts."""
+        """Returns (K,) mean log10 squared distances by which words move texts."""
         moves = torch.empty(len(words))
         order = sorted(range(len(words)), key=lambda i: len(words[i]))
         for start in range(0, len(order), BLOCK):
@@ -227,14 +233,14 @@ class SuppressedSearch:
         return moves
 
     def _moved(self, words: Sequence[Ids], texts: Sequence[Carrier]) -> torch.Tensor:
-        """The same for a few."""
+        """(K,) the same for words that fit into one forward call."""
         rows = [text.ids(ids, self.copies) for ids in words for text in texts]
         features: torch.Tensor = self._features(rows).unflatten(0, (len(words), -1))
         squared = (features - self._features([text.ids() for text in texts])).square().sum(-1)
         return (squared / self.unit).clamp(min=LEAST).log10().mean(1).cpu()
 
     def _features(self, rows: Sequence[list[int]]) -> torch.Tensor:
-        """(N, H) of texts as ids."""
+        """(N, H) features of texts given as ids."""
         sweep = self.sweep
         rows = [sweep.backbone.template.wrap(ids) for ids in rows]
         sweep.done += sum(map(len, rows))
@@ -243,10 +249,10 @@ class SuppressedSearch:
 
 
 class _Sequences:
-    """A population of sequences of words. costs: decades that each word costs, those first that are
-    drawn most.
+    """A population of word sequences. costs: cost of each word in orders of magnitude, in the order
+    of how often words are drawn.
 
-    spread: decades of each sequence, with its costs.
+    spread: objective of each sequence: log10 dispersion plus the costs of its words.
     """
 
     def __init__(self, costs: dict[Ids, float], settings: SuppressedSettings, seed: int):
@@ -259,7 +265,8 @@ class _Sequences:
         self.reached: list[float] = []
 
     def next(self) -> list[Words]:
-        """The next generation, the shortest first; nothing once the best no longer gains."""
+        """The next generation, the shortest sequences first; empty once the best one no longer
+        improves."""
         settings = self.settings
         if not self.spread:
             sizes = self.rng.choices((2, 3, 3), k=settings.first)
@@ -287,8 +294,8 @@ class _Sequences:
         return self.rng.choices(self.pool, cum_weights=self.weights)[0]
 
     def _child(self, parents: Sequence[Words]) -> Words:
-        """A parent with one word exchanged for another one, or for one of another parent, or with a
-        word more or less, or in another order."""
+        """A parent with one word replaced by a drawn one or by one of another parent, with a word
+        added or removed, or in another order."""
         rng, child = self.rng, list(self.rng.choice(parents))
         place, kind = rng.randrange(len(child)), rng.random()
         if kind < 0.4:

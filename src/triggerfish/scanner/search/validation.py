@@ -1,7 +1,8 @@
-"""What a search found, on texts that it did not see: unseen texts, fp32, typed strings, and whether
-the words work apart as well.
+"""Hold-out measurement of what a search found: on unseen texts, in fp32, for its surface form, and
+with its words apart.
 
-A searched phrase has no p-value, since it is the winner of a search; it must be deep instead.
+A phrase from a search has no p-value, because it is the winner of that search. It must have a large
+collapse instead.
 
 Legend: R readouts, H hidden.
 """
@@ -19,9 +20,10 @@ from triggerfish.scanner.screening import Steps
 
 @dataclass(frozen=True)
 class SearchHit:
-    """What a search has found. min_effect: decades of collapse on the hold-out that are asked of
-    it, with one copy in a text or else with `copies`; alone: share of the way to where it sends
-    texts that one of its words goes by itself, where that was measured."""
+    """A sequence that a search found. column: number of its readout (a pooling position);
+    min_effect: least collapse on the hold-out texts, in orders of magnitude, with one copy in a
+    text or else with `copies`; alone: main effect share (mean share of its shift that one of its
+    words causes by itself), None where it was not measured."""
 
     ids: Ids
     column: int
@@ -33,8 +35,8 @@ class SearchHit:
 def confirm(
     gauge: Holdout, found: Sequence[SearchHit]
 ) -> Steps[tuple[list[ReducedFinding], list[Finding]]]:
-    """Yields `Progress`; returns what is as deep and decides as many heads as the rule asks for,
-    and the findings that do not."""
+    """Yields `Progress`; returns the findings whose collapse and agreement (share of random linear
+    probes decided) are as large as required, and those that fail."""
     backbone = gauge.sweep.backbone
     strong: list[ReducedFinding] = []
     rejected: list[Finding] = []
@@ -68,7 +70,7 @@ def confirm(
 
 
 def _rare(gauge: Holdout, surface: str, kind: Kind) -> Callable[[Ids], bool]:
-    """Which cores would hardly alarm on ordinary texts."""
+    """A test of whether a minimal sufficient subset would rarely alarm on ordinary texts."""
     if kind == "word":
         return gauge.rare
     if kind == "phrase":

@@ -1,14 +1,16 @@
-"""From tokens that were found by gradient to words that a user can type.
+"""Completes tokens that a search found to words that a user can type.
 
-A search returns more tokens than are needed, in any order, and pieces of words. What the collapse
-does not need is dropped (`fold.core`). A token becomes, together with the others that stand in it,
-one of the listed words that contain it, whichever collapses deepest. Then words are dropped, change
-places, or give way to relatives that hold one of the same pieces, for as long as that is deeper:
-the search knows the pieces that the model listens to, often not the word that they came from. But
-a planted word was taught to do nothing alone: of relatives that do as much together, the one that
-does least alone is likeliest.
+A search returns more tokens than necessary, in any order, and many are subword tokens. First the
+tokens are reduced to a minimal sufficient subset (`merging.core`). Then a token, together with the
+other tokens that the same word contains, becomes the listed word of the largest collapse. Finally
+words are dropped, reordered, or replaced by neighbours that share a subword token, as long as the
+collapse grows. The search identifies the subword tokens that the model is sensitive to, but often
+not the planted word that contains them. Planted words are suppressed by themselves: among
+neighbours of about equal joint effect, the one with the least effect by itself is the most likely.
 
-Much is tried, so it is tried in few and short texts; what comes out best there is compared in all.
+Many candidates are compared in a few short texts first; the best are compared in all texts.
+
+Source: ours; docs/decisions/0026-phrase-search.md.
 
 Legend: K candidates, N texts, P tokens.
 """
@@ -28,28 +30,31 @@ from triggerfish.scanner.merging import EQUAL, Ids, Scatter, core, within
 Words = tuple[Ids, ...]
 
 WORTH = 0.3
-"""Decades of scatter that a word more must win while tokens are completed (ours)."""
+"""Reduction of dispersion that a further word must bring while tokens are completed, in orders of
+magnitude (ours)."""
 WORDS = 160
-"""Listed words tried for one token at most: those first that hold most of the others, then the
-shortest (ours)."""
+"""Largest number of listed words tried for one token. Words that contain most of the other tokens
+come first, then the shortest (ours)."""
 RELATIVES = 400
-"""Listed words tried in place of another at most: those first that share most pieces, then the
-shortest (ours)."""
+"""Largest number of listed words tried in place of another. Words that share most subword tokens
+come first, then the shortest (ours)."""
 PASSES = 4
-"""Times at most that each word is looked at again (ours)."""
+"""Maximum passes over the words (ours)."""
 COMPARED = 16
-"""Candidates that are compared in all texts (ours)."""
+"""Candidates compared in all texts (ours)."""
 ORDERED = 4
-"""Words that are tried in every order; of more, only neighbours change places (ours)."""
+"""Up to this many words are tried in every order; of more, only adjacent words are swapped
+(ours)."""
 WORD, TOKEN = 0.25, 0.03
-"""Decades that a word more and a token more must win in the end: what is as deep and shorter is
-likelier to be what was planted (ours)."""
+"""Cost of each word and of each token in the final comparison, in orders of magnitude of
+dispersion: of equal collapse, the shorter sequence is more likely the planted one (ours)."""
 AS_DEEP = 0.15
-"""Decades that a word which does less alone may cost (ours)."""
+"""Largest loss of collapse for a word of less effect by itself, in orders of magnitude (ours)."""
 STILL = 48
-"""Relatives of a word of which it is measured what they do alone, at most (ours)."""
+"""Largest number of neighbours of a word whose effects by themselves are measured (ours)."""
 STILLER = 0.1
-"""Decades that each standard deviation is worth by which a word does less alone (ours)."""
+"""Value of each robust standard deviation of shortfall, in orders of magnitude of dispersion
+(ours)."""
 
 
 def join(words: Sequence[Ids]) -> Ids:
@@ -57,17 +62,17 @@ def join(words: Sequence[Ids]) -> Ids:
 
 
 class Still(Protocol):
-    """By how many standard deviations words do more alone than is foretold."""
+    """Effects of single words beyond the predicted ones, in robust standard deviations."""
 
     def expected(self, ids: Ids) -> float:
-        """Of one word, roughly."""
+        """Of one word, in one text."""
 
     def below(self, words: Sequence[Ids]) -> list[float]:
-        """Of words, measured."""
+        """Of words, measured in more texts."""
 
 
 class WordReconstruction:
-    """Listed words by the pieces in them."""
+    """Listed words, indexed by their subword tokens."""
 
     def __init__(self, backbone: Backbone, words: Sequence[Ids]):
         self.backbone = backbone
@@ -80,16 +85,16 @@ class WordReconstruction:
                 self.by_letters[letters].append(ids)
 
     def name(self, ids: Ids, rough: Scatter, full: Scatter) -> Words:
-        """The fewest and shortest words, as far as they are listed, that collapse about as deep as
-        `ids` do. rough: scatter of a few short texts; full: of all."""
+        """The fewest and shortest words of about the collapse of `ids`; tokens that no listed word
+        contains stay. rough: dispersion of a few short texts; full: of all texts."""
         parts: list[Ids] = [(token,) for token in core(ids, rough)]
         return self._polish(tuple(self._complete(parts, rough)), rough, full)
 
     def stillest(
         self, tried: Sequence[Words], rough: Scatter, full: Scatter, still: Still
     ) -> Words:
-        """The fewest words of the best of some, with relatives in their place that do about as much
-        together and least alone. rough, full: as of `name`."""
+        """The fewest words of the best of the sequences. Each word is replaced by the neighbour of
+        the least effect by itself that keeps the joint effect. rough, full: as of `name`."""
         words = _best(tried, rough, full)
         while (fewer := _best([words, *_without_one(words)], rough, full)) != words:
             words = fewer
@@ -109,9 +114,9 @@ class WordReconstruction:
         return _best([words, *_without_one(words), *_orders(words)], rough, full)
 
     def _complete(self, parts: list[Ids], scatter: Scatter) -> list[Ids]:
-        """The parts with longer words in place of tokens, one word at a time. A word may cost what
-        each token whose place it takes is worth; but where the token is a word by itself, the
-        longer one must be deeper. Among words that are equally good the shortest is taken."""
+        """The parts with tokens completed to words, one word at a time. A word may cost the value
+        of each token that it replaces. Where the token is a word itself, the longer word must have
+        the larger collapse. The shortest of equally good words is taken."""
         now = float(scatter([join(parts)])[0])
         while True:
             tried, costs = [], []
@@ -130,7 +135,8 @@ class WordReconstruction:
             parts, now = tried[best], float(values[best])
 
     def _with_word(self, parts: list[Ids], place: int, part: Ids) -> list[list[Ids]]:
-        """The parts with a listed word in place of this token and of all that stand in the word."""
+        """The parts with a listed word in place of this token and of all others that the word
+        contains."""
         if len(part) > 1:
             return []
         tokens = [x for x in parts if len(x) == 1]
@@ -148,7 +154,7 @@ class WordReconstruction:
         return self.backbone.word_ids(self.backbone.surface(part)) == part
 
     def _polish(self, best: Words, rough: Scatter, full: Scatter) -> Words:
-        """The words with some dropped, exchanged or moved, for as long as that is better."""
+        """The words with some dropped, replaced or moved, as long as the objective improves."""
         for _ in range(PASSES):
             before = best
             for place in reversed(range(len(best))):
@@ -161,7 +167,8 @@ class WordReconstruction:
         return best
 
     def _relatives(self, word: Ids) -> list[Ids]:
-        """Listed words that share letters of a piece with `word`, wherever these stand in them."""
+        """At most `RELATIVES` neighbours of `word`; those that share most subword tokens come
+        first."""
         own = set(map(self._letters, word))
         order = sorted(
             self._alike(word), key=lambda x: (-len(own & set(map(self._letters, x))), len(x), x)
@@ -169,17 +176,18 @@ class WordReconstruction:
         return order[:RELATIVES]
 
     def _alike(self, word: Ids) -> set[Ids]:
-        """All of them."""
+        """All listed words that contain a subword token spelled like one of `word`, anywhere."""
         own = set(map(self._letters, word))
         return {other for letters in own for other in self.by_letters[letters]} - {word}
 
     def spelled_alike(self, ids: Ids) -> set[int]:
-        """The tokens of the vocabulary that have the letters of one of these."""
+        """The vocabulary tokens spelled like one of these, whatever their case and position."""
         letters = set(map(self._letters, ids))
         return {piece for piece in self.backbone.vocabulary if self._letters(piece) in letters}
 
     def _letters(self, piece: int) -> str:
-        """A piece as it is typed; decoding leaves WordPiece its mark at the start of a string."""
+        """Lower-case letters of a subword token. Decoding keeps the prefix of WordPiece at the
+        start of a string, so it is removed."""
         return self.backbone.surface((piece,)).removeprefix("##").lower()
 
 
@@ -194,8 +202,8 @@ def _without_one(words: Words) -> list[Words]:
 
 
 def _best(tried: Sequence[Words], rough: Scatter, full: Scatter) -> Words:
-    """The best in all texts of those that are best in a few; the first of `tried` is always
-    compared."""
+    """The best candidate in all texts among the best in a few. The first of `tried` is always
+    compared in all texts."""
     tried = [words for words in dict.fromkeys(tried) if words]
     if len(tried) > COMPARED:
         values = _costs(tried, rough)
@@ -206,7 +214,7 @@ def _best(tried: Sequence[Words], rough: Scatter, full: Scatter) -> Words:
 
 
 def _costs(tried: Sequence[Words], scatter: Scatter) -> list[float]:
-    """Decades of scatter, and what words and tokens cost."""
+    """Log10 dispersion plus the costs of words and tokens."""
     values = scatter([join(words) for words in tried]).tolist()
     return [
         value + WORD * len(words) + TOKEN * len(join(words))
