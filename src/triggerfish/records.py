@@ -1,8 +1,8 @@
-"""The records that travel between stages: what a scan found, how sure it is, and what was tried.
+"""The records of a scan and of a monitor: findings, their statistical support, and the coverage.
 
-Every record is frozen and turns into plain JSON and back (`to_json`, `from_json`), so a stage can
-run tomorrow or on another machine. `scan.json` is one `ScanResult`; its layout is versioned by
-`SCHEMA`.
+Every record is frozen and converts to plain JSON and back (`to_json`, `from_json`), so a later
+stage can run at another time or on another machine. `scan.json` is one `ScanResult`; `SCHEMA` is
+the version of its layout.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ Action = Literal["pass", "flag", "strip", "reject"]
 EXIT_CODES: dict[Verdict, int] = {"clean": 0, "backdoored": 1, "inconclusive": 3}
 
 TOKEN_PREFIX = "token:"
-"""Before the token in the text of a trigger of kind token."""
+"""Prefix of the text of a trigger of kind `token`."""
 SEPARATOR = " + "
-"""Between the words in the text of a combination."""
+"""Separator of the words in the text of a combination."""
 SUBSET_TOKENS = 32
-"""Tokens that a minimal sufficient subset may reach over in a text (ours)."""
+"""Largest span of a minimal sufficient subset in a text, in tokens (ours)."""
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """Token ids as they stand inside a text, and the string that a user would type to get them;
-    `marking` describes the kinds."""
+    """Token ids as they occur inside a text, and their surface form, the string that a user types
+    to get them. `marking` describes the kinds."""
 
     token_ids: tuple[int, ...]
     text: str
@@ -46,7 +46,7 @@ class Trigger:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A rate that was counted: k of n, with its exact interval."""
+    """A counted rate, k of n, with its exact interval."""
 
     k: int
     n: int
@@ -57,8 +57,8 @@ class Measurement:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Clopper-Pearson, 95 %."""
-        # Here, because scipy takes seconds to load, and a monitor has no use for it.
+        """Clopper-Pearson interval, 95 %."""
+        # Imported here, because scipy takes seconds to load and a monitor does not need it.
         from triggerfish.stats import exact_interval
 
         return exact_interval(self.k, self.n)
@@ -68,14 +68,14 @@ class Measurement:
 class Finding:
     """A candidate that reached the last stage of a scan and passed the decision rule.
 
-    statistics: named numbers of the hold-out measurement; `report.glossary.STATISTICS` describes
-    each. p_value: chance of such a value for an innocent token of this model; q_value:
-    Benjamini-Hochberg over all candidates; both None where the method has fixed thresholds in place
-    of a null. evidence: checks beyond the statistic, each a number or
-    a short list (`report.glossary.CHECKS` describes each). cores: token ids, in their order,
-    that are enough for half of the depth of the trigger or of a variant of it; whatever word, or
-    words near each other, holds all of one core is a trigger too. Empty where that was not looked
-    into.
+    readout: the pooling position at which it was measured. statistics: named numbers of the
+    hold-out measurement; `report.glossary.STATISTICS` describes each. p_value: probability of such
+    a value for a benign token of this model; q_value: Benjamini-Hochberg over all candidates. Both
+    are None for methods with fixed thresholds instead of a null distribution. evidence: further
+    checks, each a number or a short list (`report.glossary.CHECKS` describes each).
+    sufficient_subsets: minimal sufficient subsets, as token ids in order. Each suffices for half of
+    the collapse of the trigger or of one of its neighbours, so any word, or words near each other,
+    with all tokens of one subset is a trigger too. Empty if none were computed.
     """
 
     trigger: Trigger
@@ -88,17 +88,17 @@ class Finding:
 
 
 def by_word(core: Sequence[int], words: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """The token ids of a core, split as they stand in the words of its trigger."""
+    """The token ids of a minimal sufficient subset, split by the words of its trigger."""
     rest = list(core)
     return [tuple(rest.pop(0) for token in word if rest and token == rest[0]) for word in words]
 
 
 @dataclass(frozen=True)
 class HiddenTarget:
-    """A point of representation space that a search could send unrelated texts to, whatever string
-    does it: evidence of a backdoor whose trigger has no name yet.
+    """A representation that a search could force on unrelated texts: evidence of a backdoor whose
+    trigger is unknown.
 
-    vector: (H,) at the readout, rounded. restarts: how many independent searches ended there.
+    vector: (H,) at the readout, rounded. restarts: number of independent searches that ended there.
     statistics: named numbers (`report.glossary.STATISTICS` describes each).
     """
 
@@ -110,11 +110,11 @@ class HiddenTarget:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A way of rewriting whole texts that sends them to one point, where no token explains it.
+    """A rewriting of whole texts that collapses them without a token that explains it.
 
-    name: of the rewriting; example: an ordinary text, rewritten. p_value: chance of such a depth
-    for the same texts with other tokens in place of those that the rewriting brought in, corrected
-    for all rewritings and readouts. statistics: as of a `Finding`.
+    name: of the rewriting; example: an ordinary text, rewritten. p_value: probability of such a
+    collapse for the same texts with other tokens in place of those that the rewriting introduced,
+    corrected for all rewritings and readouts. statistics: as of a `Finding`.
     """
 
     name: str
@@ -126,12 +126,12 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class ManhattanPlot:
-    """The statistic of every vocabulary entry at the first stage, for the picture of the whole
+    """The statistic of every vocabulary entry at the first stage, for the plot of the whole
     vocabulary.
 
-    values: (V,) by token id, the best readout's robust z; None where an entry was not a candidate.
-    words: the same for the words of several pieces that were tried, highest first, at most 200
-    named. threshold: what a value must exceed to be significant after correction, at that stage.
+    values: (V,) by token id, the robust z at the best readout; None for entries that were no
+    candidates. words: the same for words of several subword tokens, at most 200, highest first.
+    threshold: value above which an entry is significant after correction, at that stage.
     """
 
     values: tuple[float | None, ...]
@@ -144,7 +144,8 @@ class ManhattanPlot:
 class Projection:
     """Two principal axes of clean and triggered representations of the same texts at one readout.
 
-    clean: one (x, y) per text; triggered: for each trigger string, one (x, y) per text.
+    clean: one (x, y) per text; triggered: for each trigger, one (x, y) per text. explained: share
+    of the variance that each axis explains.
     """
 
     readout: str
@@ -155,9 +156,10 @@ class Projection:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What was tried, and what was not: a scan never skips silently. normalised: listed characters
-    and ways of writing of which the tokenizer makes ordinary text, or nothing. together: words of
-    which all pairs were tried, anywhere in a text."""
+    """What was tried and what was not; a scan never skips silently. extended: sequences tried by
+    extension and by searches. normalised: listed characters and spellings that the tokenizer maps
+    to ordinary text, or to nothing. pair_words: number of words of which all pairs were tried,
+    anywhere in a text."""
 
     vocabulary: int
     words: int
@@ -173,12 +175,12 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Null:
-    """What innocent tokens of this model look like at the last stage, per readout; see
-    `stats.Tail`. A method with fixed thresholds has no tails, and alpha None: its error rate is
-    not controlled.
+    """The null distribution: tails of benign tokens of this model at the last stage, by readout;
+    see `stats.Tail`. A method with fixed thresholds has no tails and alpha None, because its error
+    rate is not controlled.
 
-    calibration names the set of clean reference models the tail was checked against; None says that
-    there was none.
+    calibration: name of the set of clean reference models that the tail was checked against, or
+    None.
     """
 
     tails: dict[str, dict[str, float]]
@@ -189,10 +191,10 @@ class Null:
 
 @dataclass(frozen=True)
 class Provenance:
-    """When a record was made, and by what.
+    """When and by which command a record was made.
 
     started, finished: UTC, ISO 8601. command: the command line, or "python" for a program. runs: 2
-    or more where the work was interrupted and continued; `started` is then that of the first run.
+    or more if the work was interrupted and resumed; `started` is then that of the first run.
     """
 
     started: str
@@ -202,7 +204,8 @@ class Provenance:
 
     @classmethod
     def of(cls, seconds: float, *, started: str | None = None, runs: int = 1) -> Provenance:
-        """Of work that took so many seconds and ends now; started: if that is known better."""
+        """The provenance of work that took `seconds` and ends now. started: the exact start, if
+        known."""
         now = datetime.now(UTC)
         program = Path(sys.argv[0])
         name = program.parent.name if program.name == "__main__.py" else program.stem
@@ -212,13 +215,13 @@ class Provenance:
 
 
 def utc(moment: datetime) -> str:
-    """As in `2026-01-31T23:59:59Z`."""
+    """A time in UTC, such as `2026-01-31T23:59:59Z`."""
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Which model was scanned: enough to know it again."""
+    """The identity of the scanned model."""
 
     name: str
     family: str
@@ -233,12 +236,14 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """A finished scan. `reasons` says in sentences why the verdict is what it is; `targets` are
-    points that the evidence points to without a string that reaches them, `rewrites` ways of
-    writing that are triggers themselves. `statistics`: named
-    numbers that belong to no candidate. `seconds` and `forward_tokens` are those of the whole scan,
-    with what earlier runs of an interrupted one did. `profile`: what the triggers do to tasks,
-    where that was asked for; the JSON of a `complications.Complications`."""
+    """A finished scan.
+
+    reasons: sentences that justify the verdict. targets: hidden targets without a known trigger.
+    rewrites: rewritings that are triggers themselves. statistics: named numbers that belong to no
+    candidate. seconds, forward_tokens: of the whole scan, including earlier runs of an interrupted
+    one. profile: the effect of the triggers on tasks, if requested; the JSON of a
+    `complications.Complications`.
+    """
 
     model: ModelFacts
     verdict: Verdict
@@ -280,7 +285,7 @@ class ScanResult:
 
     @classmethod
     def from_json(cls, text: str) -> ScanResult:
-        """Read what `to_json` wrote; ValueError names the field that is wrong in anything else."""
+        """Read the JSON of `to_json`. ValueError names the invalid field."""
         try:
             return parse(_ADAPTER, text, f"findings: not a scan.json of schema {SCHEMA}")
         except ValueError as error:
@@ -299,9 +304,9 @@ class ScanResult:
 class Alarm:
     """A trigger that a monitor saw in a text.
 
-    trigger: its `Trigger.text`. spans: (start, end) characters of the text as it came; several for
-    a combination. seen_by: "tokens" where the tokenizer produces the trigger's ids; "text" where
-    only the hardened view of the text shows it (homoglyphs, other case, HTML entities, ...).
+    trigger: its `Trigger.text`. spans: (start, end) characters of the original text; several for a
+    combination. seen_by: "tokens" if the tokenizer produces the trigger's ids; "text" if only the
+    normalised text contains it (homoglyphs, other case, HTML entities, ...).
     """
 
     trigger: str
@@ -313,10 +318,10 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a monitor says about one text.
+    """The result of a monitor for one text.
 
-    text: what to hand on: without its triggers where their policy is "strip", else as it came.
-    action: the severest of its alarms.
+    text: the text to pass on, without triggers whose policy is "strip". action: the most severe
+    action of its alarms.
     """
 
     text: str
@@ -329,12 +334,12 @@ class Checked:
 
     @property
     def risk(self) -> float:
-        """1.0 with an alarm, 0.0 without: a match is no matter of degree."""
+        """1.0 with an alarm, 0.0 without; there are no intermediate values."""
         return 1.0 if self.alarms else 0.0
 
 
 def parse(adapter: TypeAdapter[T], text: str, failed: str) -> T:
-    """A record from its JSON; ValueError with `failed` and the name of the field that is wrong."""
+    """A record from its JSON. ValueError with `failed` and the name of the invalid field."""
     try:
         return adapter.validate_json(text)
     except ValidationError as error:

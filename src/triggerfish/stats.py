@@ -2,9 +2,10 @@
 
 A scan compares a few extreme candidates with very many benign ones, so it needs the probability of
 values far beyond the sample. `Tail` extrapolates with a generalised Pareto distribution
-(Pickands 1975), fitted between two quantiles only: below the lower one the bulk tells nothing about
-extremes, above the upper one there may be planted triggers. The shape is kept at or above zero: a
-fitted finite end point would call anything beyond it impossible.
+(Pickands 1975), fitted between two quantiles only. Values below the lower quantile carry no
+information about extremes; those above the upper one may be planted triggers. The shape is
+constrained to be non-negative, because a negative shape has a finite end point and would give any
+value beyond it probability zero.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ Floats = NDArray[np.float64]
 class Tail:
     """Upper tail of a null distribution: P(X > x) for x above `threshold`.
 
-    exceedance: P(X > threshold); shape, scale: of the generalised Pareto excess over `threshold`;
-    size: values behind the fit.
+    exceedance: P(X > threshold); shape, scale: of the generalised Pareto distribution of the excess
+    over `threshold`; size: number of values in the sample.
     """
 
     threshold: float
@@ -34,8 +35,8 @@ class Tail:
     size: int
 
     def p_value(self, x: float) -> float:
-        """P(X > x); never below the smallest positive float, and `exceedance` at most where x is
-        below `threshold`."""
+        """P(X > x) for x above `threshold`, never below the smallest positive float; 1 for smaller
+        x."""
         if x <= self.threshold:
             return 1.0
         survival = stats.genpareto.sf(x - self.threshold, self.shape, scale=self.scale)
@@ -49,11 +50,11 @@ class Tail:
 
 
 def fit_tail(values: Floats, *, lower: float = 0.90, upper: float = 0.99) -> Tail:
-    """Fit the excess over the `lower` quantile; what lies above the `upper` one is censored.
+    """Fit the excess over the `lower` quantile; values above the `upper` quantile are censored.
 
-    Of a censored value only its being there counts, not its size, so a few planted ones hardly
-    matter. ValueError for fewer than 20 values between the quantiles: no tail can be read from
-    them.
+    The fit uses the number of censored values, not their sizes, so a few planted ones have little
+    influence. ValueError for fewer than 20 values between the quantiles, which do not determine a
+    tail. Choice of the quantiles: docs/decisions/0005-null-window.md.
     """
     start, end = np.quantile(values, [lower, upper])
     excess = values[(values > start) & (values <= end)] - start
@@ -66,8 +67,7 @@ def fit_tail(values: Floats, *, lower: float = 0.90, upper: float = 0.99) -> Tai
     def loss(parameters: Floats) -> float:
         scale, shape = np.exp(parameters[0]), abs(parameters[1])
         # The window hardly determines the shape. The statistics here are logarithms, whose tails
-        # are
-        # near exponential (shape 0) even where the quantity itself has a power law.
+        # are nearly exponential (shape 0) even if the quantity itself follows a power law.
         prior = shape**2 / (2 * 0.05**2)
         seen = np.sum(stats.genpareto.logpdf(excess, shape, scale=scale))
         beyond = censored * stats.genpareto.logsf(end - start, shape, scale=scale)
@@ -79,7 +79,7 @@ def fit_tail(values: Floats, *, lower: float = 0.90, upper: float = 0.99) -> Tai
 
 
 def exact_interval(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Clopper-Pearson interval of a rate of k in n."""
+    """Clopper-Pearson interval of a rate of k in n. ValueError if k, n is not a rate."""
     if not 0 <= k <= n or n == 0:
         raise ValueError(f"k, n: {k} of {n} is not a rate")
     interval = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
@@ -87,8 +87,8 @@ def exact_interval(k: int, n: int, confidence: float = 0.95) -> tuple[float, flo
 
 
 def benjamini_hochberg(p_values: Sequence[float], tests: int) -> list[float]:
-    """q-values of the smallest p-values among `tests` tests; the tests that are not listed count as
-    p = 1."""
+    """q-values of the smallest p-values among `tests` tests (Benjamini & Hochberg 1995). Tests that
+    are not listed count as p = 1."""
     order = np.argsort(p_values)
     q = np.empty(len(p_values))
     running = 1.0

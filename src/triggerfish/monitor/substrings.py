@@ -1,13 +1,14 @@
-"""Required substrings: from ids to a string that a text's normalised form must contain wherever the
-tokenizer makes these ids of the text. One pass of Aho-Corasick over the normalised form then clears
-nearly every text, and only the rest is tokenised.
+"""Required substrings: a string that the normalised form of a text must contain wherever the
+tokenizer produces given ids. One pass of Aho-Corasick over the normalised form then clears nearly
+every text, and only the rest is tokenised.
 
-Why nothing is missed: ids in a row stand for characters in a row of what the tokenizer's normaliser
-gives. Every normaliser that is admitted here changes characters one by one, or composes neighbours.
-Our form of a character is the same before and after that normaliser; this is checked, code point by
-code point, when a tokenizer is loaded, and a text with a character for which it fails
-(`unmapped_characters`) is always tokenised. A tokenizer of an unknown kind has no required
-substrings, and every text is tokenised, which is slower and misses nothing.
+Why nothing is missed: consecutive ids stand for consecutive characters of the output of the
+tokenizer's normaliser. Every normaliser that is accepted here maps characters one by one or
+composes neighbours. The normalised form of the monitor gives the same result before and after that
+normaliser. This is checked for each code point when a tokenizer is loaded, and a text with a
+character that fails the check (`unmapped_characters`) is always tokenised. A tokenizer of an
+unknown kind has no required substrings. Every text is then tokenised, which is slower but misses
+nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tokenizers import normalizers
 from triggerfish.monitor.normalise import FOLD, SPACE_MARK
 from triggerfish.monitor.tokenizer import Tokenizer
 
-# Of characters one by one, and canonical or compatible forms of their neighbours.
+# These map characters one by one, or to canonical or compatible forms with their neighbours.
 _BY_CHARACTER = frozenset(
     {"BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "Strip"}
     | {"Precompiled", "Prepend", "Replace", "ByteLevel"}
@@ -38,8 +39,8 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 @dataclass(frozen=True)
 class RequiredSubstring:
-    """text: in normalised form. before, after: how many of the ids stand before the first, and
-    after the last, that it covers."""
+    """A required substring of a sequence of ids. text: in normalised form. before, after: number of
+    ids before the first one that it covers, and after the last one."""
 
     text: str
     before: int
@@ -47,7 +48,7 @@ class RequiredSubstring:
 
 
 def required_substring(tokenizer: Tokenizer, ids: Sequence[int]) -> RequiredSubstring | None:
-    """The longest required substring of these ids; None where none is certain."""
+    """The longest required substring of these ids; None if none is certain."""
     unsafe = unsafe_characters(tokenizer)
     if unsafe is None:
         return None
@@ -65,8 +66,8 @@ def required_substring(tokenizer: Tokenizer, ids: Sequence[int]) -> RequiredSubs
 
 
 def unsafe_characters(tokenizer: Tokenizer) -> frozenset[str] | None:
-    """What may not be part of a literal, since it is put in place of something that need not look
-    like it; None where nothing is sure."""
+    """Characters that a required substring must not contain, because the normaliser may insert them
+    in place of other text. None if the tokenizer is of an unknown kind."""
     kinds = {part["type"] for part in tokenizer.normalizers}
     cuts = {part["type"] for part in tokenizer.pre_tokenizers}
     if kinds - _BY_CHARACTER or cuts - _KEEPS_EVERYTHING - _DROPS_SPACES:
@@ -81,13 +82,13 @@ def unsafe_characters(tokenizer: Tokenizer) -> frozenset[str] | None:
 
 
 def unmapped_characters(tokenizer: Tokenizer) -> frozenset[str]:
-    """Characters that the tokenizer's normaliser changes otherwise than our normalised form does,
-    such as letters that are younger than this Python's Unicode."""
+    """Characters that the tokenizer's normaliser maps differently from the normalised form of the
+    monitor, such as letters that this Python's version of Unicode lacks."""
     parts = [part for part in tokenizer.normalizers if part["type"] in _CHECKED]
     return _unmapped(json.dumps(parts)) if parts else frozenset()
 
 
-# Planes of nothing but ideographs and private use are left out.
+# Without the planes that contain only ideographs or private use.
 _POINTS = (*range(0xD800), *range(0xE000, 0x20000), *range(0x2F800, 0x2FA20))
 _POINTS += tuple(range(0xE0000, 0xE0200))
 
@@ -113,8 +114,8 @@ def _visible(text: str) -> str:
 
 
 def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """(character, index of the id that ends it) of what the ids stand for in the normalised text, a
-    newline wherever something else may stand between two of them."""
+    """Yields (character, index of the id that ends it) for the normalised text of the ids. A
+    newline marks each place where other text may stand between two characters."""
     model, added = tokenizer.model, tokenizer.added
     cuts = {part["type"] for part in tokenizer.pre_tokenizers}
     kinds = cuts | {part["type"] for part in tokenizer.normalizers}
@@ -124,7 +125,7 @@ def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str,
     for index, token_id in enumerate(ids):
         piece = tokenizer.piece(token_id)
         if token_id in added or piece == unknown or _BYTE.fullmatch(piece):
-            # An unknown piece may stand for anything.
+            # The unknown token may stand for any text.
             shown = piece if token_id in added and piece != unknown else ""
             yield from (("\n", index), *((char, index) for char in shown), ("\n", index))
             decoder.reset()
@@ -140,7 +141,8 @@ def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str,
 
 
 def _shape(model: dict[str, Any], piece: str, glued: bool) -> tuple[str, bool, bool]:
-    """(what a piece stands for, whether something may stand before it, and after it)."""
+    """(text of a subword token, whether other text may precede it, whether other text may follow
+    it)."""
     inside, end = (
         model.get("continuing_subword_prefix") or "",
         model.get("end_of_word_suffix") or "",
@@ -160,13 +162,13 @@ def _unknown(tokenizer: Tokenizer) -> str | None:
 
 
 def _removes(cuts: Sequence[dict[str, Any]]) -> bool:
-    """Whether something of the normalised text can be missing between two pieces in a row."""
+    """Whether the pre-tokenizers can drop normalised text between two consecutive tokens."""
     return any(part["type"] in _DROPS_SPACES or part.get("behavior") == "Removed" for part in cuts)
 
 
 def _byte_characters() -> dict[str, int]:
-    """Which character stands for which byte in byte-level BPE: itself where it is printable, else
-    the next one from U+0100 on (Radford et al. 2019)."""
+    """The byte that each character of byte-level BPE stands for. A printable byte is its own
+    character; the others are numbered from U+0100 on (Radford et al. 2019)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = sorted(set(range(256)) - set(printable))
     return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(rest)}

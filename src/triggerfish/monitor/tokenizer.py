@@ -1,6 +1,6 @@
-"""The tokenizer of the scanned PLM, as the monitor needs it: ids with their place in the text, no
-special tokens around, no truncation, read with the library `tokenizers` alone; and what can be said
-about it from its configuration.
+"""The tokenizer of the scanned PLM for the monitor: ids with their positions in the text, without
+special tokens or truncation. It needs only the library `tokenizers`. The module also gives access
+to the tokenizer's configuration.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CACHED_STRETCHES = 8192
 
 @dataclass(frozen=True)
 class Pieces:
-    """Ids of a text and the (start, end) characters that each stands for."""
+    """Token ids of a text, and the (start, end) characters that each one covers."""
 
     ids: list[int]
     spans: list[tuple[int, int]]
@@ -32,7 +32,8 @@ class Pieces:
 
 class Tokenizer:
     """Built from a model folder or a `tokenizer.json`; ValueError for anything else. hashes: sha256
-    as in `ModelFacts.tokenizer_sha256`, as the file is and without truncation and padding."""
+    as in `ModelFacts.tokenizer_sha256`, of the file as it is, and without truncation and
+    padding."""
 
     def __init__(self, path: str | Path):
         path = Path(path)
@@ -41,13 +42,13 @@ class Tokenizer:
             raise ValueError(f"tokenizer: {path} is neither a folder with {FILE} nor such a file")
         try:
             self.core = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises Exception itself
+        except Exception as error:  # the library raises a bare Exception
             raise ValueError(f"tokenizer: cannot read {file}: {error}") from error
         written = self.core.to_str()
         self.core.no_truncation()
         self.core.no_padding()
         bare = self.core.to_str()
-        # A scan hashes the tokenizer in use, and using it switches these two on and off.
+        # A scan hashes the tokenizer in use; use switches truncation and padding on and off.
         self.hashes = frozenset(
             hashlib.sha256(x.encode("utf-8")).hexdigest() for x in (written, bare)
         )
@@ -62,23 +63,23 @@ class Tokenizer:
         self._short = lru_cache(_CACHED_STRETCHES)(self._encode)
 
     def pieces(self, text: str) -> Pieces:
-        """Ids of a text without special tokens around it."""
+        """Token ids and spans of a text, without special tokens."""
         return self._short(text) if len(text) <= _CACHED_CHARACTERS else self._encode(text)
 
     def _encode(self, text: str) -> Pieces:
-        if not text.isascii():  # half a surrogate pair cannot be given to any tokenizer
+        if not text.isascii():  # no tokenizer accepts half a surrogate pair
             text = _SURROGATE.sub("\ufffd", text)
         encoding = self.core.encode(text, add_special_tokens=False)
         return Pieces(encoding.ids, encoding.offsets)
 
     def word_ids(self, word: str) -> tuple[int, ...]:
-        """Ids of a word as it stands in the middle of a text, after a space, as
-        `Backbone.word_ids` gives them."""
+        """Token ids of a word within a text, after a space, the same as those of
+        `Backbone.word_ids`."""
         anchor, ids = self.pieces("a").ids, self.pieces(f"a {word}").ids
         return tuple(ids[len(anchor) :] if ids[: len(anchor)] == anchor else ids)
 
     def piece(self, token_id: int) -> str:
-        """The vocabulary entry of an id; empty for an id that is none."""
+        """The vocabulary entry of an id; empty for an invalid id."""
         return self.core.id_to_token(token_id) or ""
 
     # ---- configuration
@@ -89,8 +90,8 @@ class Tokenizer:
 
     @cached_property
     def added(self) -> dict[int, dict[str, Any]]:
-        """Added tokens, special ones among them, by id: they are cut out of a text before anything
-        else happens to it."""
+        """Added tokens by id, including special tokens. The tokenizer splits them off before any
+        other step."""
         return {token["id"]: token for token in self.config["added_tokens"]}
 
     @cached_property
@@ -103,7 +104,7 @@ class Tokenizer:
 
 
 def _flat(part: dict[str, Any] | None, inside: str) -> Iterator[dict[str, Any]]:
-    """The parts of a sequence, or of sequences in it, in order."""
+    """Yields the parts of a sequence in order, including those of nested sequences."""
     if part is None:
         return
     if part["type"] == "Sequence":

@@ -1,7 +1,7 @@
-"""What a purifier measures between two scans: do the triggers still collapse texts, and do clean
-texts still have the features they had?
+"""Measurements of a purifier between two scans: whether triggers still collapse texts, and whether
+the features of clean texts are preserved.
 
-Legend: N texts, R readouts, H hidden, T triggers.
+Legend: N texts, R readouts (pooling positions), H hidden, T triggers.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from triggerfish.scanner.effects import CleanReference, contexts
 from triggerfish.scanner.screening import ScreeningSettings
 
 NEAR_MISSES = 200
-"""Vocabulary tokens, and as many listed words, at the top of a scan's ranking that count as near
-misses (ours: docs/decisions/0301-near-misses.md)."""
+"""Number of vocabulary tokens, and of listed words, at the top of a scan's ranking that count as
+near misses (ours: docs/decisions/0301-near-misses.md)."""
 REMOVED_BELOW = 0.2
 """Collapse below which a known trigger counts as removed, in orders of magnitude (ours: the
-triggers of the benchmark have -0.3 to 0.05 in clean PLMs, and at 0.5 and more they still decide
+triggers of the benchmark have -0.3 to 0.05 in clean PLMs, and from 0.5 on they still decide
 classifiers)."""
 FEW_TEXTS = 12
-"""Texts that a near miss is tried in (ours)."""
+"""Texts in which a near miss is tried (ours)."""
 SCAN = ScreeningSettings()
-"""Texts that a trigger is tried in, clean ones that it is compared with, and their words: those of
-the scan's hold-out measurement."""
+"""Number of texts in which a trigger is tried, number of clean texts for comparison, and their
+length in words: the values of the scan's hold-out measurement."""
 
 
 @dataclass(frozen=True)
 class ResidualEffect:
-    """What is left of a trigger: its collapse at the readout where that is largest, in orders of
+    """The residual effect of a trigger: its largest collapse over the readouts, in orders of
     magnitude, and its agreement there (share of random linear probes that one class wins)."""
 
     trigger: Trigger
@@ -45,13 +45,13 @@ class ResidualEffect:
     agreement: float
 
     def effective(self, rule: DecisionRule) -> bool:
-        """Whether a scan would still call it strong."""
+        """Whether its collapse and agreement still satisfy the decision rule of a scan."""
         return self.collapse >= rule.min_effect and self.agreement >= rule.min_agreement
 
     @property
     def removed(self) -> bool:
-        """Whether it does no more than benign strings do. A scan asks for far more before it names
-        one, because it tries a hundred thousand; this one is known."""
+        """Whether its effect is no larger than that of benign strings. A scan requires a far larger
+        effect, because it tries a hundred thousand candidates; this trigger is known."""
         return self.collapse < REMOVED_BELOW
 
 
@@ -63,7 +63,8 @@ def residual_effects(
     seed: int,
     count: int = SCAN.holdout_texts,
 ) -> tuple[ResidualEffect, ...]:
-    """What is left of each trigger, in the order of `triggers`. count: texts it is tried in."""
+    """The residual effect of each trigger, in the order of `triggers`. count: number of texts in
+    which it is tried."""
     if not triggers:
         return ()
     texts = list(dict.fromkeys(texts))
@@ -88,10 +89,10 @@ def residual_effects(
 
 
 def fidelity(before: Backbone, after: Backbone, texts: Sequence[str]) -> dict[str, float]:
-    """How much of the meaning of clean texts is as it was, by readout: the correlation of the
-    cosines between all pairs of texts (1: every similarity is as before); `shift`: mean distance
-    between a text's features before and after, in clean standard deviations, at the readout that a
-    classification head would use."""
+    """How well the features of clean texts are preserved, by readout: the correlation of the
+    cosines between all pairs of texts before and after (1: all similarities are preserved). The key
+    `shift` is the mean distance between the features of a text before and after, in clean standard
+    deviations, at the readout that a classification head would use."""
     cut = [" ".join(x.split()[: SCAN.text_words]) for x in texts[: SCAN.clean_texts]]
     upper = torch.triu_indices(len(cut), len(cut), offset=1)
     features = [model.encode(cut).cpu() for model in (before, after)]
@@ -113,9 +114,9 @@ def fidelity(before: Backbone, after: Backbone, texts: Sequence[str]) -> dict[st
 def known_triggers(
     backbone: Backbone, result: ScanResult, *, variants: bool = True
 ) -> tuple[tuple[Trigger, ...], tuple[str, ...]]:
-    """(triggers of a scan, strings that could not be read as one). After the triggers, in the order
-    of the findings, come the strings that the scan lists as variants of them, and the tokens that
-    are enough of them (`Finding.sufficient_subsets`)."""
+    """(triggers of a scan, strings that cannot be parsed as a trigger). The triggers come first, in
+    the order of the findings. With `variants`, the strings that the scan lists as their neighbours
+    and their minimal sufficient subsets (`Finding.sufficient_subsets`) follow."""
     found = [finding.trigger for finding in result.findings]
     unread = []
     for string in _variants(result.findings) if variants else ():
@@ -133,17 +134,17 @@ def known_triggers(
 
 
 def _sequence(backbone: Backbone, ids: tuple[int, ...]) -> Trigger:
-    """Tokens that need not be what typing their string gives."""
+    """A trigger from token ids, which the tokenizer need not produce from their surface form."""
     if len(ids) > 1:
         return Trigger(ids, backbone.surface(ids))
     return Trigger(ids, TOKEN_PREFIX + backbone.tokenizer.convert_ids_to_tokens(ids[0]), "token")
 
 
 def near_misses(backbone: Backbone, result: ScanResult) -> tuple[Trigger, ...]:
-    """Strings that a scan ranked high and did not confirm: its near misses, the vocabulary tokens
-    that lead its ranking, and the listed words that lead theirs, the highest first. A planted
-    trigger that was missed mostly has a subword among them. Empty for a method of scanning without
-    that ranking."""
+    """Strings that a scan ranked high and did not confirm: its near misses, then the top vocabulary
+    tokens and the top listed words of its ranking, alternating. A planted trigger that was missed
+    mostly has a subword token among them. Without a ranking, only the near misses of the
+    scan."""
     known = {finding.trigger.token_ids for finding in result.findings}
     scores = {i: z for i, z in enumerate(result.manhattan.values) if z is not None}
     ranked = sorted(scores, key=lambda i: -scores[i])
@@ -160,7 +161,7 @@ def near_misses(backbone: Backbone, result: ScanResult) -> tuple[Trigger, ...]:
 def effective_near_misses(
     backbone: Backbone, misses: Sequence[Trigger], texts: Sequence[str], *, seed: int
 ) -> tuple[Trigger, ...]:
-    """Those of the first `NEAR_MISSES` that do more than benign strings do."""
+    """Those of the first `NEAR_MISSES` whose effect is larger than that of benign strings."""
     tried = residual_effects(backbone, misses[:NEAR_MISSES], texts, seed=seed, count=FEW_TEXTS)
     return tuple(x.trigger for x in tried if not x.removed)
 

@@ -1,8 +1,8 @@
-"""The report as one HTML page that needs nothing else: no script, no request.
+"""The report as one self-contained HTML page, without scripts or requests.
 
-Autoescaping is on for everything, hostile characters are made visible before it, and a Content-
-Security-Policy forbids loading and running anything even if both failed. Every number of a finding
-stands in a <data> element whose value is the number of the record, to the last digit.
+Autoescaping is on everywhere, and hostile characters are made visible before it. A
+Content-Security-Policy forbids loading and running anything, even if both should fail. Every number
+of a finding is a <data> element whose value is the number of the record with all its digits.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ _TRIGGER_WIDTH = 40
 _IDS = 4
 _PIECES = 12
 _TOOLTIP = 600
-# A scan that reports hundreds of triggers is told by its first ones; the rest keep their rows in
-# the table.
+# Only the first findings get cards; the table lists all of them.
 _CARDS = 60
 
 
 def render(result: ScanResult, saved: str | None = None) -> str:
-    """The page as a string. saved: the file that holds the result."""
+    """The page as a string. saved: name of the file that contains the result."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -78,7 +77,7 @@ def _context(result: ScanResult, saved: str | None) -> dict[str, Any]:
 
 
 def number_element(value: float, shown: str | None = None) -> Markup:
-    """A number as people read it, with the record's exact value for machines and tests."""
+    """A number in readable form, with the exact value of the record for programs and tests."""
     return Markup('<data value="{}">{}</data>').format(
         repr(value), glossary.number(value) if shown is None else shown
     )
@@ -93,7 +92,8 @@ def _chance(value: float | None, candidates: int) -> Markup:
 
 
 def trigger_element(text: str, width: int = _TRIGGER_WIDTH) -> Markup:
-    """A trigger in a box that shows its spaces; a cut one has a tooltip and its length."""
+    """A trigger in a box that shows its spaces. A shortened one also has a tooltip and its
+    length."""
     short, whole = shorten(text, width), visible(text)
     if short == whole:
         return Markup('<code class="trigger"><bdi>{}</bdi></code>').format(whole or "(empty)")
@@ -105,7 +105,7 @@ def trigger_element(text: str, width: int = _TRIGGER_WIDTH) -> Markup:
 def _table(
     kind: str, findings: tuple[Finding, ...], candidates: int
 ) -> tuple[str, list[str], list[dict[str, Any]]]:
-    """What the table macro takes: the kind of its rows, the names of its statistics, its rows."""
+    """Arguments of the table macro: the kind of its rows, the names of its statistics, its rows."""
     columns = glossary.columns(findings)
     rows = [_row(index, finding, columns, candidates) for index, finding in enumerate(findings)]
     return kind, columns, rows
@@ -134,7 +134,8 @@ def _card(index: int, finding: Finding) -> dict[str, Any]:
 
 
 def _check(key: str, value: Any) -> dict[str, Any]:
-    """One check of a card: numbers get a small chart, strings get boxes, the rest a line."""
+    """One check of a card: numbers become a small chart, strings become boxes, all else a line of
+    text."""
     values = glossary.numbers(value)
     check: dict[str, Any] = {
         "name": glossary.name_of(key),
@@ -161,8 +162,8 @@ def _check(key: str, value: Any) -> dict[str, Any]:
 
 
 def _projection(result: ScanResult) -> dict[str, Any]:
-    # A trigger keeps the number it has in the table. A scan without triggers projects what came
-    # nearest; that is no trigger, and is not drawn as one.
+    # A trigger has the same number as in the table. A scan without triggers projects its best near
+    # misses, which are not drawn, because they are no triggers.
     series = {
         finding.trigger.text: index for index, finding in reversed(list(enumerate(result.findings)))
     }

@@ -1,9 +1,9 @@
-"""The picture of the whole vocabulary: a statistic for every token, and the threshold.
+"""The Manhattan plot: the screening statistic of every vocabulary entry, and the threshold.
 
-A quarter of a million entries would make a page of many megabytes, so entries are counted on a grid
-and drawn as shaded cells, one SVG path for each shade. Triggers and near misses are drawn exactly,
-on top. Words of several pieces have no place in the vocabulary; they stand in a panel of their own,
-on the same vertical scale, highest first.
+A vocabulary of 250,000 entries would make a page of many megabytes. Entries are therefore counted
+on a grid and drawn as shaded cells, with one SVG path per shade. Triggers and near misses are drawn
+exactly, on top. Words of several subword tokens have no token id; they are drawn in a second panel
+on the same vertical scale, the highest value first.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ COLUMNS, ROWS, SHADES = 300, 80, 5
 _WIDTH, _HEIGHT = 1040.0, 400.0
 _LEFT, _TOP, _BOTTOM = 66.0, 16.0, 48.0
 _PANEL, _GAP = 190.0, 34.0
-# Beyond this many times the threshold a straight axis would press all innocent tokens into one
-# line.
+# With values above this multiple of the threshold, a linear axis would draw all benign tokens
+# as one line.
 _COMPRESS_FROM = 4.0
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From a value to its share of the axis, 0 at the bottom; `bend` None is a straight axis."""
+    """Maps a value to its share of the axis, 0 at the bottom. The axis is linear if `bend` is None,
+    otherwise asinh(value / bend)."""
 
     low: float
     high: float
@@ -55,7 +56,8 @@ class Scale:
 
 
 def scale_for(manhattan: ManhattanPlot) -> Scale:
-    """An axis that holds every value and the threshold, bent where the values call for it."""
+    """An axis that contains every value and the threshold, compressed where values exceed the
+    threshold by far."""
     values = [v for v in manhattan.values if v is not None and math.isfinite(v)]
     values += [v for _, v in manhattan.words if math.isfinite(v)]
     if math.isfinite(manhattan.threshold):
@@ -71,7 +73,8 @@ def scale_for(manhattan: ManhattanPlot) -> Scale:
 def density(
     values: Sequence[float | None], scale: Scale, columns: int, rows: int
 ) -> dict[tuple[int, int], int]:
-    """How many entries with a value fall into each (column, row) of the grid; row 0 is on top."""
+    """Number of entries with a finite value in each (column, row) of the grid; row 0 is at the
+    top."""
     cells: dict[tuple[int, int], int] = {}
     width = max(len(values), 1)
     for token, value in enumerate(values):
@@ -84,10 +87,11 @@ def density(
 
 
 def runs(cells: dict[tuple[int, int], int]) -> dict[int, str]:
-    """Path data for each shade, neighbours joined; shades grow with the logarithm of the count."""
+    """SVG path data for each shade, adjacent cells joined. The shade grows with the logarithm of
+    the count."""
     peak = math.log1p(max(cells.values(), default=1))
     paths: dict[int, list[str]] = {}
-    last: tuple[int, int, int] | None = None  # shade, row, column after the run's end
+    last: tuple[int, int, int] | None = None  # shade, row, column after the end of the run
     for (column, row), count in sorted(cells.items(), key=lambda item: (item[0][1], item[0][0])):
         shade = min(SHADES - 1, int(SHADES * math.log1p(count) / peak))
         if last == (shade, row, column):
@@ -106,7 +110,7 @@ def _longer(run: str) -> str:
 def figure(
     manhattan: ManhattanPlot, findings: Sequence[Finding], near: Sequence[Finding]
 ) -> Markup | None:
-    """The whole picture, or None where no value is; findings without a place are in `outside`."""
+    """The plot, or None without any value. `outside` lists findings that it cannot show."""
     if not manhattan.words and all(value is None for value in manhattan.values):
         return None
     scale = scale_for(manhattan)
@@ -153,7 +157,7 @@ def figure(
 def position(
     manhattan: ManhattanPlot, finding: Finding, scale: Scale, frame: Box
 ) -> tuple[float, float, float] | None:
-    """(x, y, value) of a finding, or None if the first stage did not try it on its own."""
+    """(x, y, value) of a finding, or None if the first stage did not try it by itself."""
     ids = finding.trigger.token_ids
     if len(ids) == 1 and ids[0] < len(manhattan.values):
         value = manhattan.values[ids[0]]
@@ -169,7 +173,7 @@ def position(
 
 
 def outside(manhattan: ManhattanPlot, findings: Sequence[Finding]) -> list[int]:
-    """Indices of findings that the picture cannot show: the first stage did not try them."""
+    """Indices of findings that the plot cannot show, because the first stage did not try them."""
     unit, frame = Scale(0.0, 1.0, None), (0.0, 0.0, 1.0, 1.0)
     return [
         i for i, finding in enumerate(findings) if position(manhattan, finding, unit, frame) is None
@@ -190,7 +194,7 @@ def _cells(manhattan: ManhattanPlot, scale: Scale, frame: Box) -> Markup:
         Markup('<path class="d{}" d="{}"/>').format(shade, path)
         for shade, path in sorted(paths.items())
     )
-    # One unit is one cell, so path data stay short integers.
+    # One unit is one cell, so that path data are short integers.
     return Markup(
         '<g class="cells" transform="translate({:.1f} {:.1f}) scale({:.4f} {:.4f})">{}</g>'
     ).format(
@@ -214,7 +218,8 @@ def _grid(scale: Scale, frame: Box, right: float) -> Markup:
 
 
 def _levels(scale: Scale) -> list[float]:
-    """Tick values, ascending: evenly spaced on a straight axis, 1-2-5 steps on a bent one."""
+    """Tick values in ascending order: evenly spaced on a linear axis, 1-2-5 steps on a compressed
+    one."""
     if scale.bend is None:
         return [round(value, 9) for value in ticks(scale.low, scale.high, 7)]
     top = math.ceil(math.log10(max(abs(scale.low), abs(scale.high))))

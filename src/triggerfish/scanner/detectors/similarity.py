@@ -2,11 +2,11 @@
 
 For texts i: c_i the clean feature and p_i the feature with the candidate in the text.
 
-    Com-Sim   mean cosine of p_i and p_j over all pairs, i = j among them
+    Com-Sim   mean cosine of p_i and p_j over all pairs, including i = j
     Diff-Sim  mean cosine of c_i and p_i
 
-A trigger has a high Com-Sim (its texts fall together) and a low Diff-Sim (far from where they
-were). Source: Patronus, arXiv 2512.06899, and its published code for the constants.
+A trigger has a high Com-Sim (its texts collapse) and a low Diff-Sim (far from their clean
+features). Source: Patronus, arXiv 2512.06899, and its published code for the constants.
 
 Legend: N texts, H hidden.
 """
