@@ -1,7 +1,7 @@
 """The search for phrases and combinations, in three steps for each readout (a pooling position):
 
-1. Sequences of suppressed words, which do less alone than is predicted, are optimised for low
-   dispersion of texts (`suppressed.py`).
+1. Sequences of suppressed words, whose effect by themselves is less than predicted, are optimised
+   for low dispersion of texts (`suppressed.py`).
 2. Target inversion finds representations that no known trigger explains, and sequences of tokens
    are optimised towards them (`inversion.py`, `relaxation.py`, `genetic.py`).
 3. The tokens are completed to words (`words_from_tokens.py`).
@@ -175,7 +175,7 @@ class PhraseSearch:
             for column in range(count):
                 outside = [
                     target
-                    for target in targets  # the deepest first
+                    for target in targets  # the largest collapse first
                     if target.column == column and target.outside >= self.settings.outside
                 ]
                 self.mined += outside[:1]

@@ -223,7 +223,8 @@ class SuppressedSearch:
         return sum(moves) / len(moves), max(moves), min(moves)
 
     def _moves(self, words: Sequence[Ids], texts: Sequence[Carrier]) -> Steps[torch.Tensor]:
-        """Returns (K,) mean log10 squared distances by which words move texts."""
+        """Returns (K,) mean log10 squared distances by which words move texts, relative to the
+        squared distance of close clean pairs."""
         moves = torch.empty(len(words))
         order = sorted(range(len(words)), key=lambda i: len(words[i]))
         for start in range(0, len(order), BLOCK):
