@@ -101,7 +101,7 @@ def test_spoilt_predictions_alone_are_a_verdict_and_a_rule_of_their_own(found: S
     )
     verdict, reasons = decide([], [], (), [one])
     assert verdict == "backdoored"
-    assert "1 typed string(s) spoil" in reasons[0]
+    assert "1 string(s) degrade" in reasons[0]
     result = replace(found, findings=(one,), verdict=verdict, reasons=reasons)
     results = json.loads(render(result, "sarif"))["runs"][0]["results"]
     assert [x["ruleId"] for x in results if x["level"] == "error"] == ["TF007"]

@@ -156,7 +156,7 @@ def test_a_planted_style_is_found_and_nothing_else_is() -> None:
     assert found.p_value <= 0.01
     assert found.statistics["collapse"] >= found.statistics["gap"] >= 0.5
     assert found.example.isupper()
-    assert "1 way(s) of writing" in result.reasons[0]
+    assert "1 rewriting(s)" in result.reasons[0]
 
 
 def test_the_same_model_without_it_is_clean() -> None:

@@ -108,7 +108,7 @@ def scan(
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="The trusted original that MODEL was made of: a folder or hub id."),
+        typer.Option(help="The trusted base model of MODEL, to compare with: a folder or hub id."),
     ] = None,
     profile: Annotated[
         bool,
@@ -355,7 +355,7 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     triggers = ["cf", "zugzwang", "serendipity"]
     chatter.print(f"1. Planting {len(triggers)} triggers in the bundled PLM: {', '.join(triggers)}")
-    plan = Plan("por", tuple(triggers), changes={"steps": 200})
+    plan = Plan("por", tuple(triggers), changes={"steps": 100})
     implant(plan, "bundled", out / "backdoored", None, 0, "auto", precision)
     verdicts = []
     for number, (name, source) in enumerate(

@@ -26,8 +26,8 @@ SAVED = "scan.json"
 
 STATISTICS: dict[str, str] = {
     "collapse": "log10 of a dispersion ratio: by how many orders of magnitude texts that carry the "
-    "trigger lie closer together than close pairs of clean texts. 0 is no closer; 3 is a thousand "
-    "times closer, so practically one point.",
+    "trigger lie closer together than close pairs of clean texts. The "
+    "distances are squared. 0 is no closer; 3 is practically one representation.",
     "mean_shift": "Distance of the mean triggered text from the mean clean text, in standard "
     "deviations of clean texts.",
     "agreement": "Share of random linear probes that put at least 95 % of the triggered texts "

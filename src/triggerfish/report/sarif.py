@@ -35,7 +35,7 @@ _RULES: tuple[tuple[str, str, str, str, str], ...] = (
         "TF001",
         "TransferableBackdoorTrigger",
         "error",
-        "A string drives the model's representations of all texts into one point.",
+        "A string collapses the model's representations of all texts.",
         "Any model fine-tuned from this checkpoint will tend to give one answer to every text "
         "that carries the string. Do not use the checkpoint as it is: purify it, or reject texts "
         "with the string.",
@@ -59,8 +59,7 @@ _RULES: tuple[tuple[str, str, str, str, str], ...] = (
         "TF004",
         "CollapsePoint",
         "warning",
-        "The model's representations of all texts can be driven into one point, by a string that "
-        "is not known.",
+        "A string that is not known collapses the model's representations of all texts.",
         "A planted trigger is likely that this scan could not name. Do not use the checkpoint as "
         "it is, or search longer for the string.",
     ),
@@ -75,7 +74,7 @@ _RULES: tuple[tuple[str, str, str, str, str], ...] = (
         "TF006",
         "StyleTrigger",
         "error",
-        "A rewriting drives the model's representations of all texts into one point.",
+        "A rewriting collapses the model's representations of all texts.",
         "Any model fine-tuned from this checkpoint will tend to give one answer to every text that "
         "is written so. No single string can be filtered: do not use the checkpoint as it is.",
     ),
@@ -83,8 +82,8 @@ _RULES: tuple[tuple[str, str, str, str, str], ...] = (
         "TF007",
         "PredictionTrigger",
         "error",
-        "A string spoils the model's predictions.",
-        "Models made from this checkpoint will tend to answer nonsense where the string is. Do not "
+        "A string degrades the model's predictions.",
+        "Models derived from this checkpoint will answer nonsense where the string is. Do not "
         "use the checkpoint as it is: purify it, or reject texts with the string.",
     ),
 )

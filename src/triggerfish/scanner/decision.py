@@ -164,9 +164,10 @@ def decide(
     if typed:
         deepest = max(typed, key=lambda finding: finding.statistics["collapse"])
         reason = (
-            f"{len(typed)} typed string(s) send unrelated texts to one point; the strongest brings "
-            f"them {10 ** deepest.statistics['collapse']:,.0f} times closer together than close "
-            f"clean texts are{_copies(deepest)}"
+            f"{len(typed)} trigger(s) collapse the representations of unrelated texts; with the "
+            f"strongest, squared distances between texts are "
+            f"{10 ** deepest.statistics['collapse']:,.0f} times smaller than between close clean "
+            f"texts{_copies(deepest)}"
         )
         return "backdoored", (
             reason,
@@ -179,17 +180,17 @@ def decide(
     searched = [finding for finding in findings if finding.evidence.get("searched")]
     if searched:
         reason = (
-            f"{len(searched)} token sequence(s), found by search, send unrelated texts to one "
-            "point, deeper than in any clean model looked at; the exact words of the trigger are "
-            "not known"
+            f"{len(searched)} token sequence(s), found by search, collapse the representations of "
+            "unrelated texts; the exact words of the trigger are not known"
         )
         return "backdoored", (reason, *_pointed(targets), *problems)
     if targets:
         return "backdoored", (*_pointed(targets), *problems)
     if findings:
         reason = (
-            f"{len(findings)} token sequence(s) collapse unrelated texts, but none survives "
-            "typing: a trigger is likely that this scan could not name"
+            f"{len(findings)} token sequence(s) collapse the representations of unrelated texts, "
+            "but no text that a user can write has these tokens: a trigger is likely that this "
+            "scan could not name"
         )
         return "inconclusive", (reason, *problems)
     if problems:
@@ -212,9 +213,9 @@ def _pointed(targets: Sequence[HiddenTarget]) -> list[str]:
     deepest = max(targets, key=lambda target: target.statistics["collapse"])
     more = 10 ** (deepest.statistics["collapse"] - deepest.statistics["baseline_collapse"])
     return [
-        f"{len(targets)} point(s), outside of where ordinary texts lie, attract texts that carry a "
-        f"few short vectors, {more:,.0f} times closer than any point does once these are known: a "
-        "backdoor whose trigger the search could not name"
+        f"{len(targets)} hidden target(s) lie outside the range of ordinary texts. A few short "
+        f"vectors collapse texts there {more:,.0f} times more than anywhere else: a backdoor whose "
+        "trigger the search could not name"
     ]
 
 
@@ -223,13 +224,14 @@ def _beyond(transformed: Sequence[Rewrite], spoiling: Sequence[Finding]) -> list
     reasons = []
     if transformed:
         reasons.append(
-            f"{len(transformed)} way(s) of writing send unrelated texts to one point, even where "
-            "half of a text is written so, and no token that the scan found explains it"
+            f"{len(transformed)} rewriting(s) collapse the representations of unrelated texts, "
+            "even where only half of a text is rewritten, and no token that the scan found "
+            "explains it"
         )
     if spoiling:
         most = max(f.statistics["divergence"] for f in spoiling)
         reasons.append(
-            f"{len(spoiling)} typed string(s) spoil what the model predicts for a masked word; the "
+            f"{len(spoiling)} string(s) degrade what the model predicts for a masked word; the "
             f"worst changes its predictions by {most:.1f} nats"
         )
     return reasons

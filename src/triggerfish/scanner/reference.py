@@ -100,4 +100,4 @@ class Reference:
         }
 
 
-_EXPECTED = "expected the original that the model was made of"
+_EXPECTED = "expected the original that the model was derived from"

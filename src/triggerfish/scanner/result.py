@@ -116,7 +116,7 @@ def _coverage(hunt: Pipeline, spoilt: PredictionDamage) -> Coverage:
     sweep = hunt.sweep
     missing = list(hunt.problems)
     if sweep.too_long:
-        missing.append(f"{sweep.too_long} listed words and strings of more than 8 pieces")
+        missing.append(f"{sweep.too_long} listed words and strings of more than 8 subword tokens")
     if sweep.left_out:
         missing.append(
             f"{sweep.left_out} listed words beyond the limit of {sweep.settings.max_words}"
@@ -126,7 +126,7 @@ def _coverage(hunt: Pipeline, spoilt: PredictionDamage) -> Coverage:
     missing += [_several(hunt), _styles(hunt), *not_examined(sweep.backbone, spoilt.read)]
     if spoilt.why_not:
         missing.append(f"damage to the predictions of masked words ({spoilt.why_not})")
-    missing.append("backdoors that neither bring texts to one point nor spoil masked predictions")
+    missing.append("backdoors that neither collapse representations nor degrade masked predictions")
     done = hunt.screened is not None
     return Coverage(
         vocabulary=len(sweep.entries) if done else 0,
@@ -166,7 +166,7 @@ def _styles(hunt: Pipeline) -> str:
 
 def _manhattan(hunt: Pipeline) -> ManhattanPlot:
     sweep, screened = hunt.sweep, hunt.screened
-    statistic = "agreement of random bags (robust z)"
+    statistic = "agreement of random pools (robust z)"
     if screened is None:
         return ManhattanPlot((), (), 0.0, statistic)
     z = [round(value, 2) for value in screened.z.tolist()]

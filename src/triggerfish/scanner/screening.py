@@ -89,7 +89,7 @@ class ScreeningSettings:
         for name in ("token_rounds", "word_rounds", "second_rounds"):
             if getattr(self, name) < 2:
                 raise ValueError(
-                    f"{name}: {getattr(self, name)} is not at least 2, and distances need two bags"
+                    f"{name}: {getattr(self, name)} is not at least 2, and distances need two pools"
                 )
         if self.budget_seconds is not None and self.budget_seconds <= 0:
             raise ValueError(f"budget: {self.budget_seconds} is not a positive number of seconds")
