@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT, PICTURE = ROOT / "runs" / "demo" / "backdoored.html", ROOT / "docs" / "report.png"
-SIZE = "1280,1480"
+SIZE = "1280,1215"
 """Pixels, width and height: verdict, triggers and the first figure."""
 
 

@@ -257,7 +257,7 @@ def _words(manhattan: ManhattanPlot, scale: Scale, panel: Box) -> list[Markup]:
         text(
             (panel[0] + panel[2]) / 2,
             panel[3] + 38,
-            "words of several subword tokens, by rank",
+            "words, by rank",
             "axis",
             "middle",
         ),
