@@ -92,7 +92,9 @@ class ScreeningSettings:
                     f"{name}: {getattr(self, name)} is not at least 2, and distances need two pools"
                 )
         if self.budget_seconds is not None and self.budget_seconds <= 0:
-            raise ValueError(f"budget: {self.budget_seconds} is not a positive number of seconds")
+            raise ValueError(
+                f"budget_seconds: {self.budget_seconds} is not a positive number of seconds"
+            )
 
 
 @dataclass(frozen=True)
