@@ -334,8 +334,8 @@ def test_a_problem_makes_a_scan_without_findings_inconclusive() -> None:
     strong = Finding(Trigger((7,), "dh"), "first", {"collapse": 1.0}, None, None)
     once = replace(strong, evidence={"survives_retokenization": True})
     thrice = replace(strong, evidence={"survives_retokenization": True, "copies": 3})
-    assert decide([once], [])[1][0].endswith("10 times closer together than close clean texts are")
-    assert decide([thrice], [])[1][0].endswith("clean texts are, with 3 copies of it in a text")
+    assert decide([once], [])[1][0].endswith("are 10 times smaller than between close clean texts")
+    assert decide([thrice], [])[1][0].endswith("clean texts, with 3 copies of it in a text")
 
 
 def test_a_null_of_few_candidates_reaches_deeper_and_of_too_few_is_none() -> None:
