@@ -124,7 +124,7 @@ def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
     assert (told.restarts, told.statistics["baseline_collapse"], told.readout) == (1, 1.0, "first")
     verdict, reasons = decide([], [], targets=[told])
     assert verdict == "backdoored"
-    assert "13 times closer" in reasons[0]
+    assert "13 times more than anywhere else" in reasons[0]
 
 
 def test_points_that_agree_meet_the_deepest_first() -> None:
