@@ -350,8 +350,8 @@ def test_words_that_do_it_alone_or_lead_to_what_is_known_are_no_phrase(
         return 1.0, [pair]
         yield
 
-    monkeypatch.setattr(phrases, "Inert", lambda *_: inert)
-    monkeypatch.setattr(inert, "main_effect_share", lambda: iter(()))
+    monkeypatch.setattr(phrases, "SuppressedSearch", lambda *_: inert)
+    monkeypatch.setattr(inert, "alone", lambda: iter(()))
     monkeypatch.setattr(inert, "run", ran)
     eager = copy(search)
     eager.settings = replace(search.settings, inert_runs=1)
