@@ -479,7 +479,7 @@ def test_unknown_methods_and_options_that_a_method_lacks(clean: Backbone) -> Non
         start("patronous", clean, [], [], changes={})
     with pytest.raises(ValueError, match="alpha: patronus has fixed thresholds"):
         start("patronus", clean, [], [], changes={}, alpha=0.01)
-    with pytest.raises(ValueError, match="reference: contrastive has no use"):
+    with pytest.raises(ValueError, match="reference: inversion has no use"):
         start("inversion", clean, [], [], changes={}, reference=clean)
     with pytest.raises(ValueError, match="effort: unknown name 'long'"):
         start("hybrid", clean, [], [], changes={}, effort="long")
