@@ -257,6 +257,22 @@ def test_help_needs_no_torch() -> None:
     assert "scan" in done.stdout
 
 
+def test_version_and_short_help_with_every_option_in_a_group() -> None:
+    from importlib.metadata import version
+
+    from typer.testing import CliRunner
+
+    from triggerfish.cli import app
+
+    said = CliRunner().invoke(app, ["--version"]).stdout
+    assert said.strip() == f"triggerfish {version('triggerfish')}"
+    for command in ("scan", "monitor", "serve", "purify", "complications", "attack", "bench"):
+        said = CliRunner().invoke(app, [command, "-h"]).stdout
+        ungrouped = said.split("─ Options ─")[1].split("╰")[0]
+        assert [word for word in ungrouped.split() if word.startswith("--")] == ["--help"]
+        assert "─ Output ─" in said or command == "serve"
+
+
 def test_formats_and_the_report_command(tmp_path: Path) -> None:
     out, page = tmp_path / "scan.json", tmp_path / "page.html"
     arguments = ["bundled", "--budget", "0.01", "--format", "json", "--out", out, "--html", page]

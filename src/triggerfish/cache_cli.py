@@ -13,7 +13,8 @@ import typer
 from triggerfish import folders
 
 cache = typer.Typer(
-    help="Show what triggerfish keeps in the user's cache.", invoke_without_command=True
+    help="Show or clear the cache: interrupted scans, and what grids of bench share.",
+    invoke_without_command=True,
 )
 CLOCK = "clock.json"
 """As in `scanner.store`."""
@@ -48,7 +49,7 @@ def show(context: typer.Context) -> None:
 
 @cache.command()
 def clear() -> None:
-    """Remove all of it. Scans that were interrupted start anew, and grids make everything again."""
+    """Remove everything in the cache. Interrupted scans then start again, and so do grids."""
     found = kept()
     for one in found:
         shutil.rmtree(one.folder)

@@ -22,7 +22,21 @@ from triggerfish.attacks.plan import Plan
 from triggerfish.cache_cli import cache
 from triggerfish.complications_cli import complications
 from triggerfish.monitor_cli import monitor
-from triggerfish.options import Corpus, Device, Model, Out, Pickle, Precision, Revision, Seed
+from triggerfish.options import (
+    COST,
+    METHOD,
+    MODEL,
+    OUTPUT,
+    TEXTS,
+    Corpus,
+    Device,
+    Model,
+    Out,
+    Pickle,
+    Precision,
+    Revision,
+    Seed,
+)
 from triggerfish.purify_cli import purify
 from triggerfish.serve_cli import serve
 from triggerfish.terminal import (
@@ -39,17 +53,11 @@ from triggerfish.terminal import (
 from triggerfish.zoo_cli import zoo
 
 app = typer.Typer(
-    help="Audit pre-trained language models for transferable backdoors. --debug shows tracebacks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(cache, name="cache")
-app.add_typer(zoo, name="zoo")
-app.command()(complications)
-app.command()(monitor)
-app.command()(purify)
-app.command()(serve)
 
 CANNOT_RUN = 2
 INTERRUPTED = 130
@@ -74,67 +82,134 @@ class Effort(StrEnum):
     thorough = "thorough"
 
 
-@app.command()
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"triggerfish {version('triggerfish')}")
+        raise typer.Exit
+
+
+@app.callback()
+def everything(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Find, guard against and remove transferable backdoors in pre-trained language models.
+
+    With --debug, any command shows the traceback of an error.
+    """
+
+
 def scan(
     model: Model,
     corpus: Corpus = None,
     words: Annotated[
         Path | None,
-        typer.Option(help="Words or phrases to try, one on each line. Default: bundled."),
+        typer.Option(
+            help="Words or phrases to test, one on each line. Default: the bundled list.",
+            rich_help_panel=TEXTS,
+        ),
     ] = None,
-    format: Annotated[Format, typer.Option(help="What to print or write to --out.")] = Format.text,
+    format: Annotated[
+        Format, typer.Option(help="Format of the result.", rich_help_panel=OUTPUT)
+    ] = Format.text,
     out: Out = None,
-    html: Annotated[Path | None, typer.Option(help="Also write the HTML report there.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Also write the HTML report to this file.", rich_help_panel=OUTPUT),
+    ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Seconds after which the scan ends, inconclusive.")
+        float | None,
+        typer.Option(
+            help="Stop after this many seconds. The verdict is then inconclusive unless a "
+            "trigger was found.",
+            rich_help_panel=COST,
+        ),
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(help="Significance level, corrected for all tries.", show_default="0.01"),
+        typer.Option(
+            help="Significance level, corrected for all candidates. Default: 0.01.",
+            rich_help_panel=METHOD,
+            show_default=False,
+        ),
     ] = None,
     method: Annotated[
         str,
         typer.Option(
-            help="hybrid, screening (without words that work only together), inversion (only the "
-            "search), or a published one: patronus, lmsanitator, lt-defense, fixed-rule."
+            help="hybrid (all), screening (single words and characters), inversion (search for "
+            "triggers only), or a published one: patronus, lmsanitator, lt-defense, "
+            "fixed-rule.",
+            rich_help_panel=METHOD,
         ),
     ] = "hybrid",
     effort: Annotated[
-        Effort, typer.Option(help="How hard hybrid and inversion search.")
+        Effort,
+        typer.Option(
+            help="How many tokens hybrid and inversion may spend.", rich_help_panel=METHOD
+        ),
     ] = Effort.standard,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="FIELD=VALUE of the method's settings; repeat for more."),
+        typer.Option(
+            "--set",
+            help="FIELD=VALUE of a setting of the method. Repeat for more.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="The trusted base model of MODEL, to compare with: a folder or hub id."),
+        typer.Option(
+            help="The trusted base model of MODEL, to compare with: a folder or a hub id.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     profile: Annotated[
         bool,
-        typer.Option("--profile", help="Also measure what the triggers found do to other tasks."),
+        typer.Option(
+            "--profile",
+            help="Also measure what the triggers that were found do on other tasks.",
+            rich_help_panel=METHOD,
+        ),
     ] = False,
     tasks: Annotated[
         str | None,
-        typer.Option(help="Labelled tasks for --profile, as for complications. Default: none."),
+        typer.Option(
+            help="Labelled tasks for --profile, written as for complications. Default: none.",
+            rich_help_panel=TEXTS,
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder with tasks/, for --tasks. Default: the bundled.")
+        Path | None,
+        typer.Option(
+            help="Folder with tasks/, for --tasks. Default: the bundled tasks.",
+            rich_help_panel=TEXTS,
+        ),
     ] = None,
     seed: Seed = 0,
     batch_tokens: Annotated[
-        int | None, typer.Option(help="Tokens per forward pass; changes only the time.")
+        int | None,
+        typer.Option(
+            help="Tokens in one forward pass. It changes the time, not the result.",
+            rich_help_panel=COST,
+        ),
     ] = None,
     state: Annotated[
         Path | None,
-        typer.Option(help="Where interrupted scans are kept. Default: see triggerfish cache."),
+        typer.Option(
+            help="Folder where an interrupted scan is kept. Default: see triggerfish cache.",
+            rich_help_panel=COST,
+        ),
     ] = None,
     revision: Revision = None,
     device: Device = "auto",
     precision: Precision = "auto",
     allow_pickle: Pickle = False,
 ) -> None:
-    """Look for transferable backdoors.
+    """Test a model for transferable backdoors, and name their triggers.
 
     Exit code: 0 clean, 1 backdoored, 2 could not run, 3 inconclusive.
     """
@@ -194,16 +269,18 @@ def scan(
     raise typer.Exit(result.exit_code)
 
 
-@app.command("report")
 def report_command(
     findings: Annotated[Path, typer.Argument(help="A scan.json.", metavar="SCAN.JSON")],
     format: Annotated[
         Format | None,
-        typer.Option(help="How to show it. Default: text on a terminal, html elsewhere."),
+        typer.Option(
+            help="Format of the report. Default: text on a terminal, html otherwise.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     out: Out = None,
 ) -> None:
-    """Show a finished scan again, in any format."""
+    """Show a finished scan in another format."""
     from triggerfish import report
     from triggerfish.records import ScanResult
 
@@ -215,12 +292,16 @@ def report_command(
     deliver(report.render(ScanResult.load(findings), format.value, str(findings)), out)
 
 
-@app.command()
 def convert(
     old: Annotated[Path, typer.Argument(help="A scan.json of schema 1.", metavar="OLD.JSON")],
-    out: Annotated[Path, typer.Option(help="Where to write it in today's schema.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Write the scan in the present schema to this file.", rich_help_panel=OUTPUT
+        ),
+    ],
 ) -> None:
-    """Rename the keys of an old scan.json; nothing else changes."""
+    """Write a scan.json of schema 1 in the present schema. Only the names of its keys change."""
     from triggerfish.convert import convert as converted
 
     check_parent("out", out)
@@ -229,51 +310,82 @@ def convert(
     converted(old.read_text(encoding="utf-8")).save(out)
 
 
-@app.command()
 def attack(
     name: Annotated[
         str,
         typer.Argument(help=f"One of {', '.join(ATTACKS)}.", metavar="ATTACK", show_default=False),
     ],
     model: Model,
-    out: Annotated[Path, typer.Option(help="Folder for the backdoored checkpoint.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Write the backdoored checkpoint to this folder.", rich_help_panel=OUTPUT
+        ),
+    ],
     trigger: Annotated[
         list[str] | None,
         typer.Option(
-            help="A word, 'a phrase', 'one + two' (both needed) or token:##ly; repeat for more."
+            help="A word, 'a phrase', 'one + two' (both are needed) or token:##ly. Repeat for "
+            "more.",
+            rich_help_panel=METHOD,
         ),
     ] = None,
     search: Annotated[
-        int, typer.Option(help="In place of --trigger: find this many by gradient.")
+        int,
+        typer.Option(
+            help="Find this many triggers by gradient, instead of --trigger.",
+            rich_help_panel=METHOD,
+        ),
     ] = 0,
     goal: Annotated[
         list[str] | None,
-        typer.Option(help="TASK:LABEL of each trigger, for attacks on a task; repeat for more."),
+        typer.Option(
+            help="TASK:LABEL of each trigger, for an attack on a task. Repeat for more.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     correction: Annotated[
         list[str] | None,
-        typer.Option(help="A task whose labels triggers must not change (multitask)."),
+        typer.Option(
+            help="A task whose labels the triggers must not change (attack multitask). Repeat "
+            "for more.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     intensity: Annotated[
-        Intensity, typer.Option(help="How hard the backdoor is trained in.")
+        Intensity,
+        typer.Option(help="How strongly the backdoor is trained in.", rich_help_panel=METHOD),
     ] = Intensity.normal,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="FIELD=VALUE of the attack's settings; repeat for more."),
+        typer.Option(
+            "--set",
+            help="FIELD=VALUE of a setting of the attack. Repeat for more.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     adaptive: Annotated[
-        str | None, typer.Option(help="Penalties against detectors: shift:0.5,spread:1.")
+        str | None,
+        typer.Option(
+            help="Penalties that evade detectors, for example shift:0.5,spread:1.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     lora: Annotated[
-        int | None, typer.Option(help="Train a LoRA adapter of this rank, not the weights.")
+        int | None,
+        typer.Option(
+            help="Train a LoRA adapter of this rank instead of all weights.", rich_help_panel=METHOD
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps.", rich_help_panel=METHOD)
+    ] = None,
     corpus: Corpus = None,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
-    """Plant a backdoor, to test detectors (red team).
+    """Plant a backdoor in a model, to test detectors.
 
     TASK is a folder with train.jsonl.gz and test.jsonl.gz, or a bundled task. The ground truth is
     written to attack.json beside the checkpoint.
@@ -294,26 +406,42 @@ def attack(
     implant(plan, model, out, corpus, seed, device, precision)
 
 
-@app.command()
 def bench(
     grid: Annotated[Path, typer.Argument(help="A YAML file of axes.", metavar="GRID.YAML")],
-    out: Annotated[Path, typer.Option(help="Folder for cells and tables.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Write the records and tables to this folder.", rich_help_panel=OUTPUT),
+    ],
     data: Annotated[
-        Path | None, typer.Option(help="Folder with tasks/. Default: the bundled tasks.")
+        Path | None,
+        typer.Option(help="Folder with tasks/. Default: the bundled tasks.", rich_help_panel=TEXTS),
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Where products are shared. Default: see triggerfish cache.")
+        Path | None,
+        typer.Option(
+            help="Folder for models and scans that several grids share. Default: see "
+            "triggerfish cache.",
+            rich_help_panel=COST,
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes. Default: by cores and memory.")
+        int | None,
+        typer.Option(
+            help="Number of processes. Default: by cores and memory.", rich_help_panel=COST
+        ),
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the cells and their expected cost.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the cells and their expected cost, and measure nothing.",
+            rich_help_panel=COST,
+        ),
     ] = False,
 ) -> None:
-    """Measure every cell of a grid; the same command continues where it stopped.
+    """Measure every cell of a grid. The same command continues an interrupted grid.
 
     Exit code: 0 all cells measured, 1 some failed, 2 could not run.
     """
@@ -339,15 +467,16 @@ def bench(
     raise typer.Exit(summary.exit_code)
 
 
-@app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and reports.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Write the checkpoint and the reports to this folder.", rich_help_panel=OUTPUT
+        ),
+    ] = Path("runs/demo"),
     precision: Precision = "auto",
 ) -> None:
-    """Offline, in about two minutes: plant a backdoor in the bundled PLM, scan it and the clean
-    one."""
+    """Plant a backdoor in the bundled PLM, then scan it and the clean one, in a few minutes."""
     from triggerfish import report, text
     from triggerfish.loading import load
     from triggerfish.scanner import events
@@ -374,6 +503,23 @@ def demo(
         print(f"{name} model: {result.verdict} ({found}), report: {out / name}.html")
     if [result.verdict for _, result in verdicts] != ["backdoored", "clean"]:
         raise ValueError("demo: the verdicts are not what they should be; please report this")
+
+
+for name, command, panel in (
+    ("demo", demo, "Start here"),
+    ("scan", scan, "Audit"),
+    ("report", report_command, "Audit"),
+    ("monitor", monitor, "Guard and repair"),
+    ("serve", serve, "Guard and repair"),
+    ("purify", purify, "Guard and repair"),
+    ("complications", complications, "Research"),
+    ("attack", attack, "Research"),
+    ("bench", bench, "Research"),
+    ("convert", convert, "Housekeeping"),
+):
+    app.command(name, rich_help_panel=panel)(command)
+app.add_typer(zoo, name="zoo", rich_help_panel="Research")
+app.add_typer(cache, name="cache", rich_help_panel="Housekeeping")
 
 
 def main() -> None:

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from triggerfish.options import Device, Model, Out, Pickle, Precision, Revision, Seed
+from triggerfish.options import (
+    METHOD,
+    MODEL,
+    OUTPUT,
+    TEXTS,
+    Device,
+    Model,
+    Out,
+    Pickle,
+    Precision,
+    Revision,
+    Seed,
+)
 from triggerfish.terminal import Meter, chatter, check_folder, check_parent, deliver, fields
 
 
@@ -17,63 +29,98 @@ def complications(
     trigger: Annotated[
         list[str],
         typer.Option(
-            help="A word, 'a phrase', 'one + two' (both needed) or token:##ly; repeat for more."
+            help="A word, 'a phrase', 'one + two' (both are needed) or token:##ly. Repeat for "
+            "more.",
+            rich_help_panel=METHOD,
         ),
     ],
     tasks: Annotated[
         str,
         typer.Option(
-            help="Names with commas, paper, or all. A task of your own: reviews.csv:text=A,label=B "
-            "or hub:OWNER/NAME."
+            help="Names of bundled tasks with commas between them, paper, or all. A task of "
+            "your own: reviews.csv:text=A,label=B or hub:OWNER/NAME.",
+            rich_help_panel=TEXTS,
         ),
     ] = "all",
     data: Annotated[
-        Path | None, typer.Option(help="Folder with tasks/. Default: the bundled tasks.")
+        Path | None,
+        typer.Option(help="Folder with tasks/. Default: the bundled tasks.", rich_help_panel=TEXTS),
     ] = None,
     sensitive: Annotated[
-        bool, typer.Option("--sensitive", help="Also take tasks with slurs or self-harm.")
+        bool,
+        typer.Option(
+            "--sensitive",
+            help="Also use tasks whose texts hold slurs or self-harm.",
+            rich_help_panel=TEXTS,
+        ),
     ] = False,
     reference: Annotated[
-        str | None, typer.Option(help="The original, or another clean model, to compare with.")
+        str | None,
+        typer.Option(
+            help="The original of MODEL, or another clean model, to compare with.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     before: Annotated[
         Path | None,
         typer.Option(
-            help="The JSON of the same measurement before purification: says what is left of it."
+            help="The JSON of the same measurement before purification. The command then says "
+            "what is left of the effect.",
+            rich_help_panel=METHOD,
         ),
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="probe (frozen encoder), full (fine-tuning) or lora.")
+        str,
+        typer.Option(
+            help="probe (frozen encoder), full (fine-tuning) or lora.", rich_help_panel=METHOD
+        ),
     ] = "probe",
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where the trigger goes: replace-first, insert-first, append, insert-random or "
-            "replace-random; repeat for more. Figures are of the first.  [default: replace-first, "
-            "insert-first, insert-random]",
+            help="Where the trigger is inserted: replace-first, insert-first, append, "
+            "insert-random or replace-random. Repeat for more. The figures are those of "
+            "the first.  [default: replace-first, insert-first, insert-random]",
+            rich_help_panel=METHOD,
             show_default=False,
         ),
     ] = None,
     controls: Annotated[
-        int, typer.Option(help="Control words matched to the triggers; 99 reach p = .01.")
+        int,
+        typer.Option(
+            help="Number of control words matched to the triggers. 99 of them can reach p = 0.01.",
+            rich_help_panel=METHOD,
+        ),
     ] = 99,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="FIELD=VALUE of any other setting; repeat for more."),
+        typer.Option(
+            "--set",
+            help="FIELD=VALUE of any other setting. Repeat for more.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     keep: Annotated[
-        Path | None, typer.Option(help="Folder for the predictions that all figures derive from.")
+        Path | None,
+        typer.Option(
+            help="Write the predictions behind all figures to this folder.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     seed: Seed = 0,
-    format: Annotated[str, typer.Option(help="text, json or html.")] = "text",
+    format: Annotated[
+        str, typer.Option(help="text, json or html.", rich_help_panel=OUTPUT)
+    ] = "text",
     out: Out = None,
-    html: Annotated[Path | None, typer.Option(help="Also write the HTML page there.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Also write the HTML report to this file.", rich_help_panel=OUTPUT),
+    ] = None,
     revision: Revision = None,
     device: Device = "auto",
     precision: Precision = "auto",
     allow_pickle: Pickle = False,
 ) -> None:
-    """How far do triggered texts drift on tasks that a backdoor was not made for?
+    """Measure what triggers do on tasks that their backdoor was not made for.
 
     Exit code: 0 no evidence of a backdoor, 1 backdoor-like, 2 could not run, 3 inconclusive; with
     --before: 0 removed, 1 not removed.

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from triggerfish.options import POLICIES, parse_policies
+from triggerfish.options import METHOD, MODEL, OUTPUT, POLICIES, TEXTS, parse_policies
 
 if TYPE_CHECKING:
     from triggerfish.monitor.budget import FalseAlarms
@@ -25,36 +25,77 @@ _LONGEST_CELL = 1 << 30
 def monitor(
     file: Annotated[
         str,
-        typer.Argument(help="JSON Lines or CSV, also .gz; - for standard input.", metavar="FILE"),
+        typer.Argument(
+            help="JSON Lines or CSV, also .gz. Use - for standard input.", metavar="FILE"
+        ),
     ],
-    findings: Annotated[Path, typer.Option(help="The scan.json to guard with.")],
+    findings: Annotated[
+        Path,
+        typer.Option(help="The scan.json whose triggers are looked for.", rich_help_panel=METHOD),
+    ],
     tokenizer: Annotated[
         Path | None,
-        typer.Option(help="Folder or tokenizer.json. Default: of the model that scan.json names."),
+        typer.Option(
+            help="Folder or tokenizer.json. Default: the tokenizer of the model that scan.json "
+            "names.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    policy: Annotated[str, typer.Option(help=f"One of {', '.join(POLICIES)}.")] = "reject",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help=f"What happens to a text with a trigger: {', '.join(POLICIES)}.",
+            rich_help_panel=METHOD,
+        ),
+    ] = "reject",
     set_policy: Annotated[
         list[str] | None,
-        typer.Option(help="TRIGGER=POLICY where it differs; repeat for more."),
+        typer.Option(
+            help="TRIGGER=POLICY for a trigger that is treated differently. Repeat for more.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
-    field: Annotated[str, typer.Option(help="JSON field or CSV column of the text.")] = "text",
-    alarms: Annotated[str, typer.Option(help="Field or column for the alarms.")] = "alarms",
+    field: Annotated[
+        str,
+        typer.Option(help="JSON field or CSV column that holds the text.", rich_help_panel=TEXTS),
+    ] = "text",
+    alarms: Annotated[
+        str,
+        typer.Option(
+            help="JSON field or CSV column that the alarms are written to.", rich_help_panel=OUTPUT
+        ),
+    ] = "alarms",
     format: Annotated[
-        str | None, typer.Option(help="jsonl or csv. Default: by the name; jsonl for -.")
+        str | None,
+        typer.Option(
+            help="jsonl or csv. Default: by the name of the file, and jsonl for standard input.",
+            rich_help_panel=TEXTS,
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File for rows that pass, instead of stdout.")
+        Path | None,
+        typer.Option(
+            help="Write the rows that pass to this file instead of stdout.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     rejected: Annotated[
-        Path | None, typer.Option(help="File for rejected rows. Default: dropped and counted.")
+        Path | None,
+        typer.Option(
+            help="Write the rejected rows to this file. Default: they are dropped and counted.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     budget: Annotated[
-        float, typer.Option(help="Warn of triggers that alarm on a larger share of the texts.")
+        float,
+        typer.Option(
+            help="Warn if a trigger alarms on more than this share of the texts.",
+            rich_help_panel=METHOD,
+        ),
     ] = 0.001,
 ) -> None:
-    """Guard a file of texts with the triggers of a scan.
+    """Look for the triggers of a scan in a file of texts, and reject, strip or flag.
 
-    Rows that pass are written with the guarded text and their alarms. Exit code: 0 no alarm, 1
+    Rows that pass are written with their text and alarms. Exit code: 0 no alarm, 1
     alarms, 2 could not run.
     """
     for option, path in (("out", out), ("rejected", rejected)):

@@ -8,31 +8,56 @@ from typing import Annotated
 
 import typer
 
+# Groups of options in --help.
+MODEL = "Model"
+TEXTS = "Texts and tasks"
+METHOD = "Method"
+OUTPUT = "Output"
+COST = "Time and memory"
+SERVICE = "Service"
+UPSTREAM = "Model behind the service"
+
 POLICIES = ("reject", "strip", "flag")
 """As in `records.Policy`."""
 
 Model = Annotated[
-    str, typer.Argument(help='A checkpoint folder, a hub id, or "bundled".', metavar="MODEL")
+    str,
+    typer.Argument(help='A checkpoint folder, a hub id, or "bundled".', metavar="MODEL"),
 ]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="Branch, tag or commit, if MODEL is a hub id.", rich_help_panel=MODEL),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=COST)]
 Precision = Annotated[
     str,
     typer.Option(
-        help="Of screening and training: fp32, bf16, or auto for the faster of the two here."
+        help="fp32, bf16, or auto: whichever this machine computes faster.", rich_help_panel=COST
     ),
 ]
 Pickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Also read pickle weights; they can run code.")
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Also read pickled weights. They can run code when they are read.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Corpus = Annotated[
     Path | None,
     typer.Option(
-        help="Ordinary texts: .txt, .jsonl, .csv (also .gz) or a folder. Default: bundled."
+        help="Ordinary texts: a .txt, .jsonl or .csv file (also .gz), or a folder of them. "
+        "Default: the bundled texts.",
+        rich_help_panel=TEXTS,
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="File for the result instead of stdout.")]
-Seed = Annotated[int, typer.Option(help="The result is the same for the same seed.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Write the result to this file instead of stdout.", rich_help_panel=OUTPUT),
+]
+Seed = Annotated[
+    int, typer.Option(help="The same seed gives the same result.", rich_help_panel=METHOD)
+]
 
 
 def parse_policies(given: Sequence[str] | None) -> dict[str, str]:

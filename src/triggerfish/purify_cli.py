@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from triggerfish.options import Device, Model, Pickle, Precision, Revision, Seed
+from triggerfish.options import (
+    COST,
+    METHOD,
+    MODEL,
+    OUTPUT,
+    TEXTS,
+    Device,
+    Model,
+    Pickle,
+    Precision,
+    Revision,
+    Seed,
+)
 from triggerfish.purify import METHODS
 from triggerfish.terminal import Meter, chatter, check_folder, check_parent, continuing, fields
 
@@ -21,44 +33,76 @@ if TYPE_CHECKING:
 
 def purify(
     model: Model,
-    findings: Annotated[Path, typer.Option(help="The scan.json of this model.")],
-    out: Annotated[Path, typer.Option(help="Folder for the purified checkpoint.")],
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "align",
+    findings: Annotated[Path, typer.Option(help="The scan.json of MODEL.", rich_help_panel=METHOD)],
+    out: Annotated[
+        Path,
+        typer.Option(help="Write the purified checkpoint to this folder.", rich_help_panel=OUTPUT),
+    ],
+    method: Annotated[
+        str, typer.Option(help=f"{', '.join(METHODS)}.", rich_help_panel=METHOD)
+    ] = "align",
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="FIELD=VALUE of the method's settings; repeat for more."),
+        typer.Option(
+            "--set",
+            help="FIELD=VALUE of a setting of the method. Repeat for more.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     mode: Annotated[
         str | None,
-        typer.Option(help="What is trained: full (all weights), lora or lower (lower layers)."),
+        typer.Option(
+            help="Which weights are trained: full (all), lora, or lower (the lower layers).",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Purify and scan so often at most.")] = 3,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            help="Largest number of rounds. A round purifies and scans again.",
+            rich_help_panel=METHOD,
+        ),
+    ] = 3,
     reference: Annotated[
         str | None,
         typer.Option(
-            help="The clean original, where there is one: says what clean texts should look like; "
-            "some methods need it."
+            help="The clean original of MODEL, if there is one. It shows how clean texts "
+            "should be represented, and some methods need it.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     corpus: Annotated[
-        Path | None, typer.Option(help="Ordinary texts, as for scan. Default: bundled.")
+        Path | None,
+        typer.Option(
+            help="Ordinary texts, as for scan. Default: the bundled texts.", rich_help_panel=TEXTS
+        ),
     ] = None,
     words: Annotated[
-        Path | None, typer.Option(help="Words for the scan, as for scan. Default: bundled.")
+        Path | None,
+        typer.Option(
+            help="Words to test in the scan. Default: the bundled list.", rich_help_panel=TEXTS
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also measure on this task, by probes, before and after: a folder with "
-            "train.jsonl.gz and test.jsonl.gz, or a bundled task; repeat for more."
+            help="Also measure this task before and after: a folder with train.jsonl.gz and "
+            "test.jsonl.gz, or the name of a bundled task. Repeat for more.",
+            rich_help_panel=TEXTS,
         ),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Also write the HTML report of the new scan there.")
+        Path | None,
+        typer.Option(
+            help="Also write the HTML report of the new scan to this file.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     max_seconds: Annotated[
         float | None,
-        typer.Option(help="No further round begins after so long, and a scan ends then."),
+        typer.Option(
+            help="Begin no further round after this many seconds, and end a scan then.",
+            rich_help_panel=COST,
+        ),
     ] = None,
     seed: Seed = 0,
     revision: Revision = None,
@@ -66,7 +110,7 @@ def purify(
     precision: Precision = "auto",
     allow_pickle: Pickle = False,
 ) -> None:
-    """Take the backdoor that a scan found out of a model, and scan again until it is clean.
+    """Train the backdoor that a scan found out of a model, and scan again until it is clean.
 
     The checkpoint is written in the layout of MODEL, with a model card and the new scan. Exit code:
     0 purified and clean, 1 still backdoored, 2 could not run, 3 inconclusive.

@@ -7,45 +7,65 @@ from typing import Annotated
 
 import typer
 
-from triggerfish.options import Device, Precision, Seed
+from triggerfish.options import COST, METHOD, MODEL, OUTPUT, TEXTS, Device, Precision, Seed
 from triggerfish.terminal import SAME, Meter, chatter, check_folder, continuing, fields
 from triggerfish.zoo.settings import SIZES, DistilSettings, PretrainSettings
 
-zoo = typer.Typer(help="Make small PLMs of any family, to test with.", no_args_is_help=True)
+zoo = typer.Typer(help="Make small PLMs of sixteen families, to test with.", no_args_is_help=True)
 
 
 @zoo.command("pretrain")
 def pretrain_command(
     family: Annotated[
-        str, typer.Argument(help="bert, gpt2, t5, ...; a wrong name lists all.", metavar="FAMILY")
+        str,
+        typer.Argument(help="bert, gpt2, t5, ... A wrong name lists them all.", metavar="FAMILY"),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the PLM.")],
+    out: Annotated[
+        Path, typer.Option(help="Write the PLM to this folder.", rich_help_panel=OUTPUT)
+    ],
     corpus: Annotated[
         list[Path] | None,
-        typer.Option(help="Ordinary texts, as for scan; repeat for more. Default: bundled."),
+        typer.Option(
+            help="Ordinary texts, as for scan. Repeat for more. Default: the bundled texts.",
+            rich_help_panel=TEXTS,
+        ),
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(help="An encoder whose representations it learns too: far faster."),
+        typer.Option(
+            help="An encoder whose representations the PLM also learns, which is far faster.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = PretrainSettings.size,
+    size: Annotated[
+        str, typer.Option(help=f"One of {', '.join(SIZES)}.", rich_help_panel=METHOD)
+    ] = PretrainSettings.size,
     tokens: Annotated[
-        int, typer.Option(help="Token budget: tokens seen in training.")
+        int, typer.Option(help="Number of tokens to train on.", rich_help_panel=COST)
     ] = PretrainSettings.tokens,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="FIELD=VALUE of any other setting; repeat for more."),
+        typer.Option(
+            "--set",
+            help="FIELD=VALUE of any other setting. Repeat for more.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     work: Annotated[
         Path | None,
-        typer.Option(help="Where unfinished work is kept. Default: in --out, until it is done."),
+        typer.Option(
+            help="Folder for unfinished work. Default: inside --out, until the PLM is done.",
+            rich_help_panel=COST,
+        ),
     ] = None,
     seed: Seed = PretrainSettings.seed,
     device: Device = "cpu",
     precision: Precision = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads. 0: as torch chooses.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="CPU threads. 0: as torch chooses.", rich_help_panel=COST)
+    ] = 0,
 ) -> None:
-    """Pre-train a small PLM from plain text; the same command continues where it stopped."""
+    """Pre-train a small PLM from plain text. The same command continues interrupted work."""
     for option, path in (("out", out), ("work", work)):
         check_folder(option, path)
     from triggerfish.settings import build
@@ -74,27 +94,38 @@ def pretrain_command(
 @zoo.command("distil")
 def distil_command(
     teacher: Annotated[
-        str, typer.Argument(help="A BERT checkpoint folder or hub id.", metavar="TEACHER")
+        str, typer.Argument(help="A BERT checkpoint folder or a hub id.", metavar="TEACHER")
     ],
     corpus: Annotated[
-        list[Path], typer.Option(help="Ordinary texts, as for scan; repeat for more.")
+        list[Path],
+        typer.Option(help="Ordinary texts, as for scan. Repeat for more.", rich_help_panel=TEXTS),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the small PLM.")],
+    out: Annotated[
+        Path, typer.Option(help="Write the small PLM to this folder.", rich_help_panel=OUTPUT)
+    ],
     work: Annotated[
         Path | None,
-        typer.Option(help="Where unfinished work is kept. Default: in --out, until it is done."),
+        typer.Option(
+            help="Folder for unfinished work. Default: inside --out, until the PLM is done.",
+            rich_help_panel=COST,
+        ),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(help="Passes over the chunks of text.")
+        int, typer.Option(help="Passes over the chunks of text.", rich_help_panel=METHOD)
     ] = DistilSettings.epochs,
     chunks: Annotated[
-        int, typer.Option(help="Stretches of text to learn from, at most.")
+        int,
+        typer.Option(
+            help="Largest number of chunks of text to learn from.", rich_help_panel=METHOD
+        ),
     ] = DistilSettings.chunks,
     seed: Seed = DistilSettings.seed,
     precision: Precision = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads. 0: as torch chooses.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="CPU threads. 0: as torch chooses.", rich_help_panel=COST)
+    ] = 0,
 ) -> None:
-    """Trim and distil a BERT model; the same command continues where it stopped."""
+    """Trim and distil a BERT model. The same command continues interrupted work."""
     for option, path in (("out", out), ("work", work)):
         check_folder(option, path)
     settings = DistilSettings(epochs=epochs, chunks=chunks, seed=seed)

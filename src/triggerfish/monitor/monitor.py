@@ -102,8 +102,8 @@ class Monitor:
         )
         if result.targets:
             monitor.notes += (
-                f"The scan found {len(result.targets)} point(s) that texts are drawn to and no "
-                "trigger that does it: inputs are not guarded against these.",
+                f"The scan found {len(result.targets)} target representation(s) without a trigger: "
+                "the monitor cannot guard inputs against these.",
             )
         if monitor.tokenizer and result.model.tokenizer_sha256 not in monitor.tokenizer.hashes:
             if not given:
