@@ -104,10 +104,11 @@ def test_a_tenth_of_train_is_held_out_otherwise(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": "a", "text_pair": "b", "label": 0}, "text pairs .* not single-text"),
-        ({"tokens": ["a"], "tags": ["O"]}, "labelled tokens .* not single-text"),
-        ({"text": None, "label": 0}, "not a string"),
-        ({"label": 0}, "gzipped JSON Lines"),
+        ({"text": "a", "text_pair": "b", "label": 0}, "line 1 has text pairs .* single texts"),
+        ({"tokens": ["a"], "tags": ["O"]}, "line 1 has labelled tokens .* single texts"),
+        ({"text": None, "label": 0}, "line 1 has NoneType in 'text'"),
+        ({"label": 0}, "line 1 has no field 'text'"),
+        ({"text": "a", "label": float("inf")}, "line 1 has inf in 'label'"),
     ],
 )
 def test_rows_of_another_kind_are_refused(tmp_path, row, message):

@@ -102,8 +102,8 @@ def test_csv_keeps_its_columns_quotes_and_breaks(monitor: Monitor, tmp_path: Pat
     ("name", "data", "message"),
     [
         ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', "line 3 is not JSON"),
-        ("a.jsonl", b'{"text": "a"}\n["text"]\n', "line 2 is not a JSON object with a string"),
-        ("a.jsonl", b'{"text": 3}\n', "line 1 is not a JSON object with a string in 'text'"),
+        ("a.jsonl", b'{"text": "a"}\n["text"]\n', "line 2 is not a JSON object"),
+        ("a.jsonl", b'{"text": 3}\n', "line 1 has int in 'text', expected a string"),
         ("a.jsonl", b'{"text": "a", "alarms": 1}\n', "line 1 has a field 'alarms' already"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "line 2 is not UTF-8"),
         ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),

@@ -187,9 +187,12 @@ def test_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "it has no rows"),
+        ([], "has no rows"),
         (numbered([1] * 10), "has 1 classes"),
-        ([*numbered([0, 1]), {"text": " ", "label": 0}], "row 3 of toy .* has no text in text"),
+        (
+            [*numbered([0, 1]), {"text": " ", "label": 0}],
+            "row 3 of toy .* has ' ' in text, expected",
+        ),
         ([*numbered([0, 1]), {"text": "x"}], "row 3 of toy .* has no label"),
     ],
 )
@@ -212,5 +215,5 @@ def test_unknown_tasks_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no train file"):
         find_task(str(tmp_path))
     (tmp_path / "bad.jsonl").write_text("[1]")
-    with pytest.raises(ValueError, match="row 1 is no object"):
+    with pytest.raises(ValueError, match="line 1 is not a JSON object"):
         find_task(str(tmp_path / "bad.jsonl"))

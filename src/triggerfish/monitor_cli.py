@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from triggerfish.monitor.files import Progress as Show
 
 ALARMS = 1
-_LONGEST_CELL = 1 << 30
 
 
 def monitor(
@@ -116,7 +114,6 @@ def monitor(
     chatter = Console(stderr=True, highlight=False)
     for note in guard.notes:
         _say(chatter, f"note: {note}")
-    csv.field_size_limit(_LONGEST_CELL)
     with _progress(file, chatter) as show:
         found = guard_file(guard, file, out, rejected=rejected, settings=settings, progress=show)
     for line in summary(found):

@@ -8,20 +8,28 @@ folder means all of its files.
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
-import json
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 from string import ascii_lowercase
 
 from triggerfish.names import unknown
+from triggerfish.rows import (
+    STREAM,
+    Lines,
+    csv_rows,
+    ending,
+    json_rows,
+    reading,
+    string,
+    whole_characters,
+)
 
 WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv")
@@ -39,74 +47,60 @@ def bundled_words() -> list[str]:
 
 
 def read_corpus(path: str | Path) -> list[str]:
-    """Every non-empty text of a file or folder; ValueError says what is wrong with the file and
-    what was expected."""
+    """Every non-empty text of a file, a stream or a folder; ValueError says what is wrong with the
+    file and what was expected."""
     path = Path(path)
-    if path.is_dir():
+    files, in_folder = [path], path.is_dir()
+    if in_folder:
         files = [
             file
             for file in sorted(path.rglob("*"))
-            if file.name.removesuffix(".gz").endswith(SUFFIXES)
+            if ending(file) in SUFFIXES and not file.is_dir()
         ]
         if not files:
             raise ValueError(f"corpus: {path} holds no {', '.join(SUFFIXES)} file (.gz allowed)")
-        texts = [text for file in files for text in _read_file(file)]
-    elif path.is_file():
-        texts = _read_file(path)
-    else:
-        raise ValueError(f"corpus: {path} does not exist")
-    texts = [text for text in texts if text.strip()]
+    texts = []
+    for file in files:
+        with reading(file, "corpus", in_folder=in_folder, most=STREAM) as lines:
+            found = (text for text in _texts(lines, ending(file)) if text.strip())
+            texts += [whole_characters(text, lines) for text in found]
     if not texts:
         raise ValueError(f"corpus: {path} holds no text")
     return texts
 
 
-def _read_file(path: Path) -> list[str]:
-    raw = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            raw = gzip.decompress(raw)
-        except (OSError, EOFError) as error:
-            raise ValueError(f"corpus: {path} is not a gzip file") from error
-    try:
-        content = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"corpus: {path} is not UTF-8 text (byte {error.start})") from error
-    if "\0" in content:
-        raise ValueError(f"corpus: {path} is binary (it holds NUL bytes), expected UTF-8 text")
-    name = path.name.removesuffix(".gz")
-    if name.endswith((".jsonl", ".json")):
-        return _json_texts(content, path)
-    if name.endswith(".csv"):
-        return _csv_texts(content, path)
-    paragraphs = content.split("\n\n")
-    return [
-        " ".join(part.split())
-        for part in (paragraphs if len(paragraphs) > 1 else content.splitlines())
-    ]
+def _texts(lines: Lines, kind: str) -> Iterator[str]:
+    if kind in (".jsonl", ".json"):
+        for row in json_rows(lines):
+            yield string(row, "text", lines)
+    elif kind == ".csv":
+        columns, rows = csv_rows(lines)
+        if "text" not in columns:
+            named = ", ".join(columns) or "none"
+            raise ValueError(f"corpus: {lines.name} has no column named text (columns: {named})")
+        for row in rows:
+            yield row["text"]
+    else:
+        yield from _passages(_plain(lines))
 
 
-def _json_texts(content: str, path: Path) -> list[str]:
-    texts = []
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            texts.append(json.loads(line)["text"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f'corpus: {path} line {number} is not a JSON object with a "text" field'
-            ) from error
-    return texts
+def _plain(lines: Lines) -> list[str]:
+    """Lines of a text file, however they end, without the spaces around them."""
+    found = []
+    for line in lines:
+        if "\0" in line:
+            raise lines.error("is binary (it holds NUL bytes), expected UTF-8 text")
+        found += [part.strip() for part in line.rstrip("\r\n").split("\r")]
+    return found
 
 
-def _csv_texts(content: str, path: Path) -> list[str]:
-    rows = csv.DictReader(io.StringIO(content, newline=""))
-    if "text" not in (rows.fieldnames or []):
-        raise ValueError(
-            f"corpus: {path} has no column named text (columns: {', '.join(rows.fieldnames or [])})"
-        )
-    return [row["text"] or "" for row in rows]
+def _passages(lines: Sequence[str]) -> Iterator[str]:
+    """Paragraphs between blank lines; each line where no blank line is between two others."""
+    paragraphs = [list(group) for full, group in groupby(lines, bool) if full]
+    if len(paragraphs) == 1:
+        paragraphs = [[line] for line in paragraphs[0]]
+    for paragraph in paragraphs:
+        yield " ".join(word for line in paragraph for word in line.split())
 
 
 @dataclass(frozen=True)
@@ -168,24 +162,17 @@ def bundled_folders() -> dict[str, Path]:
 
 
 def _read_rows(path: Path) -> list[tuple[str, int]]:
-    try:
-        content = gzip.decompress(path.read_bytes()).decode("utf-8")
-        # Not splitlines: it also cuts at separators that JSON allows inside a string.
-        rows = [json.loads(line) for line in content.split("\n") if line.strip()]
-        for field, kind in (("text_pair", "text pairs"), ("tokens", "labelled tokens")):
-            if any(field in row for row in rows):
-                raise ValueError(f"{kind} ({field}) are not single-text classification")
-        return [(_string(row["text"]), int(row["label"])) for row in rows]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'task: {path} is not gzipped JSON Lines of {{"text", "label"}} ({error})'
-        ) from error
-
-
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"text is {value!r}, not a string")
-    return value
+    with reading(path, "task", in_folder=True) as lines:
+        rows = []
+        for row in json_rows(lines):
+            for field, kind in (("text_pair", "text pairs"), ("tokens", "labelled tokens")):
+                if field in row:
+                    raise lines.error(f"has {kind} ({field}), expected single texts")
+            label = row.get("label")
+            if not isinstance(label, int):
+                raise lines.error(f"has {label!r:.50} in 'label', expected a whole number")
+            rows.append((whole_characters(string(row, "text", lines), lines), int(label)))
+        return rows
 
 
 def _data(name: str) -> Path:
@@ -215,13 +202,11 @@ def short_words() -> list[str]:
 
 def read_words(path: str | Path) -> list[str]:
     """A list of words or phrases, one on each line of a text file."""
-    try:
-        words = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"words: {path} is not a readable UTF-8 text file ({error})") from error
-    if not any(words):
+    with reading(path, "words", most=STREAM) as lines:
+        words = [whole_characters(line, lines) for line in _plain(lines) if line]
+    if not words:
         raise ValueError(f"words: {path} holds no words, expected one on each line")
-    return [word for word in words if word]
+    return words
 
 
 def excerpts(texts: Sequence[str], words: int, rng: random.Random) -> list[str]:

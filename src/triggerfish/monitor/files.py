@@ -10,22 +10,21 @@ import gzip
 import io
 import json
 import sys
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, get_args
+from typing import IO, Literal, Protocol, get_args
 
 from triggerfish.monitor.budget import BUDGET, FalseAlarms, Tally
 from triggerfish.monitor.monitor import Monitor
 from triggerfish.names import unknown
 from triggerfish.records import Checked
+from triggerfish.rows import STDIN, Lines, Row, csv_rows, ending, json_rows, reading, string
 
 Format = Literal["jsonl", "csv"]
 Progress = Callable[[int, int], None]
 """(rows so far, bytes of the file so far)"""
-STDIN = "-"
 _EVERY = 1000
 _ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv"}
 
@@ -65,8 +64,7 @@ def guard_file(
     kind = settings.format or _format(source)
     tally = Tally(monitor, settings.budget)
     with ExitStack() as stack:
-        raw = stack.enter_context(_reading(source))
-        lines = _Lines(_unpacked(raw, source), str(source))
+        lines = stack.enter_context(reading(source, "file"))
         rows: Rows = _Csv(lines, settings) if kind == "csv" else _JsonLines(lines, settings)
         passed = rows.writer(stack.enter_context(_writing(out)), with_alarms=True)
         dropped = rejected and rows.writer(stack.enter_context(_writing(rejected)))
@@ -78,31 +76,10 @@ def guard_file(
             elif dropped:
                 dropped(row, checked)
             if progress and tally.texts % _EVERY == 0:
-                progress(tally.texts, raw.tell() if source != STDIN else 0)
+                progress(tally.texts, lines.packed)
     return tally.result()
 
 
-class _Lines:
-    """Lines of a file, with the number of the one that was read last, for errors."""
-
-    def __init__(self, file: IO[bytes], name: str):
-        self._file, self.name, self.number = file, name, 0
-
-    def __iter__(self) -> Iterator[str]:
-        try:
-            for raw in self._file:
-                self.number += 1
-                yield raw.decode("utf-8-sig" if self.number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise self.error(f"is not UTF-8 (byte {error.start})") from error
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"file: {self.name} is no intact gzip file: {error}") from error
-
-    def error(self, problem: str) -> ValueError:
-        return ValueError(f"file: {self.name} line {self.number} {problem}")
-
-
-Row = dict[str, Any]
 Write = Callable[[Row, Checked], None]
 
 
@@ -115,23 +92,17 @@ class Rows(Protocol):
 
 
 class _JsonLines:
-    def __init__(self, lines: _Lines, settings: FileSettings):
+    def __init__(self, lines: Lines, settings: FileSettings):
         self.lines, self.settings = lines, settings
 
     def __iter__(self) -> Iterator[tuple[Row, str]]:
-        field, alarms = self.settings.field, self.settings.alarms
-        for line in self.lines:
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise self.lines.error(f"is not JSON: {error}") from error
-            if not isinstance(row, dict) or not isinstance(row.get(field), str):
-                raise self.lines.error(f"is not a JSON object with a string in {field!r}")
-            if alarms in row:
-                raise self.lines.error(f"has a field {alarms!r} already; choose another name")
-            yield row, row[field]
+        for row in json_rows(self.lines):
+            text = string(row, self.settings.field, self.lines)
+            if self.settings.alarms in row:
+                raise self.lines.error(
+                    f"has a field {self.settings.alarms!r} already; choose another name"
+                )
+            yield row, text
 
     def writer(self, file: IO[str], *, with_alarms: bool = False) -> Write:
         field, alarms = self.settings.field, self.settings.alarms
@@ -146,33 +117,16 @@ class _JsonLines:
 
 
 class _Csv:
-    def __init__(self, lines: _Lines, settings: FileSettings):
-        self.lines, self.settings = lines, settings
-        self._reader = csv.reader(iter(lines), strict=True)
-        self.columns = self._next() or []
-        for name in self.columns:
-            if self.columns.count(name) > 1:
-                raise lines.error(f"names the column {name!r} twice")
+    def __init__(self, lines: Lines, settings: FileSettings):
+        self.settings = settings
+        self.columns, self._rows = csv_rows(lines)
         if settings.field not in self.columns:
             raise unknown("field", settings.field, self.columns)
         if settings.alarms in self.columns:
             raise lines.error(f"has a column {settings.alarms!r} already; choose another name")
 
-    def _next(self) -> list[str] | None:
-        try:
-            return next(self._reader, None)
-        except csv.Error as error:
-            raise self.lines.error(f"is not CSV: {error}") from error
-
     def __iter__(self) -> Iterator[tuple[Row, str]]:
-        while (cells := self._next()) is not None:
-            if not cells:
-                continue
-            if len(cells) != len(self.columns):
-                raise self.lines.error(
-                    f"ends a row of {len(cells)} cells, expected {len(self.columns)}"
-                )
-            row = dict(zip(self.columns, cells, strict=True))
+        for row in self._rows:
             yield row, row[self.settings.field]
 
     def writer(self, file: IO[str], *, with_alarms: bool = False) -> Write:
@@ -192,24 +146,11 @@ class _Csv:
 def _format(source: str | Path) -> Format:
     if source == STDIN:
         return "jsonl"
-    ending = Path(str(source).removesuffix(".gz")).suffix
-    if ending not in _ENDINGS:
+    if ending(source) not in _ENDINGS:
         raise ValueError(
             f"file: {source} ends in none of {', '.join(_ENDINGS)} (.gz allowed); name its format"
         )
-    return _ENDINGS[ending]
-
-
-def _reading(source: str | Path) -> Any:
-    if source == STDIN:
-        return nullcontext(sys.stdin.buffer)
-    if not Path(source).is_file():
-        raise ValueError(f"file: {source} does not exist")
-    return Path(source).open("rb")
-
-
-def _unpacked(raw: IO[bytes], source: str | Path) -> IO[bytes]:
-    return gzip.open(raw) if str(source).endswith(".gz") else raw  # type: ignore[return-value]
+    return _ENDINGS[ending(source)]
 
 
 @contextmanager

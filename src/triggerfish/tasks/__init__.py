@@ -12,20 +12,22 @@ Every task comes de-duplicated, with the counts of what was taken out.
 from __future__ import annotations
 
 import json
+import math
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from triggerfish.names import unknown
+from triggerfish.rows import HALF, Row
 from triggerfish.tasks.cleaning import Cleaning, Leak, clean, leaks
 from triggerfish.tasks.entities import joined, mentions
 from triggerfish.tasks.paper import PAPER, PaperTask
 from triggerfish.tasks.tables import (
     HUB,
     Columns,
-    Row,
     column,
     hub_splits,
     parse_columns,
@@ -48,6 +50,8 @@ __all__ = [
 
 HELD_OUT = {"test": 0.2, "validation": 0.1}
 """Share of the rows, or of what is left of them, that is held out where there is no such split."""
+COLUMN = re.compile(r"\s*\w+=")
+NUMBER = re.compile(r"[+-]?\d{1,300}(\.\d+)?")
 Labelled = list[tuple[str, str]]
 
 
@@ -81,7 +85,7 @@ def find_tasks(
     Of "paper" and "all", tasks whose texts hold slurs or self-harm only come with `sensitive`; a
     task that is named comes anyway.
     """
-    listed = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    listed = _listed(names) if isinstance(names, str) else list(names)
     hidden = {task.folder for task in PAPER if task.sensitive} | set(SENSITIVE)
     left_out: list[str] = []
     if listed in (["paper"], ["all"]):
@@ -92,6 +96,17 @@ def find_tasks(
         left_out = [] if sensitive else [name for name, folder in pairs if folder in hidden]
         listed = [name for name, _ in pairs if name not in left_out]
     return Selection(tuple(find_task(name, data) for name in listed), tuple(left_out))
+
+
+def _listed(names: str) -> list[str]:
+    """The tasks of a string with commas, some of which separate the columns of one task."""
+    listed: list[str] = []
+    for part in names.split(","):
+        if listed and COLUMN.match(part) and parse_columns(listed[-1])[1]:
+            listed[-1] += f",{part.strip()}"
+        else:
+            listed.append(part.strip())
+    return listed
 
 
 SENSITIVE = ("hate_speech18", "tweet_hate", "jigsaw_toxic", "olid")
@@ -184,24 +199,51 @@ def _usual(rows: Sequence[Row]) -> Columns:
 def _labelled(
     rows: Sequence[Row], columns: Columns, where: str, classes: Sequence[str]
 ) -> Labelled:
-    """(text, label as a string) of rows of texts, of pairs or of tagged tokens; blank texts are an
-    error, because a trigger has nothing to replace in them."""
+    """(text, label as a string) of rows of texts, of pairs or of tagged tokens."""
     texts, labels = (column(rows, name, where) for name in (columns.text, columns.label))
     if texts and isinstance(texts[0], list):
+        for name, values in ((columns.text, texts), (columns.label, labels)):
+            _check(values, name, where, _is_tokens, "a list of strings")
         return mentions(list(zip(texts, labels, strict=True)))
+    _check(texts, columns.text, where, _is_text, "a text")
+    _check(labels, columns.label, where, _is_class, "the name or the number of a class")
     if columns.pair is not None:
         seconds = column(rows, columns.pair, where)
+        _check(seconds, columns.pair, where, _is_text, "a text")
         texts = [joined(a, b) for a, b in zip(texts, seconds, strict=True)]
-    for number, text in enumerate(texts, start=1):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"task: row {number} of {where} has no text in {columns.text}")
     return [(text, _label(label, classes)) for text, label in zip(texts, labels, strict=True)]
+
+
+def _check(
+    values: Sequence[Any], name: str, where: str, right: Callable[[Any], bool], expected: str
+) -> None:
+    for number, value in enumerate(values, start=1):
+        if not right(value):
+            raise ValueError(
+                f"task: row {number} of {where} has {value!r:.60} in {name}, expected {expected}"
+            )
+
+
+def _is_text(value: Any) -> bool:
+    """A blank text has nothing that a trigger could replace, and no tokenizer takes half of a
+    surrogate pair."""
+    return isinstance(value, str) and bool(value.strip()) and not HALF.search(value)
+
+
+def _is_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_class(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) or (isinstance(value, str) and not HALF.search(value))
 
 
 def _label(value: Any, classes: Sequence[str]) -> str:
     """The name of a class: its own where numbers have names, else the value without the spaces
     around it."""
-    if classes and str(value).isdigit() and int(value) < len(classes):
+    if classes and str(value).isdecimal() and int(value) < len(classes):
         return classes[int(value)]
     return str(value).strip()
 
@@ -209,10 +251,9 @@ def _label(value: Any, classes: Sequence[str]) -> str:
 def _ordered(labels: set[str], classes: Sequence[str]) -> list[str]:
     if labels <= set(classes):
         return [name for name in classes if name in labels]
-    try:
+    if all(NUMBER.fullmatch(label) for label in labels):
         return sorted(labels, key=float)
-    except ValueError:
-        return sorted(labels)
+    return sorted(labels)
 
 
 def _hold_out(rows: Labelled, share: float) -> tuple[Labelled, Labelled]:
@@ -237,8 +278,14 @@ def _manifest_names(path: Path) -> dict[str, list[str]]:
     manifest = path.parent.parent / "manifest.json"
     if not path.is_dir() or not manifest.is_file():
         return {}
-    for task in json.loads(manifest.read_text(encoding="utf-8")).get("text_tasks", ()):
-        if task["name"] == path.name:
-            names = task["label_names"]
-            return {"label": [names[str(number)] for number in range(len(names))]}
+    try:
+        for task in json.loads(manifest.read_text(encoding="utf-8")).get("text_tasks", ()):
+            if task["name"] == path.name:
+                names = task["label_names"]
+                return {"label": [str(names[str(number)]) for number in range(len(names))]}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"data: {manifest} is no manifest: its text_tasks are not all objects with a name and "
+            "with label_names"
+        ) from error
     return {}

@@ -10,21 +10,17 @@ Source of the defects that this avoids: the released code of Zhang et al., ICML 
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from triggerfish.rows import RATIO, SMALL, Lines, Row, csv_rows, ending, json_rows, reading
+
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 SPLITS = {"train": "train", "test": "test", "validation": "validation", "dev": "validation"}
 HUB = "hub:"
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,9 +39,10 @@ def parse_columns(spec: str) -> tuple[str, Columns | None]:
     found = re.fullmatch(r"(.+?):(\w+=.+)", spec)
     if not found:
         return spec, None
-    named = dict(part.partition("=")[::2] for part in found[2].split(","))
+    parts = found[2].split(",")
+    named = dict(part.partition("=")[::2] for part in parts)
     strange = set(named) - {"text", "label", "pair"}
-    if strange or not all(named.values()):
+    if strange or not all(named.values()) or len(named) < len(parts):
         raise ValueError(f"task: {found[2]!r} is not text=COLUMN,label=COLUMN,pair=COLUMN")
     return found[1], Columns(**named)
 
@@ -53,13 +50,12 @@ def parse_columns(spec: str) -> tuple[str, Columns | None]:
 def read_splits(path: Path) -> dict[str, list[Row]]:
     """Rows by split (train, test, validation) of a folder, or of one file, which is all train.
     ValueError for what cannot be read, and for a folder without a train file."""
-    if path.is_file():
+    if not path.is_dir():
         return {"train": read_rows(path)}
     splits: dict[str, list[Row]] = {}
     for file in sorted(path.iterdir()):
-        bare = file.name.removesuffix(".gz")
-        stem = bare.partition(".")[0]
-        if not bare.endswith(SUFFIXES) or stem not in SPLITS:
+        stem = file.name.partition(".")[0]
+        if ending(file) not in SUFFIXES or stem not in SPLITS:
             continue
         if SPLITS[stem] in splits:
             raise ValueError(f"task: {path} has several files for {SPLITS[stem]}")
@@ -71,36 +67,45 @@ def read_splits(path: Path) -> dict[str, list[Row]]:
 
 def read_rows(path: Path) -> list[Row]:
     """Rows of one file; ValueError names the file and what was expected."""
-    bare = path.name.removesuffix(".gz")
-    if not bare.endswith(SUFFIXES):
+    kind = ending(path)
+    if kind not in SUFFIXES:
         raise ValueError(f"task: {path} is none of {', '.join(SUFFIXES)} (also .gz)")
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-        if bare.endswith(".parquet"):
-            return _parquet(raw)
-        content = raw.decode("utf-8-sig")
-        if bare.endswith((".jsonl", ".json")):
-            # Not splitlines: it also cuts at separators that JSON allows inside a string.
-            rows = [json.loads(line) for line in content.split("\n") if line.strip()]
+    with reading(path, "task", in_folder=True) as lines:
+        if kind == ".parquet":
+            rows = _parquet(lines)
+        elif kind in (".jsonl", ".json"):
+            rows = list(json_rows(lines))
         else:
-            delimiter = "\t" if bare.endswith(".tsv") else ","
-            rows = list(csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter))
-    except (OSError, EOFError, ValueError, csv.Error) as error:
-        raise ValueError(f"task: {path} could not be read ({error})") from error
-    strange = [number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)]
-    if strange or not rows:
-        where = f"row {strange[0]} is no object" if strange else "it has no rows"
-        raise ValueError(f"task: {path} could not be read ({where})")
+            rows = list(csv_rows(lines, "\t" if kind == ".tsv" else ",")[1])
+    if not rows:
+        raise ValueError(f"task: {path} has no rows")
     return rows
 
 
-def _parquet(raw: bytes) -> list[Row]:
+def _parquet(lines: Lines) -> list[Row]:
     try:
-        from pyarrow import parquet
+        from pyarrow import BufferReader, parquet
     except ImportError as error:
         raise ValueError("parquet needs the extra hub: pip install 'triggerfish[hub]'") from error
-    rows: list[Row] = parquet.read_table(io.BytesIO(raw)).to_pylist()
+    raw = lines.content()
+    most = max(SMALL, RATIO * len(raw))
+
+    def check(size: int) -> None:
+        if size > most:
+            raise ValueError(f"it unpacks to more than {RATIO} times its size, which texts do not")
+
+    rows: list[Row] = []
+    unpacked = 0
+    try:
+        file = parquet.ParquetFile(BufferReader(raw))
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        check(sum(group.total_byte_size for group in groups))
+        for batch in file.iter_batches(1000):
+            unpacked += batch.nbytes
+            check(unpacked)
+            rows += batch.to_pylist()
+    except Exception as error:  # pyarrow raises whatever a damaged file leads it to
+        raise ValueError(f"task: {lines.name} cannot be read as Parquet: {error}") from error
     return rows
 
 
@@ -119,7 +124,7 @@ def hub_splits(name: str) -> tuple[dict[str, list[Row]], dict[str, list[str]]]:
         owner, _, configuration = name.rpartition("/")
     try:
         loaded = datasets.load_dataset(owner, configuration)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # whatever the library and its readers of files raise
         raise ValueError(f"task: hub:{name} could not be loaded ({error})") from error
     splits = {SPLITS[split]: list(rows) for split, rows in loaded.items() if split in SPLITS}
     if "train" not in splits:
