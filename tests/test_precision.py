@@ -11,14 +11,17 @@ from triggerfish.loading import load
 from triggerfish.scanner import scan
 
 CPU = torch.device("cpu")
+FASTEST = precision._fastest
+"""What conftest.py replaces for all other tests."""
 
 
 @pytest.fixture
-def fresh_choice():
-    """The choice is made once per process: forget it before and after."""
-    precision._fastest.cache_clear()
+def fresh_choice(monkeypatch):
+    """The real choice, which is made once per process: forgotten before and after."""
+    monkeypatch.setattr(precision, "_fastest", FASTEST)
+    FASTEST.cache_clear()
     yield
-    precision._fastest.cache_clear()
+    FASTEST.cache_clear()
 
 
 class Clock:
