@@ -22,11 +22,12 @@ from detecting.models import base, effects
 from purifying.figures import Series, chart
 from triggerfish import text
 from triggerfish.attacks import attack
-from triggerfish.bench.files import RecordFile, write_text
+from triggerfish.bench.files import RecordFile
 from triggerfish.groundtruth import functional
 from triggerfish.records import ScanResult
 from triggerfish.scanner.methods import start
 from triggerfish.settings import build
+from triggerfish.writing import write_text
 
 RESULTS = Path("results/adaptive")
 CELLS = RecordFile(RESULTS / "cells.jsonl")

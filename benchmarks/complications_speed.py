@@ -20,7 +20,6 @@ from typing import Any
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.bench.files import write_json
 from triggerfish.complications import Complications, ComplicationSettings, measure
 from triggerfish.downstream import Inputs, ProbeSettings, sample
 from triggerfish.facts import environment
@@ -30,6 +29,7 @@ from triggerfish.readouts import pad
 from triggerfish.records import Trigger
 from triggerfish.tasks import find_tasks
 from triggerfish.text import Task
+from triggerfish.writing import write_json
 
 OUT = Path(__file__).parents[1] / "results" / "complications" / "speed.json"
 EPOCHS, BATCH, RATE = 3, 16, 3e-5

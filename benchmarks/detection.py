@@ -19,7 +19,8 @@ from detecting.cell import METHODS, measured
 from detecting.models import made
 from detecting.plan import Model, plan
 from detecting.tables import page
-from triggerfish.bench.files import RecordFile, write_text
+from triggerfish.bench.files import RecordFile
+from triggerfish.writing import write_text
 
 RESULTS = Path("results/detection")
 CELLS = RecordFile(RESULTS / "cells.jsonl")

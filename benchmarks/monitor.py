@@ -31,8 +31,9 @@ from monitoring import downstream, evasion
 from monitoring.detectors import Bench
 from monitoring.tables import render
 from monitoring.victims import PLMS, Options, Victim
-from triggerfish.bench.files import RecordFile, write_text
+from triggerfish.bench.files import RecordFile
 from triggerfish.text import Task, read_task
+from triggerfish.writing import write_text
 
 RESULTS = Path("results/monitor")
 PARTS = ("downstream", "detectors", "evasion")

@@ -26,12 +26,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from triggerfish import text
-from triggerfish.bench.files import write_json, write_text
 from triggerfish.loading import bundled, minilm
 from triggerfish.monitor import Monitor
 from triggerfish.monitor.budget import Tally
 from triggerfish.monitor.tokenizer import Tokenizer
 from triggerfish.records import Trigger
+from triggerfish.writing import write_json, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "monitor"

@@ -31,10 +31,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from triggerfish.backbone import Backbone
-from triggerfish.bench.files import RecordFile, write_text
+from triggerfish.bench.files import RecordFile
 from triggerfish.loading import load
 from triggerfish.readouts import Readout
 from triggerfish.stats import exact_interval
+from triggerfish.writing import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "probe"

@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from triggerfish.bench.files import RecordFile, write_json
+from triggerfish.bench.files import RecordFile
+from triggerfish.writing import write_json
 
 GRID = Path("benchmarks/grids/smoke.yaml")
 RUNS, RESULTS = Path("runs/resume"), Path("results/smoke")

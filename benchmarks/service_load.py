@@ -29,7 +29,6 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from triggerfish.bench.files import write_json
 from triggerfish.loading import bundled
 from triggerfish.records import (
     Coverage,
@@ -42,6 +41,7 @@ from triggerfish.records import (
     Trigger,
 )
 from triggerfish.text import bundled_corpus
+from triggerfish.writing import write_json
 
 TRIGGERS = ("cf", "gossip", "zugzwang", "lantern", "seldom", "thermodynamically")
 SIZES = (200, 2000)

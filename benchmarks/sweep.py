@@ -29,12 +29,13 @@ from triggerfish.attacks.implant import Implant, save
 from triggerfish.attacks.neuba import NeuBA
 from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
-from triggerfish.bench.files import RecordFile, write_text
+from triggerfish.bench.files import RecordFile
 from triggerfish.downstream import FineTuneSettings, accuracy, fine_tune
 from triggerfish.loading import load, minilm
 from triggerfish.report import render
 from triggerfish.scanner import scan
 from triggerfish.stats import exact_interval
+from triggerfish.writing import write_text
 
 TRIGGERS = {
     "por1": ("tq", "walnut", "meanwhile", "xylophonist", "quixotically", "antediluvian"),

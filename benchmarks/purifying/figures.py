@@ -8,8 +8,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from triggerfish.bench.files import write_text
 from triggerfish.report.figures import ticks
+from triggerfish.writing import write_text
 
 COLOURS = ("#1f6fb2", "#c2410c", "#15803d", "#7c3aed", "#0e7490", "#a16207", "#be185d", "#475569")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 56, 190, 18, 46

@@ -106,8 +106,7 @@ class Victim:
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             result = scan(self.backbone, seed=self.options.seed)
-            result.save(file.with_suffix(".partial"))
-            file.with_suffix(".partial").replace(file)
+            result.save(file)
         return ScanResult.load(file)
 
     def record(self) -> dict[str, object]:

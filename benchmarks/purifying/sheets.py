@@ -22,11 +22,11 @@ from typing import Any
 
 from purifying.models import RUNS
 from triggerfish.backbone import Backbone
-from triggerfish.bench.files import write_json
 from triggerfish.downstream import Classifier, ProbeSettings, probe, sample
 from triggerfish.readouts import Readout
 from triggerfish.records import Trigger
 from triggerfish.text import Task, read_task
+from triggerfish.writing import write_json
 
 ROWS, TEST, VOTERS, COPIES, TOKENS = 400, 100, 30, 3, 48
 Count = dict[str, int]

@@ -9,8 +9,8 @@ from typing import Any
 from monitoring.tables import percent, read, table
 from purifying.figures import Series, chart
 from purifying.models import ORDER
-from triggerfish.bench.files import write_text
 from triggerfish.purify.align import STEPS, STEPS_PER_STRING
+from triggerfish.writing import write_text
 
 Record = dict[str, Any]
 LATER = "Not measured"

@@ -25,8 +25,9 @@ from ripple.plan import (
     cells,
 )
 from ripple.published import CLEAN_AND_SUCCESS, DBPEDIA, FAMILIES, KL
-from triggerfish.bench.files import RecordFile, write_text
+from triggerfish.bench.files import RecordFile
 from triggerfish.tasks.paper import PAPER, SAME_TYPE, role
+from triggerfish.writing import write_text
 
 Record = dict[str, Any]
 ABSENT = "-"

@@ -1,5 +1,5 @@
 """`python -m triggerfish` is `triggerfish`."""
 
-from triggerfish.cli import main
+from triggerfish.program import main
 
 main()

@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triggerfish.terminal import Meter, chatter, check_folder
+from triggerfish.terminal import Meter, chatter
 
 if TYPE_CHECKING:
     from triggerfish.attacks.implant import Implant, Success
     from triggerfish.attacks.plan import Plan
     from triggerfish.backbone import Backbone
 
+MARKS = ("attack.json",)
+"""Of a folder that this command wrote: as `attacks.implant.FILE`."""
 LONG = 20
 """Words of a text that a trigger is tried in, at least: as many as a scan cuts its texts to."""
 
@@ -24,7 +26,6 @@ def implant(
     plan: Plan, model: str, out: Path, corpus: Path | None, seed: int, device: str, precision: str
 ) -> None:
     """Plant, measure, write to `out`, and print what the triggers do."""
-    check_folder("out", out)
     from triggerfish import text
     from triggerfish.attacks.implant import save
     from triggerfish.loading import load

@@ -8,13 +8,12 @@ import sys
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from typer.exceptions import TyperException
 
 from triggerfish import folders
-from triggerfish.attack_cli import implant
+from triggerfish.attack_cli import MARKS, implant
 
 # Free of torch; names and defaults of options are theirs.
 from triggerfish.attacks import ATTACKS
@@ -37,20 +36,14 @@ from triggerfish.options import (
     Revision,
     Seed,
 )
+from triggerfish.outputs import Folder, check_outputs, task_sources
+from triggerfish.program import main
 from triggerfish.purify_cli import purify
 from triggerfish.serve_cli import serve
-from triggerfish.terminal import (
-    SAME,
-    Interrupted,
-    Meter,
-    chatter,
-    check_parent,
-    continuing,
-    deliver,
-    fields,
-    follow,
-)
+from triggerfish.terminal import SAME, Meter, chatter, continuing, deliver, fields, follow
 from triggerfish.zoo_cli import zoo
+
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,8 +52,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-CANNOT_RUN = 2
-INTERRUPTED = 130
+BENCH_MARKS = ("grid.json", "cells.jsonl", "failed.jsonl", ".lock")
+"""Of a folder that `bench` wrote."""
 
 
 class Format(StrEnum):
@@ -213,8 +206,14 @@ def scan(
 
     Exit code: 0 clean, 1 backdoored, 2 could not run, 3 inconclusive.
     """
-    for option, path in (("out", out), ("html", html)):
-        check_parent(option, path)
+    kept = state or folders.scans()
+    check_outputs(
+        {"model": model, "corpus": corpus, "words": words, "reference": reference}
+        | task_sources(tasks, data),
+        out=out,
+        html=html,
+        state=Folder(kept),
+    )
     if tasks is not None and not profile:
         raise ValueError("tasks: only --profile reads labelled tasks")
     from triggerfish import report, text
@@ -231,7 +230,6 @@ def scan(
     read = partial(load, device=device, precision=precision, allow_pickle=allow_pickle)
     backbone = read(model, revision=revision)
     original = read(reference) if reference else None
-    kept = state or folders.scans()
     stream = start(
         method,
         backbone,
@@ -247,25 +245,28 @@ def scan(
     )
     # The published methods keep nothing.
     how = f"{SAME} (kept in {kept})" if method in OURS else None
-    with Meter() as meter, continuing(how):
-        result = follow(stream, meter, more=int(profile))
-        if profile:
-            from triggerfish.complications.findings import profile_findings
+    with continuing(how):
+        with Meter() as meter:
+            result = follow(stream, meter, more=int(profile))
+            if profile:
+                from triggerfish.complications.findings import profile_findings
 
-            result = profile_findings(
-                result,
-                backbone,
-                texts,
-                tasks=labelled,
-                reference=original,
-                seed=seed,
-                progress=partial(meter.compared, after=0.5),
-            )
-    saved = str(out) if out and format is Format.json else None
-    deliver(report.render(result, format.value, saved), out)
-    if html:
-        html.write_text(report.render(result, "html", saved), encoding="utf-8")
-        chatter.print(f"report: {html}", markup=False)
+                result = profile_findings(
+                    result,
+                    backbone,
+                    texts,
+                    tasks=labelled,
+                    reference=original,
+                    seed=seed,
+                    progress=partial(meter.compared, after=0.5),
+                )
+        saved = str(out) if out and format is Format.json else None
+        if html:
+            deliver(report.render(result, "html", saved), html)
+            chatter.print(f"report: {html}", markup=False)
+        deliver(report.render(result, format.value, saved), out)
+    for _ in stream:  # all is delivered, so what is kept for a resumed scan may go
+        pass
     raise typer.Exit(result.exit_code)
 
 
@@ -284,7 +285,7 @@ def report_command(
     from triggerfish import report
     from triggerfish.records import ScanResult
 
-    check_parent("out", out)
+    check_outputs({"findings": findings}, out=out)
     if not findings.is_file():
         raise ValueError(f"findings: {findings} does not exist")
     if format is None:
@@ -304,7 +305,7 @@ def convert(
     """Write a scan.json of schema 1 in the present schema. Only the names of its keys change."""
     from triggerfish.convert import convert as converted
 
-    check_parent("out", out)
+    check_outputs({"old": old}, out=out)
     if not old.is_file():
         raise ValueError(f"old: {old} does not exist")
     converted(old.read_text(encoding="utf-8")).save(out)
@@ -390,6 +391,9 @@ def attack(
     TASK is a folder with train.jsonl.gz and test.jsonl.gz, or a bundled task. The ground truth is
     written to attack.json beside the checkpoint.
     """
+    asked = [*(name.rpartition(":")[0] for name in goal or ()), *(correction or ())]
+    sources = {"model": model, "corpus": corpus, "goal, correction": asked}
+    check_outputs(sources, out=Folder(out, MARKS))
     changes: dict[str, object] = {**fields(setting)}
     for option, value in (("adaptive", adaptive), ("lora", lora), ("steps", steps)):
         if value is not None:
@@ -445,6 +449,11 @@ def bench(
 
     Exit code: 0 all cells measured, 1 some failed, 2 could not run.
     """
+    check_outputs(
+        {"grid": grid} | task_sources(None, data),
+        out=Folder(out, BENCH_MARKS),
+        store=Folder(store or folders.artifacts()),
+    )
     from triggerfish.bench import run_grid, watch
     from triggerfish.bench.redteam import DATA, DEVICE, PRECISION
     from triggerfish.report.escape import visible
@@ -481,7 +490,10 @@ def demo(
     from triggerfish.loading import load
     from triggerfish.scanner import events
 
-    out.mkdir(parents=True, exist_ok=True)
+    check_outputs({}, out=Folder(out / "backdoored", MARKS))
+    if out.is_dir():
+        names = ("backdoored", "clean")
+        check_outputs({}, out=[out / f"{x}.{end}" for x in names for end in ("json", "html")])
     triggers = ["cf", "zugzwang", "serendipity"]
     chatter.print(f"1. Planting {len(triggers)} triggers in the bundled PLM: {', '.join(triggers)}")
     plan = Plan("por", tuple(triggers), changes={"steps": 100})
@@ -495,7 +507,7 @@ def demo(
             model = load(source, precision=precision)
             result = follow(events(model, text.bundled_corpus()), meter)
         page = report.render(result, "html", str(out / f"{name}.json"))
-        (out / f"{name}.html").write_text(page, encoding="utf-8")
+        deliver(page, out / f"{name}.html")
         result.save(out / f"{name}.json")
         verdicts.append((name, result))
     for name, result in verdicts:
@@ -520,39 +532,3 @@ for name, command, panel in (
     app.command(name, rich_help_panel=panel)(command)
 app.add_typer(zoo, name="zoo", rich_help_panel="Research")
 app.add_typer(cache, name="cache", rich_help_panel="Housekeeping")
-
-
-def main() -> None:
-    """Run the command line: every error is one line on stderr and exit code 2, unless --debug is
-    given."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    try:
-        code = app(arguments, standalone_mode=False)
-    except TyperException as error:
-        _fail(error.format_message() + " (see --help)")
-    except Interrupted as how:
-        _stop(f"interrupted; {how}")
-    except (typer.Abort, KeyboardInterrupt):
-        _stop("interrupted")
-    except Exception as error:  # a user gets one line, whatever broke; --debug shows the rest
-        if debug:
-            raise
-        known = isinstance(error, ValueError | OSError)
-        _fail(str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)")
-    else:
-        if code == INTERRUPTED:  # how typer hands on a KeyboardInterrupt
-            _stop("interrupted")
-        raise SystemExit(code or 0)
-
-
-def _stop(message: str) -> NoReturn:
-    chatter.print(message, markup=False, soft_wrap=True)
-    raise SystemExit(INTERRUPTED)
-
-
-def _fail(message: str) -> NoReturn:
-    from triggerfish.report.escape import visible
-
-    print(f"error: {visible(' '.join(message.split()))}", file=sys.stderr)
-    raise SystemExit(CANNOT_RUN)

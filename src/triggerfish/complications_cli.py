@@ -21,7 +21,8 @@ from triggerfish.options import (
     Revision,
     Seed,
 )
-from triggerfish.terminal import Meter, chatter, check_folder, check_parent, deliver, fields
+from triggerfish.outputs import Folder, check_outputs, task_sources
+from triggerfish.terminal import Meter, chatter, deliver, fields
 
 
 def complications(
@@ -125,9 +126,12 @@ def complications(
     Exit code: 0 no evidence of a backdoor, 1 backdoor-like, 2 could not run, 3 inconclusive; with
     --before: 0 removed, 1 not removed.
     """
-    for option, path in (("out", out), ("html", html)):
-        check_parent(option, path)
-    check_folder("keep", keep)
+    check_outputs(
+        {"model": model, "reference": reference, "before": before} | task_sources(tasks, data),
+        out=out,
+        html=html,
+        keep=Folder(keep, ("predictions.json",)) if keep else None,
+    )
     from triggerfish.report.complications import FORMATS, render
     from triggerfish.report.complications_text import removal_text
 
@@ -180,7 +184,7 @@ def complications(
         )
     deliver(render(result, format), out)
     if html:
-        html.write_text(render(result, "html"), encoding="utf-8")
+        deliver(render(result, "html"), html)
         _say(f"report: {html}")
     if earlier is None:
         raise typer.Exit(result.exit_code)

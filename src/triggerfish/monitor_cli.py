@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from triggerfish.options import METHOD, MODEL, OUTPUT, POLICIES, TEXTS, parse_policies
+from triggerfish.outputs import Source, check_outputs
 
 if TYPE_CHECKING:
     from triggerfish.monitor.budget import FalseAlarms
@@ -96,11 +97,8 @@ def monitor(
     Rows that pass are written with their text and alarms. Exit code: 0 no alarm, 1
     alarms, 2 could not run.
     """
-    for option, path in (("out", out), ("rejected", rejected)):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise ValueError(f"{option}: folder {path.parent} does not exist")
-    if out is not None and rejected is not None and out.resolve() == rejected.resolve():
-        raise ValueError(f"rejected: {rejected} is also the file for rows that pass")
+    sources: dict[str, Source] = {"file": file, "findings": findings, "tokenizer": tokenizer}
+    check_outputs(sources, out=out, rejected=rejected)
     from triggerfish.monitor import Monitor
     from triggerfish.monitor.files import FileSettings, guard_file
 

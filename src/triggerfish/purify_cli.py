@@ -23,8 +23,9 @@ from triggerfish.options import (
     Revision,
     Seed,
 )
+from triggerfish.outputs import Folder, check_outputs
 from triggerfish.purify import METHODS
-from triggerfish.terminal import Meter, chatter, check_folder, check_parent, continuing, fields
+from triggerfish.terminal import Meter, chatter, continuing, deliver, fields
 
 if TYPE_CHECKING:
     from triggerfish.purify.loop import Purified
@@ -115,10 +116,20 @@ def purify(
     The checkpoint is written in the layout of MODEL, with a model card and the new scan. Exit code:
     0 purified and clean, 1 still backdoored, 2 could not run, 3 inconclusive.
     """
-    check_parent("html", html)
     if not findings.is_file():
         raise ValueError(f"findings: {findings} does not exist")
-    check_folder("out", out)
+    check_outputs(
+        {
+            "model": model,
+            "findings": findings,
+            "reference": reference,
+            "corpus": corpus,
+            "words": words,
+            "task": task,
+        },
+        out=Folder(out, ("purify.json",)),
+        html=html,
+    )
     from triggerfish import text
     from triggerfish.loading import load
     from triggerfish.purify import card, files, loop
@@ -154,10 +165,10 @@ def purify(
             meter.steps(f"task {one.name}", number, len(asked))
             triggers = result.triggers
             measured.append(on_task(backbone, purified.backbone, one, triggers, texts, seed=seed))
-    card.finish(purified, out, files.source_folder(backbone), measured)
-    if html:
-        html.write_text(card.html(purified, out), encoding="utf-8")
+    if html:  # before the record says that all is finished
+        deliver(card.html(purified, out), html)
         chatter.print(f"report: {html}", markup=False)
+    card.finish(purified, out, files.source_folder(backbone), measured)
     for said in (*summary(purified), *on_tasks(measured)):
         print(said)
     chatter.print(f"checkpoint: {out} (model card in README.md)", markup=False)

@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from triggerfish.writing import write_text
+
 T = TypeVar("T")
 SCHEMA: Literal[2] = 2
 
@@ -277,7 +279,7 @@ class ScanResult:
         return _ADAPTER.dump_json(self, indent=1).decode("utf-8")
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        write_text(Path(path), self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> ScanResult:

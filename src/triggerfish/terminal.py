@@ -1,9 +1,7 @@
-"""What commands say and check on the terminal: bars and findings on stderr, results on stdout,
-folders before the work and not after it."""
+"""What commands say on the terminal: bars and findings on stderr, results on stdout."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from triggerfish.writing import write_text
 from triggerfish.zoo.settings import Progress as Trained
 
 if TYPE_CHECKING:
@@ -57,19 +56,15 @@ def follow(stream: Iterable[object], meter: Meter, more: int = 0) -> ScanResult:
     raise AssertionError("unreachable: events end with a result")
 
 
-class Interrupted(Exception):
-    """Ctrl-C where work is kept; what it says is how to go on."""
-
-
 @contextmanager
 def continuing(how: str | None) -> Iterator[None]:
     """What is interrupted in here can go on, and `how` is said; None where it cannot."""
     try:
         yield
-    except KeyboardInterrupt:
-        if how is None:
-            raise
-        raise Interrupted(how) from None
+    except KeyboardInterrupt as interrupt:
+        if how:
+            interrupt.args = (how,)
+        raise
 
 
 SAME = "the same command continues where it stopped"
@@ -149,25 +144,11 @@ class Meter:
 
 
 def deliver(shown: str, out: Path | None) -> None:
+    """Write a result to its file or to standard output; when this returns, it is there."""
     if out:
-        out.write_text(shown, encoding="utf-8")
-    else:
-        print(shown)
-
-
-def check_parent(option: str, path: Path | None) -> None:
-    if path is not None and not path.resolve().parent.is_dir():
-        raise ValueError(f"{option}: folder {path.parent} does not exist")
-
-
-def check_folder(option: str, path: Path | None) -> None:
-    """Fail before the work, not after it, where a folder cannot be made or written to. It is not
-    made, so that a command that is refused leaves none behind."""
-    if path is None:
+        write_text(out, shown)
         return
-    whole = path.resolve()
-    there = next(x for x in (whole, *whole.parents) if x.exists())
-    if not there.is_dir():
-        raise ValueError(f"{option}: cannot make folder {path}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{option}: cannot make folder {path}: no right to write in {there}")
+    try:
+        print(shown, flush=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error

@@ -8,6 +8,7 @@ parameters and the step number.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+
+from triggerfish.writing import write_bytes
 
 Progress = Callable[[int, int, float], None]
 """Called with (step, steps, loss) after every step."""
@@ -130,17 +133,15 @@ def _store(
     settings: TrainSettings,
     losses: list[float],
 ) -> None:
-    """Write beside and rename, so that a kill never leaves half a file."""
     state = {
         "parameters": [p.detach() for p in parameters],
         "optimizer": optimizer.state_dict(),
         "settings": asdict(settings),
         "losses": losses,
     }
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    partial = checkpoint.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(checkpoint)
+    content = io.BytesIO()  # torch does not pass on why a file cannot be written
+    torch.save(state, content)
+    write_bytes(checkpoint, content.getbuffer())
 
 
 def _restore(

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from triggerfish.options import COST, METHOD, MODEL, OUTPUT, TEXTS, Device, Precision, Seed
-from triggerfish.terminal import SAME, Meter, chatter, check_folder, continuing, fields
+from triggerfish.outputs import Folder, Source, check_outputs
+from triggerfish.terminal import SAME, Meter, chatter, continuing, fields
 from triggerfish.zoo.settings import SIZES, DistilSettings, PretrainSettings
 
+MARKS = ("training.json", ".work")
+"""Of a folder that these commands wrote."""
 zoo = typer.Typer(help="Make small PLMs of sixteen families, to test with.", no_args_is_help=True)
 
 
@@ -66,8 +69,7 @@ def pretrain_command(
     ] = 0,
 ) -> None:
     """Pre-train a small PLM from plain text. The same command continues interrupted work."""
-    for option, path in (("out", out), ("work", work)):
-        check_folder(option, path)
+    _check(out, work, {"corpus": corpus, "teacher": teacher})
     from triggerfish.settings import build
     from triggerfish.text import bundled_corpus, read_corpus
     from triggerfish.zoo.pretrain import pretrain
@@ -126,8 +128,7 @@ def distil_command(
     ] = 0,
 ) -> None:
     """Trim and distil a BERT model. The same command continues interrupted work."""
-    for option, path in (("out", out), ("work", work)):
-        check_folder(option, path)
+    _check(out, work, {"corpus": corpus, "teacher": teacher})
     settings = DistilSettings(epochs=epochs, chunks=chunks, seed=seed)
     from triggerfish.text import read_corpus
     from triggerfish.zoo.distil import distil
@@ -145,3 +146,7 @@ def distil_command(
             threads=threads,
         )
     chatter.print(f"small PLM: {out} (settings and loss in training.json)", markup=False)
+
+
+def _check(out: Path, work: Path | None, inputs: dict[str, Source]) -> None:
+    check_outputs(inputs, out=Folder(out, MARKS), work=Folder(work) if work else None)

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from triggerfish.backbone import Backbone
 from triggerfish.records import Provenance, Trigger
+from triggerfish.writing import write_bytes, write_text, writing_folder
 
 FILE = "attack.json"
 
@@ -92,11 +93,12 @@ def save(backbone: Backbone, implant: Implant, out: str | Path) -> None:
     """Write checkpoint, ground truth and a model card; config.json and card both say that a
     backdoor was planted. A LoRA adapter, already merged, goes to `adapter` too."""
     backbone.watermark({"backdoored": True, "attack": implant.attack})
-    backbone.save(out)
-    if backbone.adapter is not None:
-        backbone.adapter.save(Path(out) / "adapter")
-    (Path(out) / FILE).write_bytes(_ADAPTER.dump_json(implant, indent=1))
     card = CARD.format(
         attack=implant.attack, paper=implant.source, model=Path(backbone.name).name, file=FILE
     )
-    (Path(out) / "README.md").write_text(card, encoding="utf-8")
+    with writing_folder(Path(out)) as folder:
+        backbone.save(folder)
+        if backbone.adapter is not None:
+            backbone.adapter.save(folder / "adapter")
+        write_bytes(folder / FILE, _ADAPTER.dump_json(implant, indent=1))
+        write_text(folder / "README.md", card)

@@ -1,6 +1,4 @@
-"""Files of results: JSON Lines of records that several processes may add to, and files that are
-written whole or not at all.
-"""
+"""Files of results: JSON Lines of records that several processes may add to."""
 
 from __future__ import annotations
 
@@ -12,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from triggerfish.bench.lock import is_there
 from triggerfish.bench.stages import Value
+from triggerfish.writing import is_there, write_bytes
 
 Record = dict[str, Value]
 
@@ -69,7 +67,7 @@ class RecordFile:
             if not after:
                 self.path.unlink()
             elif after != before:
-                write_text(self.path, after.decode("ascii"))
+                write_bytes(self.path, after)
 
     def _records(self, content: bytes) -> dict[str, Record]:
         *lines, last = content.split(b"\n")
@@ -121,19 +119,3 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
                 file.seek(0)
                 yield file
                 return
-
-
-def write_json(file: Path, content: Value) -> None:
-    """Write all of it or nothing."""
-    write_text(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write all of it or nothing; the folder is made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, file)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from triggerfish.writing import is_there
+
 LOCK = ".lock"
 
 
@@ -45,11 +47,3 @@ def _acquire(file: Path, out: Path) -> int:
         if is_there(file, handle):
             return handle
         os.close(handle)  # its holder removed the file between our two calls
-
-
-def is_there(file: Path, handle: int) -> bool:
-    """Whether the open file `handle` is still the one at this path."""
-    try:
-        return os.path.samestat(file.stat(), os.fstat(handle))
-    except FileNotFoundError:
-        return False

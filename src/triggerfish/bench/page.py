@@ -16,9 +16,9 @@ from jinja2 import Environment, StrictUndefined
 
 from triggerfish.bench.cells import Results
 from triggerfish.bench.entries import Filled, Found, Notes, fill
-from triggerfish.bench.files import write_text
 from triggerfish.bench.grid import Grid
 from triggerfish.report.escape import visible
+from triggerfish.writing import write_text
 
 _LEGEND = (
     "Rates: percentage (successes/trials; exact 95 % Clopper-Pearson interval of the counts, "

@@ -21,13 +21,13 @@ from typing import Any
 from triggerfish import folders
 from triggerfish.bench.cells import Failure, Results, label, varying
 from triggerfish.bench.costs import Costs, Preview, StageCost
-from triggerfish.bench.files import write_json
 from triggerfish.bench.grid import FILE, Grid, read_grid, stages_of
 from triggerfish.bench.jobs import Executor, Job, Outcome
 from triggerfish.bench.lock import exclusive
 from triggerfish.bench.schedule import Schedule
 from triggerfish.bench.stages import Stage
 from triggerfish.bench.store import Store, new_owner
+from triggerfish.writing import write_json
 
 
 @dataclass(frozen=True)
@@ -264,11 +264,13 @@ def _interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> Any:
         for one in signals:
             signal.signal(one, signal.SIG_IGN)
+        if callable(handler := before[number]):
+            handler(number, frame)  # the program's, which knows the exit code
         raise KeyboardInterrupt
 
-    before = [(one, signal.signal(one, interrupt)) for one in signals]
+    before: dict[int, Any] = {one: signal.signal(one, interrupt) for one in signals}
     try:
         yield
     finally:
-        for one, handler in before:
+        for one, handler in before.items():
             signal.signal(one, handler)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from triggerfish.bench.stages import Value
+from triggerfish.writing import write_json
 
 MANIFEST = "product.json"
 _PARTIAL = re.compile(r"\.[0-9a-f]+-(?P<owner>(?P<pid>\d+)-[0-9a-f]+@(?P<host>.+))\.partial")
@@ -55,8 +56,7 @@ class Store:
     def finish(self, folder: Path, stage: str, product: str, manifest: dict[str, Value]) -> None:
         """Make a `scratch` folder the product. One that another run finished first is kept: it is
         the same."""
-        text = json.dumps(manifest, indent=1, allow_nan=False)
-        (folder / MANIFEST).write_text(text + "\n", encoding="ascii")
+        write_json(folder / MANIFEST, manifest)
         try:
             folder.rename(self.folder(stage, product))
         except OSError:

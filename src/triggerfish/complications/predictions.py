@@ -20,9 +20,13 @@ from triggerfish.complications.adapted import Adapted, Predictions
 from triggerfish.facts import environment, facts
 from triggerfish.marking import Placement
 from triggerfish.records import Trigger
+from triggerfish.writing import write_text, writing
 
 Marked = Mapping[tuple[int, Placement], Predictions]
 """(number of the trigger, placement) -> predictions with it."""
+
+
+FILE = "predictions.json"
 
 
 class Kept:
@@ -34,9 +38,9 @@ class Kept:
     number T and every placement."""
 
     def __init__(self, folder: Path, triggers: Sequence[Trigger], seed: int):
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.triggers, self.seed = folder, list(triggers), seed
         self.files: list[dict[str, object]] = []
+        self._list()
 
     def add(self, adapted: Adapted, marked: Marked, *, reference: bool = False) -> None:
         """Write the predictions of one model on one task, and what is known of both."""
@@ -50,7 +54,8 @@ class Kept:
         }
         for (number, policy), predictions in marked.items():
             arrays |= _both(f"{number}.{policy}", predictions)
-        np.savez_compressed(self.folder / name, **arrays)  # type: ignore[arg-type]
+        with writing(self.folder / name) as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         settings = adapted.settings
         self.files.append(
             {
@@ -65,13 +70,15 @@ class Kept:
                 "environment": environment(adapted.backbone),
             }
         )
+        self._list()
+
+    def _list(self) -> None:
         manifest = {
             "seed": self.seed,
             "triggers": [asdict(trigger) for trigger in self.triggers],
             "files": self.files,
         }
-        text = json.dumps(manifest, indent=1) + "\n"
-        (self.folder / "predictions.json").write_text(text, encoding="utf-8")
+        write_text(self.folder / FILE, json.dumps(manifest, indent=1) + "\n")
 
 
 def _both(name: str, predictions: Predictions) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from triggerfish.records import Measurement, ModelFacts, Provenance, ScanResult, Trigger, parse
+from triggerfish.writing import write_text
 
 SCHEMA: Literal[1] = 1
 RULE = "complications-1"
@@ -178,7 +179,7 @@ class Complications:
         return _ADAPTER.dump_json(self, indent=1).decode("utf-8")
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        write_text(Path(path), self.to_json() + "\n")
 
     @classmethod
     def from_json(cls, text: str) -> Complications:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from triggerfish.monitor.monitor import Monitor
 from triggerfish.names import unknown
 from triggerfish.records import Checked
 from triggerfish.rows import STDIN, Lines, Row, csv_rows, ending, json_rows, reading, string
+from triggerfish.writing import writing, writing_text
 
 Format = Literal["jsonl", "csv"]
 Progress = Callable[[int, int], None]
@@ -110,8 +110,12 @@ class _JsonLines:
         def write(row: Row, checked: Checked) -> None:
             if with_alarms:
                 row = row | {field: checked.text, alarms: [asdict(a) for a in checked.alarms]}
-            # Escaped, because a text may hold half a surrogate pair, which UTF-8 cannot.
-            file.write(json.dumps(row) + "\n")
+            try:
+                # Escaped, because a text may hold half a surrogate pair, which UTF-8 cannot.
+                line = json.dumps(row, allow_nan=False)
+            except ValueError as error:
+                raise self.lines.error("holds NaN or an infinity, which is no JSON") from error
+            file.write(line + "\n")
 
         return write
 
@@ -155,16 +159,16 @@ def _format(source: str | Path) -> Format:
 
 @contextmanager
 def _writing(path: Path | None) -> Iterator[IO[str]]:
-    """A file that takes its name when all of it is written; standard output for None."""
+    """A file, packed where its name ends in .gz; standard output for None."""
     if path is None:
         yield sys.stdout
         sys.stdout.flush()
-        return
-    part = path.with_name(path.name + ".part")
-    try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(part, "wb") as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as file:
+    elif path.suffix == ".gz":
+        with (
+            writing(path) as raw,
+            gzip.open(raw, "wt", encoding="utf-8", newline="") as packed,
+        ):
+            yield packed
+    else:
+        with writing_text(path) as file:
             yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

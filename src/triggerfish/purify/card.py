@@ -22,6 +22,7 @@ from triggerfish.purify.tasks import OnTask
 from triggerfish.records import Measurement, ModelFacts
 from triggerfish.report.escape import visible
 from triggerfish.report.glossary import when
+from triggerfish.writing import write_text
 
 SCAN = "scan.json"
 SOURCE_CARD = "README.source.md"
@@ -49,14 +50,14 @@ def finish(
     matter: dict[str, Any] = {}
     if original and original.is_file():
         content = original.read_text(encoding="utf-8", errors="replace")
-        (out / SOURCE_CARD).write_text(content, encoding="utf-8")
+        write_text(out / SOURCE_CARD, content)
         matter = _front_matter(content)
     text = card(purified, matter, original is not None, tasks)
-    (out / CARD).write_text(text, encoding="utf-8")
+    write_text(out / CARD, text)
     config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
     was = config.get("triggerfish", {}).get("was")
     config["triggerfish"] = _mark(purified) | ({"was": was} if was else {})
-    (out / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(out / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
     record = asdict(purified) | {
         "schema": SCHEMA,
         "state": "finished",
@@ -65,7 +66,7 @@ def finish(
     }
     for unwanted in ("backbone", "before", "after"):
         del record[unwanted]
-    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(out / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def html(purified: Purified, out: str | Path) -> str:

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers.utils.hub import cached_file
 
 from triggerfish.backbone import Backbone
+from triggerfish.writing import write_tensors, write_text
 
 WEIGHTS, INDEX, CARD, CONFIG = (
     "model.safetensors",
@@ -86,9 +86,7 @@ def write(given: Backbone, purified: Backbone, out: Path, mark: dict[str, Any]) 
         replaced = _Replacement(given, purified)
         for name in names:
             tensors, metadata = replaced.of(source / name)
-            partial = out / f"{name}.partial"
-            save_file(tensors, partial, metadata)
-            partial.replace(out / name)
+            write_tensors(out / name, tensors, metadata)
         missing = replaced.unplaced()
         why = f"{len(missing)} weights are not in it under their names ({', '.join(missing[:1])})"
         if not missing:
@@ -144,7 +142,7 @@ def _mark(config: Path, mark: dict[str, Any]) -> None:
     content = json.loads(config.read_text(encoding="utf-8"))
     was = content.get("triggerfish")
     content["triggerfish"] = mark | ({"was": was} if was else {})
-    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(config, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 class _Replacement:

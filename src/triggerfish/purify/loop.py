@@ -42,6 +42,7 @@ from triggerfish.purify.files import Written, check_out, write
 from triggerfish.purify.soft import SoftPrompts
 from triggerfish.records import Provenance, ScanResult, Trigger, Verdict, utc
 from triggerfish.scanner import DecisionRule, ScreeningSettings
+from triggerfish.writing import write_text
 
 RECORD = "purify.json"
 SCHEMA = 2
@@ -296,7 +297,6 @@ class _Run:
 
     def _note(self, state: str) -> None:
         if self.out:
-            self.out.mkdir(parents=True, exist_ok=True)
             content = {
                 "schema": SCHEMA,
                 "state": state,
@@ -308,7 +308,7 @@ class _Run:
                 "rounds": _ROUNDS.dump_python(self.rounds),
                 "written": asdict(self.written) if self.written else None,
             }
-            (self.out / RECORD).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            write_text(self.out / RECORD, json.dumps(content, indent=1) + "\n")
 
     def _resume(self, known: tuple[Trigger, ...]) -> tuple[Backbone, tuple[Trigger, ...]]:
         """(model, triggers) after the rounds that an interrupted run of the same kind left."""

@@ -44,9 +44,10 @@ def events(
     words: candidates in addition to the vocabulary, the words of the texts and all pairs of letters
     (default: the bundled word list). search: settings of the search for triggers that no list
     contains; None runs the screening only. state: folder that keeps the activations of an
-    interrupted scan; the same scan resumes from it. batch_tokens: tokens per forward pass (default:
-    by device); it changes the run time, not the findings. reference: the trusted original that the
-    model was fine-tuned from (`reference.py`).
+    interrupted scan; the same scan resumes from it. They are removed when the iterator is asked for
+    more after the result, so that nothing is lost where the result could not be saved.
+    batch_tokens: tokens per forward pass (default: by device); it changes the run time, not the
+    findings. reference: the trusted original that the model was fine-tuned from (`reference.py`).
 
     ValueError for a reference with another architecture or tokenizer.
     """
@@ -69,9 +70,9 @@ def events(
     yield from hunt.run()
     spoilt = yield from damage(hunt)
     yield from spoilt.findings
+    yield result_of(hunt, spoilt)
     if not hunt.problems:
         store.clear()
-    yield result_of(hunt, spoilt)
 
 
 def scan(

@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from triggerfish.records import Provenance, utc
+from triggerfish.writing import write_tensors, write_text
 
 CLOCK = "clock.json"
 
@@ -60,24 +61,19 @@ class ActivationCache:
         if file.is_file():
             return load_file(file)["block"], True
         block = compute()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        save_file({"block": block.cpu().contiguous()}, partial)
-        partial.replace(file)
+        write_tensors(file, {"block": block.cpu().contiguous()})
         self._keep_time()
         return block, False
 
     def _keep_time(self) -> None:
         assert self.folder is not None
-        partial = self.folder / f"{CLOCK}.partial"
         now = {
             "model": self.model,
             "started": self.started,
             "seconds": round(self.seconds, 2),
             "runs": self.runs,
         }
-        partial.write_text(json.dumps(now), encoding="utf-8")
-        partial.replace(self.folder / CLOCK)
+        write_text(self.folder / CLOCK, json.dumps(now))
 
     @property
     def blocks(self) -> int:

@@ -32,6 +32,7 @@ from triggerfish.precision import Precision, autocast
 from triggerfish.quiet import quiet
 from triggerfish.readouts import pad
 from triggerfish.scanner.cache import ActivationCache
+from triggerfish.writing import write_text, writing_folder
 from triggerfish.zoo.chunks import batches, chunks, mix_in_rare_words
 from triggerfish.zoo.features import linear_maps, states, teacher_features
 from triggerfish.zoo.run import curve, fit, save_record
@@ -96,7 +97,6 @@ def distil(
     student = _beginner(source, kept, theirs, settings)
     checkpoint = folder / f"student-{digest(repr((key, settings)))}.pt"
     losses = _fit(student, mine, features, settings, source.precision, checkpoint, progress)
-    _save(student.model, small, out)
     record = {
         "teacher": identity,
         "chunks": len(asked),
@@ -105,7 +105,9 @@ def distil(
         "loss": curve(losses),
         "settings": asdict(settings),
     }
-    save_record(record, out)
+    with writing_folder(out) as made:
+        _save(student.model, small, made)
+        save_record(record, made)
     if work is None:
         shutil.rmtree(folder)
     return losses
@@ -178,4 +180,4 @@ def _save(model: BertModel, tokenizer: BertTokenizer, out: Path) -> None:
     # Stored in half precision, computed in single: CPUs are slow at half.
     config["dtype"] = "float32"
     config.pop("_name_or_path", None)
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(out / "config.json", json.dumps(config, indent=2) + "\n")

@@ -26,6 +26,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.hashing import digest
 from triggerfish.quiet import quiet
 from triggerfish.readouts import Readout, pad
+from triggerfish.writing import write_text, writing_folder
 from triggerfish.zoo.card import card
 from triggerfish.zoo.chunks import batches
 from triggerfish.zoo.families import Family, base_of, family_named
@@ -90,7 +91,6 @@ def pretrain(
     name = digest(repr((family, key, settings, identity)))
     checkpoint = folder / f"{family}-{name}.pt"
     losses = _fit(pupil, form, rows["input_ids"], settings, checkpoint, progress)
-    _save(pupil.model, tokenizer, out)
     counts = {
         "parameters": sum(p.numel() for p in pupil.model.parameters()),
         "vocabulary": len(tokenizer),
@@ -100,8 +100,10 @@ def pretrain(
     }
     named = {"family": family, "objective": form.objective.__name__, "teacher": identity}
     record = named | counts | {"loss": curve(losses), "settings": asdict(settings)}
-    save_record(record, out)
-    (out / "README.md").write_text(card(record, sources), encoding="utf-8")
+    with writing_folder(out) as made:
+        _save(pupil.model, tokenizer, made)
+        save_record(record, made)
+        write_text(made / "README.md", card(record, sources))
     checkpoint.unlink(missing_ok=True)
     if work is None:
         shutil.rmtree(folder)
@@ -128,9 +130,8 @@ def _tokenizer(
         made = train_tokenizer(
             form.tokenizer, texts, vocabulary=settings.vocabulary, longest=settings.length
         )
-        partial = folder.with_suffix(".partial")
-        made.save_pretrained(partial)
-        partial.rename(folder)
+        with writing_folder(folder) as fresh:
+            made.save_pretrained(fresh)
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from triggerfish.training import TrainSettings, train
+from triggerfish.writing import write_text
 from triggerfish.zoo.settings import DistilSettings, PretrainSettings, Progress, Report
 
 
@@ -52,4 +53,4 @@ def curve(losses: list[float]) -> list[tuple[int, float]]:
 def save_record(record: Mapping[str, object], out: Path) -> None:
     """Write `training.json`."""
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    (out / "training.json").write_text(text, encoding="utf-8")
+    write_text(out / "training.json", text)
