@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path | Folder], str]] = {
     "corpus": (lambda tmp: tmp / "texts.txt", "out: .* is the corpus itself"),
     "file for a folder": (file_in_place_of_folder, "out: cannot make folder .* is not a folder"),
     "other folder": (other_folder, "out: .*mine holds something else; expected a new or empty"),
-    "model as folder": (lambda tmp: Folder(tmp / "model", ("mark",)), "out: .* something else"),
+    "model as folder": (lambda tmp: Folder(tmp / "model", ("mark",)), "is the model itself"),
     "model, marked": (lambda tmp: Folder(tmp / "model", ("config.json",)), "the model itself"),
     "in the model": (lambda tmp: Folder(tmp / "model" / "x", ("m",)), "out: .* part of the model"),
     "around the model": (lambda tmp: Folder(tmp, ("model",)), "out: .* part of the model"),

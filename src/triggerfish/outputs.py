@@ -45,15 +45,15 @@ def check_outputs(
     for option, output in asked:
         path = output.path if isinstance(output, Folder) else output
         try:
-            if isinstance(output, Folder):
-                _check_folder(option, output)
-            else:
-                _check_file(option, output)
             for name, source in given:
                 if _overwrites(output, source):
                     same = destination(path) == destination(source)
                     how = f"the {name} itself" if same else f"part of the {name}, {source}"
                     raise ValueError(f"{option}: {path} is {how}; expected another place")
+            if isinstance(output, Folder):
+                _check_folder(option, output)
+            else:
+                _check_file(option, output)
         except OSError as error:
             raise ValueError(f"{option}: cannot write to {path}: {error.strerror}") from error
     for name, source in given:
