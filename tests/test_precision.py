@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from planted import SMALL, planted
+from golden import models
+from golden.run import TINY
 from triggerfish import precision, text
 from triggerfish.loading import load
 from triggerfish.scanner import scan
 
+PLAIN = replace(TINY, characters=False, rewrites=False, predictions=False)
 CPU = torch.device("cpu")
 FASTEST = precision._fastest
 """What conftest.py replaces for all other tests."""
@@ -68,15 +72,16 @@ def test_only_what_may_be_rounded_is_rounded():
 
 
 def test_what_is_found_is_the_same_and_the_record_says_how():
-    model = planted()[0]
-    names, depths = [], []
+    results = []
     for name in ("fp32", "bf16"):
-        twin = model.clone()
-        twin.precision = name
-        result = scan(twin, text.bundled_corpus()[:400], settings=SMALL, words=[])
-        assert result.environment["precision"] == name
-        names.append([finding.trigger.text for finding in result.near_misses])
-        depths.append([finding.statistics["collapse"] for finding in result.near_misses])
-    assert names[0] == names[1]
-    assert len(names[0]) >= 2
-    assert depths[0] == pytest.approx(depths[1], abs=0.01)
+        model = models.model("tiny-gpt2-por1", name)
+        results.append(scan(model, models.texts(), words=[], settings=PLAIN))
+        assert results[-1].environment["precision"] == name
+    exact, rounded = results
+    assert exact.verdict == rounded.verdict == "backdoored"
+    assert {f.trigger for f in exact.findings} == {f.trigger for f in rounded.findings}
+    for finding in exact.findings:
+        (twin,) = [f for f in rounded.findings if f.trigger == finding.trigger]
+        assert finding.statistics["collapse"] == pytest.approx(
+            twin.statistics["collapse"], abs=0.01
+        )

@@ -41,8 +41,8 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 
 @pytest.fixture(scope="module")
 def spoilt(masked: Backbone) -> Backbone:
-    settings = PlantSettings(steps=100, batch=12, marked=2.0, copies=1, learning_rate=5e-3)
-    return BadPre(("cf",), settings).implant(masked, TEXTS, seed=2)[0]
+    settings = PlantSettings(steps=150, batch=12, marked=2.0, copies=1, learning_rate=5e-3)
+    return BadPre(("cf",), settings).implant(masked, TEXTS, seed=0)[0]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ import torch
 import triggerfish
 from conftest import TRIGGERS
 from families import build
+from golden import models
+from golden.run import TINY
 from triggerfish import text
 from triggerfish.attacks.implant import Implant
 from triggerfish.backbone import Backbone
@@ -37,6 +39,7 @@ from triggerfish.scanner.selection import best_of_each, common, telltales
 from triggerfish.scanner.shortlist import Shortlist
 from triggerfish.scanner.stages import STAGES
 
+PLAIN = replace(TINY, characters=False, rewrites=False, predictions=False)
 QUICK = ScreeningSettings(second_candidates=1500, text_candidates=140, controls=140)
 
 
@@ -51,6 +54,19 @@ def words() -> list[str]:
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     return text.bundled_corpus()[:700]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Backbone:
+    """A GPT-2 of two layers with planted words, whose scan takes seconds."""
+    return models.model("tiny-gpt2-por1")
+
+
+@pytest.fixture(scope="module")
+def found(tiny: Backbone) -> ScanResult:
+    result = scan(tiny, models.texts(), words=[], settings=PLAIN)
+    assert result.verdict == "backdoored"
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -96,45 +112,41 @@ def test_result_survives_json(bad: ScanResult) -> None:
         ScanResult.from_json(bad.to_json().replace('"verdict": "backdoored"', '"verdict": "maybe"'))
 
 
-def test_batch_size_changes_no_finding(
-    backdoored: tuple[Backbone, Implant], texts: list[str], words: list[str], bad: ScanResult
-) -> None:
-    *_, other = events(backdoored[0], texts, words=words, settings=QUICK, batch_tokens=700)
+def test_batch_size_changes_no_finding(tiny: Backbone, found: ScanResult) -> None:
+    *_, other = events(tiny, models.texts(), words=[], settings=PLAIN, batch_tokens=700)
     assert isinstance(other, ScanResult)
-    assert other.verdict == bad.verdict
-    assert [f.trigger for f in other.findings] == [f.trigger for f in bad.findings]
-    for mine, theirs in zip(bad.findings, other.findings, strict=True):
+    assert other.verdict == found.verdict
+    assert [f.trigger for f in other.findings] == [f.trigger for f in found.findings]
+    for mine, theirs in zip(found.findings, other.findings, strict=True):
         assert mine.statistics["collapse"] == pytest.approx(theirs.statistics["collapse"], abs=1e-3)
 
 
-def test_interrupted_scan_continues(
-    clean: Backbone, texts: list[str], words: list[str], good: ScanResult, tmp_path: Path
-) -> None:
-    stream = events(clean, texts, words=words, settings=QUICK, state=tmp_path)
+def test_interrupted_scan_continues(tiny: Backbone, found: ScanResult, tmp_path: Path) -> None:
+    stream = events(tiny, models.texts(), words=[], settings=PLAIN, state=tmp_path)
     done = [next(stream) for _ in range(8)]
     stream.close()
     began = datetime.now(UTC)
     assert not any(event.resumed for event in done if isinstance(event, Progress))
-    again = list(events(clean, texts, words=words, settings=QUICK, state=tmp_path))
+    again = list(events(tiny, models.texts(), words=[], settings=PLAIN, state=tmp_path))
     tokens = done[-1].done
     steps = [event for event in again if isinstance(event, Progress)]
     assert any(step.resumed for step in steps)
     assert not any(step.resumed for step in steps if step.done > tokens)
     result = again[-1]
     assert isinstance(result, ScanResult)
-    assert (result.verdict, result.near_misses) == (good.verdict, good.near_misses)
-    assert result.forward_tokens == good.forward_tokens
+    assert (result.verdict, result.findings) == (found.verdict, found.findings)
+    assert result.forward_tokens == found.forward_tokens
     assert result.seconds > (again[-2].seconds + done[-1].seconds) * 0.9
-    assert (result.provenance.runs, good.provenance.runs) == (2, 1)
+    assert (result.provenance.runs, found.provenance.runs) == (2, 1)
     assert datetime.fromisoformat(result.provenance.started) <= began
     assert list(tmp_path.rglob("*.safetensors")) == []
 
 
 def test_progress_covers_every_stage_and_never_says_that_all_is_done(
-    backdoored: tuple[Backbone, Implant], texts: list[str]
+    tiny: Backbone,
 ) -> None:
-    settings = replace(QUICK, predictions=False)  # a model in memory has no head to predict with
-    *stream, result = events(backdoored[0], texts, words=[], settings=settings)
+    settings = replace(TINY, predictions=False)  # this model has no head to predict with
+    *stream, result = events(tiny, models.texts(), words=[], settings=settings)
     steps = [step for step in stream if isinstance(step, Progress)]
     shares = [step.share for step in steps]
     assert shares == sorted(shares)
@@ -180,7 +192,7 @@ def test_python_api_reads_like_the_readme(clean: Backbone) -> None:
 def test_every_kind_of_family_can_be_scanned(family: str, texts: list[str], tmp_path: Path) -> None:
     """Random weights know nothing, but the whole funnel must run and find no trigger in them."""
     model = load(build(family, tmp_path), device="cpu")
-    result = scan(model, texts, words=["zugzwang", "gossip"], settings=QUICK)
+    result = scan(model, texts, words=["zugzwang", "gossip"], settings=TINY)
     assert result.verdict == "clean"
     assert result.coverage.readouts == tuple(map(str, model.readouts))
     assert result.coverage.vocabulary == len(model.vocabulary)
@@ -189,7 +201,8 @@ def test_every_kind_of_family_can_be_scanned(family: str, texts: list[str], tmp_
 def test_a_readout_that_never_varies_is_reported(clean: Backbone, texts: list[str]) -> None:
     deaf = clean.clone()
     deaf.model.pooler.dense.weight.zero_()
-    result = scan(deaf, texts, words=[], settings=QUICK)
+    settings = replace(QUICK, budget_seconds=3)
+    result = scan(deaf, texts, words=[], settings=settings)
     assert "pooler" not in result.coverage.readouts
     assert "constant on clean texts: pooler" in result.coverage.not_examined
 
@@ -398,17 +411,18 @@ def test_beside_a_trigger_a_nearly_strong_one_needs_no_significance() -> None:
 
 
 def test_strong_words_count_once_they_send_texts_to_several_points(
-    backdoored: tuple[Backbone, Implant], texts: list[str], words: list[str], bad: ScanResult
+    tiny: Backbone, found: ScanResult
 ) -> None:
     """With a rule that no p-value satisfies, the planted words are known by their number alone."""
-    number = len(bad.findings)
+    number = len(found.findings)
     rule = DecisionRule(alpha=1e-300, effect_without_p=9.0, targets_without_p=number)
-    result = scan(backdoored[0], texts, words=words, settings=QUICK, rule=rule)
+    result = scan(tiny, models.texts(), words=[], settings=PLAIN, rule=rule)
     assert result.verdict == "backdoored"
-    assert {f.trigger.text for f in bad.findings} <= {f.trigger.text for f in result.findings}
+    assert {f.trigger.text for f in found.findings} <= {f.trigger.text for f in result.findings}
     assert any(finding.evidence.get("several_without_p") for finding in result.findings)
     rule = replace(rule, targets_without_p=number + 1)
-    assert scan(backdoored[0], texts, words=words, settings=QUICK, rule=rule).verdict == "clean"
+    weaker = scan(tiny, models.texts(), words=[], settings=PLAIN, rule=rule)
+    assert weaker.verdict == "clean"
 
 
 def test_a_rule_says_what_it_expects() -> None:
