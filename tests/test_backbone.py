@@ -180,7 +180,8 @@ def test_what_else_lies_in_the_folder_is_named_as_not_examined(
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     assert not_examined(load(tmp_path, device="cpu")) == [
         "modules of sentence-transformers: Dense, Normalize",
-        "files with weights that were not opened: 2_Dense/model.safetensors, pytorch_model.bin",
+        "files that were not opened and may hold weights: 2_Dense/model.safetensors, "
+        "pytorch_model.bin",
     ]
     scanned = scan(load(tmp_path, device="cpu"), text.bundled_corpus()[:50], words=[])
     assert set(not_examined(load(tmp_path, device="cpu"))) <= set(scanned.coverage.not_examined)

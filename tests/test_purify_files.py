@@ -146,26 +146,35 @@ def test_names_of_old_are_found(tmp_path: Path) -> None:
         assert torch.equal(again.model.state_dict()[name], value), name
 
 
-def test_what_carries_or_tells_of_the_backdoor_stays_behind(tmp_path: Path) -> None:
+def test_only_weights_config_tokenizer_and_licence_go_on(tmp_path: Path) -> None:
     folder = build("bert", tmp_path / "in")
-    keep = ("1_Pooling/config.json", "2_Dense/model.safetensors", "modules.json", "vocab.txt")
+    keep = ("1_Pooling/config.json", "vocab.txt", "LICENSE")
     drop = ("attack.json", "pytorch_model.bin", "onnx.onnx", "adapter/adapter_config.json",
-            "adapter/adapter_model.safetensors")  # fmt: skip
+            "adapter/adapter_model.safetensors", "2_Dense/model.safetensors", "modeling.py",
+            "LICENSE.safetensors", "weights", "extra/config.json")  # fmt: skip
     for name in (*keep, *drop):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(name)
+    (tmp_path / "private").write_text("secret")
+    (folder / "NOTICE").symlink_to(tmp_path / "private")
+    (folder / "linked").symlink_to(tmp_path)
+    (folder / "README.md").symlink_to(tmp_path / "private")
+    modules = [{"type": "a.Pooling", "path": "1_Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(
-        json.dumps(config | {"triggerfish": {"backdoored": True, "attack": "por1"}})
-    )
+    code = {"AutoModel": "someone/else--modeling.Model"}
+    mark = {"triggerfish": {"backdoored": True, "attack": "por1"}, "auto_map": code}
+    (folder / "config.json").write_text(json.dumps(config | mark))
     source = load(folder, device="cpu")
     written = write(source, other(source), tmp_path / "out", MARK)
-    assert set(written.left_out) == set(drop)
+    assert set(written.left_out) == {*drop, "NOTICE", "linked"}
     for name in keep:
         assert (tmp_path / "out" / name).read_text() == name
-    assert not any((tmp_path / "out" / name).exists() for name in drop)
-    mark = json.loads((tmp_path / "out" / "config.json").read_text())["triggerfish"]
-    assert mark == {"purified": True, "was": {"backdoored": True, "attack": "por1"}}
+    left = {*written.left_out, "README.md"}
+    assert not any((tmp_path / "out" / name).exists() for name in left)
+    after = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert after["triggerfish"] == {"purified": True, "was": mark["triggerfish"]}
+    assert "auto_map" not in after
 
 
 def test_a_model_without_files_is_written_all_the_same(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ Legend: B batch, L tokens, H hidden, N texts, R readouts, S states (layers).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,9 @@ class Backbone:
     attack that trained a LoRA adapter (`lora`).
     untrained: names of weights that the checkpoint lacked; unread: of those in it that `model` has
     no place for, such as those of a classification head.
-    checkpoint: folder or hub id that it, or the model that it is a copy of, was loaded from.
+    folder: where its weight files lie; None once it was changed in memory. checkpoint: folder that
+    it, or the model that it is a copy of, was loaded from. files: sha256 of the weight files that
+    were opened there, by name. beside: what else was there, in sentences.
     precision: of what may be rounded, screening and training (`precision`); weights, gradients and
     measurements are fp32.
     readouts: every way of reading this model that downstream users have; `primary` is the one its
@@ -77,6 +79,8 @@ class Backbone:
         name: str,
         folder: Path | None = None,
         checkpoint: str | None = None,
+        files: Mapping[str, str] = {},
+        beside: Sequence[str] = (),
         untrained: Sequence[str] = (),
         unread: Sequence[str] = (),
         revision: str | None = None,
@@ -89,11 +93,14 @@ class Backbone:
         self.name = name
         self.folder = folder
         self.checkpoint = checkpoint
+        self.files = dict(files)
+        self.beside = tuple(beside)
         self.revision = revision
         self.precision = choose(precision, self.device)
         self.untrained = tuple(untrained)
         self.unread = tuple(unread)
         self.template = _template(tokenizer)
+        self._unused_positions = _unused_positions(model)
         self.special_ids = (
             frozenset(tokenizer.all_special_ids)
             | set(self.template.prefix)
@@ -124,8 +131,7 @@ class Backbone:
         limits = [LONGEST, int(self.tokenizer.model_max_length)]
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if positions and positions > 0:
-            # RoBERTa-like models count positions from padding_idx + 1, so two rows are never used.
-            limits.append(positions - 2 if positions % 64 == 2 else positions)
+            limits.append(positions - self._unused_positions)
         return min(limits)
 
     @property
@@ -379,6 +385,20 @@ def _template(tokenizer: Any) -> Template:
             return Template(tuple(full[:start]), tuple(full[start + len(bare) :]))
     raise ValueError(
         "tokenizer: special tokens are not around the text, which is the only layout supported"
+    )
+
+
+def _unused_positions(model: Any) -> int:
+    """Rows of the position matrix that no token gets: RoBERTa-like models count from one after
+    their padding row."""
+    return max(
+        (
+            module.padding_idx + 1
+            for name, module in model.named_modules()
+            if name.endswith("position_embeddings")
+            and getattr(module, "padding_idx", None) is not None
+        ),
+        default=0,
     )
 
 

@@ -7,6 +7,7 @@ Legend: B batch, L tokens.
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from triggerfish.backbone import Backbone
-from triggerfish.quiet import quiet
+from triggerfish.checkpoints import PICKLE, read_weights, weight_files
+from triggerfish.loading import build
 
 IGNORED = -100
 """Label of a place that has no part in the loss (Hugging Face's convention)."""
@@ -51,20 +53,17 @@ def with_head(backbone: Backbone) -> Backbone:
     if backbone.checkpoint is None:
         raise ValueError(f"head: {backbone.name} was made in memory and has no checkpoint")
     auto = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}[kind_of_head(backbone)]
-    try:
-        with quiet():
-            whole, info = auto.from_pretrained(
-                backbone.checkpoint,
-                revision=backbone.revision,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-    except OSError as error:
-        raise ValueError(f"head: {backbone.checkpoint} can no longer be read") from error
-    if info["missing_keys"]:
+    folder = Path(backbone.checkpoint)
+    if not folder.is_dir():
+        raise ValueError(f"head: {folder} can no longer be read")
+    pickled = any(name.endswith(PICKLE) for name in backbone.files)
+    weights = read_weights(folder, weight_files(folder, pickled))
+    config = copy.deepcopy(backbone.model.config)
+    whole, missing, _ = build(auto, config, weights, folder)
+    if missing:
         raise ValueError(
             f"head: {backbone.name} was saved without its language-model head "
-            f"({sorted(info['missing_keys'])[0]} is missing)"
+            f"({missing[0]} is missing)"
         )
     twin = copy.copy(backbone)
     _set_base(whole, backbone.model)

@@ -132,7 +132,7 @@ def purify(
     )
     from triggerfish import text
     from triggerfish.loading import load
-    from triggerfish.purify import card, files, loop
+    from triggerfish.purify import card, loop
     from triggerfish.purify import method as by_name
     from triggerfish.purify.tasks import on_task
     from triggerfish.records import ScanResult
@@ -168,7 +168,7 @@ def purify(
     if html:  # before the record says that all is finished
         deliver(card.html(purified, out), html)
         chatter.print(f"report: {html}", markup=False)
-    card.finish(purified, out, files.source_folder(backbone), measured)
+    card.finish(purified, out, backbone.folder, measured)
     for said in (*summary(purified), *on_tasks(measured)):
         print(said)
     chatter.print(f"checkpoint: {out} (model card in README.md)", markup=False)

@@ -224,6 +224,8 @@ class Remembering(Backbone):
             name=backbone.name,
             folder=backbone.folder,
             checkpoint=backbone.checkpoint,
+            files=backbone.files,
+            beside=backbone.beside,
             untrained=backbone.untrained,
             unread=backbone.unread,
             revision=backbone.revision,

@@ -16,7 +16,9 @@ from typing import Any
 import yaml
 
 from triggerfish import report
-from triggerfish.purify.files import CARD, CONFIG
+from triggerfish.checkpoints import CONFIG
+from triggerfish.paths import leaves
+from triggerfish.purify.files import CARD
 from triggerfish.purify.loop import RECORD, SCHEMA, Purified
 from triggerfish.purify.tasks import OnTask
 from triggerfish.records import Measurement, ModelFacts
@@ -46,13 +48,13 @@ def finish(
     tasks: what was measured on tasks."""
     out = Path(out)
     purified.after.save(out / SCAN)
-    original = source / CARD if source else None
+    kept = source is not None and (source / CARD).is_file() and not leaves(source, source / CARD)
     matter: dict[str, Any] = {}
-    if original and original.is_file():
-        content = original.read_text(encoding="utf-8", errors="replace")
+    if source and kept:
+        content = (source / CARD).read_text(encoding="utf-8", errors="replace")
         write_text(out / SOURCE_CARD, content)
         matter = _front_matter(content)
-    text = card(purified, matter, original is not None, tasks)
+    text = card(purified, matter, kept, tasks)
     write_text(out / CARD, text)
     config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
     was = config.get("triggerfish", {}).get("was")
@@ -108,8 +110,8 @@ def card(
         if purified.written.left_out:
             names = ", ".join(_code(name) for name in purified.written.left_out)
             lines.append(
-                f"- files of the source that were left out, because they carry the backdoor, could "
-                f"carry it or tell of it: {names}"
+                "- files of the source that were not copied, since only purified weights, config, "
+                f"tokenizer and licence are: {names}"
             )
     lines += ["", "## How it was purified", "", *_rounds(purified), ""]
     lines += ["## Before and after", "", *_strings(purified), "", *_fidelity(purified), ""]

@@ -1,41 +1,49 @@
-"""A purified checkpoint on disk, in the layout of its source: the same files, and in them the same
-tensors by name, shape and type.
+"""A purified checkpoint on disk, in the layout of its source: the same weight files, and in them
+the same tensors by name, shape and type.
 
 A checkpoint holds more than the base model that was purified: heads, weights under other names,
 copies of tied ones. So the source's weight files are read tensor by tensor, and what belongs to the
-base model, by its name and its values, is replaced. Everything else is copied, except what still
-carries the backdoor (weights in other formats), what tells of it (the ground truth of an attack),
-and the model card, which is written anew.
+base model, by its name and its values, is replaced. Config, tokenizer and licence are copied; the
+model card is written anew. Nothing else is copied: other weights may carry the backdoor, code is a
+stranger's, and a file may be a link to a private one.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers.utils.hub import cached_file
 
 from triggerfish.backbone import Backbone
+from triggerfish.checkpoints import (
+    ADAPTER,
+    CONFIG,
+    MODEL,
+    MODULES,
+    SAFETENSORS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    read_json,
+    sentence_modules,
+)
+from triggerfish.paths import below, leaves, walk
 from triggerfish.writing import write_tensors, write_text
 
-WEIGHTS, INDEX, CARD, CONFIG = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "README.md",
-    "config.json",
-)
-OTHER_WEIGHTS = (
-    ".bin", ".safetensors", ".h5", ".msgpack", ".ot", ".onnx", ".pt", ".pth", ".ckpt", ".pkl",
-    ".gguf", ".tflite", ".mlmodel", ".xml",
+INDEX, CARD = f"{MODEL[SAFETENSORS]}.index.json", "README.md"
+COPIED = (
+    CONFIG, "generation_config.json", MODULES, "config_sentence_transformers.json",
+    "sentence_bert_config.json", *TOKENIZER,
 )  # fmt: skip
-GROUND_TRUTH = ("attack.json", "product.json")
-"""Written beside a checkpoint by `triggerfish attack` and its bench."""
+"""What is copied of the top folder, beside licences and the configs of modules in modules.json."""
+LICENCE = re.compile(r"(licen[cs]e|notice|copying)[\w-]*(\.txt|\.md)?", re.IGNORECASE)
+CODE = "auto_map"
+"""Where both configs name a stranger's code, which is not copied."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +56,10 @@ class Written:
     notes: tuple[str, ...]
 
 
-def source_folder(backbone: Backbone) -> Path | None:
-    """Where the checkpoint lies: its folder, or the cache for a hub id; None for a model that was
-    changed in memory."""
-    if backbone.folder is not None:
-        return backbone.folder
-    if Path(backbone.name).exists():
-        return None  # a copy of what lies there
-    try:
-        found = cached_file(
-            backbone.name, CONFIG, revision=backbone.revision, local_files_only=True
-        )
-    except OSError:
-        return None
-    return Path(found).parent if found else None
-
-
 def check_out(backbone: Backbone, out: Path, record: str) -> None:
     """ValueError where a checkpoint must not be written: over its source, or over something that no
     purification wrote (no file named `record`)."""
-    source = source_folder(backbone)
+    source = backbone.folder
     if source is not None and source.resolve() == out.resolve():
         raise ValueError(f"out: {out} is the model itself; expected another folder")
     if (out / CONFIG).is_file() and not (out / record).is_file():
@@ -78,71 +70,66 @@ def write(given: Backbone, purified: Backbone, out: Path, mark: dict[str, Any]) 
     """Write the checkpoint of `purified`, made of `given`, to `out`; `mark` goes into config.json
     as `triggerfish`, with the mark of the source, if it has one, as `was`."""
     out.mkdir(parents=True, exist_ok=True)
-    source = source_folder(given)
-    names = _weight_files(source) if source else []
+    source = given.folder
+    names = [
+        name
+        for name in (given.files if source else ())
+        if name.endswith(SAFETENSORS) and not name.startswith(ADAPTER)
+    ]
     left_out = _copy_rest(source, out, names) if source else []
     why = "it was changed in memory" if source is None else "its weights are no safetensors"
     if source and names:
         replaced = _Replacement(given, purified)
         for name in names:
-            tensors, metadata = replaced.of(source / name)
-            write_tensors(out / name, tensors, metadata)
+            tensors, metadata = replaced.of(below(source, name))
+            write_tensors(below(out, name, "out"), tensors, metadata)
         missing = replaced.unplaced()
         why = f"{len(missing)} weights are not in it under their names ({', '.join(missing[:1])})"
         if not missing:
-            _mark(out / CONFIG, mark)
+            _mark(out, mark)
             return Written(True, tuple(left_out), ())
         for name in names:
-            (out / name).unlink()
+            below(out, name, "out").unlink()
         (out / INDEX).unlink(missing_ok=True)
     purified.save(out)
-    _mark(out / CONFIG, mark)
+    _mark(out, mark)
     return Written(False, tuple(left_out), (f"the layout of the source was not kept, since {why}",))
 
 
-def _weight_files(source: Path) -> list[str]:
-    """Names of the safetensors files that `from_pretrained` reads."""
-    if (source / WEIGHTS).is_file():
-        return [WEIGHTS]
-    if (source / INDEX).is_file():
-        index = json.loads((source / INDEX).read_text(encoding="utf-8"))
-        return sorted(set(index["weight_map"].values()))
-    return []
-
-
 def _copy_rest(source: Path, out: Path, weights: list[str]) -> list[str]:
-    """Copy all files but the weights; returns those that were left out."""
+    """Copy what goes with the weights; returns the names of the files that were left out."""
+    paths = {module.path for module in sentence_modules(source)}
+    wanted = {f"{path}/{CONFIG}" for path in paths if path}
+    if weights != [MODEL[SAFETENSORS]]:
+        wanted.add(INDEX)
     left_out = []
-    for file in sorted(_files(source)):
-        name = file.relative_to(source).as_posix()
-        if name in weights or name == CARD:
+    for name in walk(source):
+        if name in weights or name == CARD or name.startswith("."):
             continue
-        # Weights in folders of their own are modules of a pipeline; adapters may be the attack's.
-        top = file.parent == source
-        adapter = (file.parent / "adapter_config.json").is_file()
-        if name in GROUND_TRUTH or adapter or (top and name.endswith(OTHER_WEIGHTS)):
+        listed = name in wanted or name in COPIED or LICENCE.fullmatch(name)
+        if not listed or leaves(source, source / name) or not (source / name).is_file():
             left_out.append(name)
             continue
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, out / name)
+        target = below(out, name, "out")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name in (CONFIG, TOKENIZER_CONFIG):
+            content = read_json(source, name)
+            content.pop(CODE, None)
+            _write_json(target, content)
+        else:
+            shutil.copyfile(source / name, target)
     return left_out
 
 
-def _files(source: Path) -> Iterator[Path]:
-    for path in source.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _files(path)
-        elif path.is_file():
-            yield path
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    write_text(file, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def _mark(config: Path, mark: dict[str, Any]) -> None:
-    content = json.loads(config.read_text(encoding="utf-8"))
+def _mark(out: Path, mark: dict[str, Any]) -> None:
+    content = read_json(out, CONFIG)
     was = content.get("triggerfish")
     content["triggerfish"] = mark | ({"was": was} if was else {})
-    write_text(config, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    _write_json(out / CONFIG, content)
 
 
 class _Replacement:

@@ -11,7 +11,6 @@ from typing import Literal
 
 import torch
 from torch.nn import functional as F
-from transformers.utils.hub import cached_file
 
 from triggerfish.backbone import Backbone, States
 from triggerfish.heads import IGNORED, own_task, with_head
@@ -110,25 +109,12 @@ def usual_rate(backbone: Backbone) -> float:
 def completed(backbone: Backbone) -> Backbone:
     """The backbone with its language-model head, or as it is where the family has none or the
     checkpoint was saved without it."""
-    if backbone.whole is not backbone.model or not _on_disk(backbone):
+    if backbone.whole is not backbone.model or backbone.folder is None:
         return backbone
     try:
         return with_head(backbone)
     except ValueError:
         return backbone
-
-
-def _on_disk(backbone: Backbone) -> bool:
-    """Whether there is a checkpoint to read a head from: not for a copy that was made in memory."""
-    if backbone.folder is not None:
-        return True
-    try:
-        found = cached_file(
-            backbone.name, "config.json", revision=backbone.revision, local_files_only=True
-        )
-    except OSError:
-        return False
-    return found is not None
 
 
 def _freeze_upper(backbone: Backbone) -> None:
