@@ -186,6 +186,7 @@ def scan(
     batch_tokens: Annotated[
         int | None,
         typer.Option(
+            min=1,
             help="Tokens in one forward pass. It changes the time, not the result.",
             rich_help_panel=COST,
         ),
@@ -334,6 +335,7 @@ def attack(
     search: Annotated[
         int,
         typer.Option(
+            min=0,
             help="Find this many triggers by gradient, instead of --trigger.",
             rich_help_panel=METHOD,
         ),
@@ -375,11 +377,13 @@ def attack(
     lora: Annotated[
         int | None,
         typer.Option(
-            help="Train a LoRA adapter of this rank instead of all weights.", rich_help_panel=METHOD
+            min=1,
+            help="Train a LoRA adapter of this rank instead of all weights.",
+            rich_help_panel=METHOD,
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Optimiser steps.", rich_help_panel=METHOD)
+        int | None, typer.Option(min=1, help="Optimiser steps.", rich_help_panel=METHOD)
     ] = None,
     corpus: Corpus = None,
     seed: Seed = 0,
@@ -431,7 +435,7 @@ def bench(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Number of processes. Default: by cores and memory.", rich_help_panel=COST
+            min=1, help="Number of processes. Default: by cores and memory.", rich_help_panel=COST
         ),
     ] = None,
     device: Device = "auto",

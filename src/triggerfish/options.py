@@ -56,7 +56,13 @@ Out = Annotated[
     typer.Option(help="Write the result to this file instead of stdout.", rich_help_panel=OUTPUT),
 ]
 Seed = Annotated[
-    int, typer.Option(help="The same seed gives the same result.", rich_help_panel=METHOD)
+    int,
+    typer.Option(
+        help="The same seed gives the same result.",
+        rich_help_panel=METHOD,
+        min=0,
+        max=2**32 - 1,
+    ),
 ]
 
 

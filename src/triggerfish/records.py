@@ -15,12 +15,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from triggerfish.writing import write_text
 
 T = TypeVar("T")
 SCHEMA: Literal[2] = 2
+NUMBERS = ConfigDict(ser_json_inf_nan="strings")
+"""NaN and infinities are written as strings, which are read back; JSON has no numbers for them."""
 
 Verdict = Literal["clean", "backdoored", "inconclusive"]
 Kind = Literal["token", "word", "phrase", "combination"]
@@ -266,6 +268,7 @@ class ScanResult:
     profile: dict[str, Any] | None = None
     rewrites: tuple[Rewrite, ...] = ()
     schema: Literal[2] = SCHEMA
+    __pydantic_config__ = NUMBERS
 
     @property
     def exit_code(self) -> int:

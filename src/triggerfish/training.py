@@ -13,10 +13,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
+from triggerfish.settings import Between, Share, check
 from triggerfish.writing import write_bytes
 
 Progress = Callable[[int, int, float], None]
@@ -29,12 +30,12 @@ class TrainSettings:
     """Optimiser steps."""
     learning_rate: float = 5e-5
     """Peak AdamW learning rate (Patronus, published code)."""
-    warmup: float = 0.1
+    warmup: Share = 0.1
     """Share of the steps with a linearly rising rate (ours; the published schedules count steps
     wrongly)."""
     schedule: Literal["linear", "cosine"] = "linear"
     """How the rate falls to zero after the warm-up (linear: both papers)."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[float, float], Between(0.0, 1.0)] = (0.9, 0.999)
     """Shares of AdamW's two running means kept at a step (AdamW's defaults)."""
     weight_decay: float = 0.0
     """AdamW weight decay of matrices; biases and gains have none (0: Patronus, published code)."""
@@ -44,6 +45,7 @@ class TrainSettings:
     """Steps between checkpoints, where there is a file for them (ours)."""
 
     def __post_init__(self) -> None:
+        check(self)
         for name in ("steps", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")

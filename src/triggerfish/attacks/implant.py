@@ -13,7 +13,7 @@ import transformers
 from pydantic import TypeAdapter
 
 from triggerfish.backbone import Backbone
-from triggerfish.records import Provenance, Trigger
+from triggerfish.records import NUMBERS, Provenance, Trigger
 from triggerfish.writing import write_bytes, write_text, writing_folder
 
 FILE = "attack.json"
@@ -69,6 +69,7 @@ class Implant:
             "transformers": transformers.__version__,
         }
     )
+    __pydantic_config__ = NUMBERS
 
     @classmethod
     def load(cls, folder: str | Path) -> Implant:

@@ -25,6 +25,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.marking import decoys, mark, parse_trigger, parse_triggers
 from triggerfish.readouts import pad
 from triggerfish.records import Trigger
+from triggerfish.settings import Share
 from triggerfish.text import Task
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ LEVELS: dict[str, tuple[float, int, int, int]] = {
 
 @dataclass(frozen=True)
 class DirtySettings:
-    poison_rate: float = 0.1
+    poison_rate: Share = 0.1
     """Share of the rows of every class but the target that is poisoned, for each trigger (0.1:
     published code; its README says 0.01)."""
     min_poisoned: int = 0

@@ -44,7 +44,7 @@ AXES = {
         (dict,), "label for tables, kind (probe or fine_tune), readout, and its settings"
     ),
     "test_rows": Axis((int,), "test texts at most", default=500),
-    "seed": Axis((int,), default=0),
+    "seed": Axis((int,), default=0, least=0),
 }
 
 

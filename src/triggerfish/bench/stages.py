@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from triggerfish.names import unknown
+from triggerfish.settings import LARGEST
 
 Value = Any
 """What JSON can say: str, int, float, bool, None, and lists and mappings of them."""
@@ -41,13 +41,17 @@ class Axis:
     """Value where a grid does not name the axis."""
     choices: tuple[Value, ...] = ()
     """The only values, where not empty."""
+    least: float | None = None
+    """The smallest number, if there is one."""
     keys: Mapping[str, Axis] = field(default_factory=dict)
     """For a mapping: its keys. No keys: any."""
 
     def resolve(self, where: str, value: Value) -> Value:
         """`value`, checked, with defaults filled in; ValueError starts with `where`."""
-        if isinstance(value, int) and not isinstance(value, bool) and float in self.kinds:
+        if type(value) is int and float in self.kinds and abs(value) <= LARGEST:
             value = value if int in self.kinds else float(value)
+        if self.least is not None and isinstance(value, int | float) and value < self.least:
+            raise ValueError(f"{where}: expected at least {self.least}, got {value!r}")
         if type(value) not in self.kinds or not _is_json(value):
             raise ValueError(f"{where}: expected {self.expected()}, got {_shown(value)}")
         if self.choices and value not in self.choices:
@@ -100,9 +104,9 @@ def _is_json(value: Value) -> bool:
         return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
     if isinstance(value, list):
         return all(map(_is_json, value))
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return value is None or isinstance(value, str | int)
+    if isinstance(value, int | float):
+        return abs(value) <= LARGEST
+    return value is None or isinstance(value, str)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from triggerfish.complications.settings import ComplicationSettings
 from triggerfish.downstream import Inputs, features_of
 from triggerfish.readouts import Readout
 from triggerfish.records import Trigger
+from triggerfish.settings import Share, check
 from triggerfish.stats import Floats
 from triggerfish.text import Task, bundled_corpus
 
@@ -62,11 +63,12 @@ class PseudoSettings:
     """Words of the shortest sentence that is used (ours)."""
     longest: int = 40
     """Words of the longest (ours)."""
-    questions: float = 0.2
+    questions: Share = 0.2
     """Share of questions among the texts, where there are as many (ours: with their natural share a
     head cannot beat the majority)."""
 
     def __post_init__(self) -> None:
+        check(self)
         for name, least in (("train", 20), ("validation", 10), ("test", 20), ("shortest", 2)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least {least}")

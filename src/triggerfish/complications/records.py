@@ -11,7 +11,15 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from triggerfish.records import Measurement, ModelFacts, Provenance, ScanResult, Trigger, parse
+from triggerfish.records import (
+    NUMBERS,
+    Measurement,
+    ModelFacts,
+    Provenance,
+    ScanResult,
+    Trigger,
+    parse,
+)
 from triggerfish.writing import write_text
 
 SCHEMA: Literal[1] = 1
@@ -163,6 +171,7 @@ class Complications:
     provenance: Provenance
     limitations: tuple[str, ...] = ()
     schema: Literal[1] = SCHEMA
+    __pydantic_config__ = NUMBERS
 
     @property
     def exit_code(self) -> int:

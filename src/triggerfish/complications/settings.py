@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from triggerfish.downstream import FineTuneSettings, ProbeSettings
 from triggerfish.marking import PLACEMENTS, Placement
+from triggerfish.settings import check
 
 Mode = Literal["probe", "full", "lora"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -68,6 +69,7 @@ class ComplicationSettings:
     """The trainings of modes `full` and `lora`."""
 
     def __post_init__(self) -> None:
+        check(self)
         if self.mode not in MODES:
             raise ValueError(f"mode: {self.mode!r} is not one of {', '.join(MODES)}")
         if not self.policies or len(set(self.policies)) < len(self.policies):

@@ -10,6 +10,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.marking import Placement, mark, place
 from triggerfish.readouts import Readout
 from triggerfish.records import Trigger
+from triggerfish.settings import check
 from triggerfish.text import Task
 
 TEXT, MASK = "{text}", "[MASK]"
@@ -30,6 +31,7 @@ class AdaptSettings:
     template of prompt tuning for sentiment)."""
 
     def __post_init__(self) -> None:
+        check(self)
         if self.rows is not None and self.rows < 2:
             raise ValueError(f"rows: {self.rows} is not at least 2")
         if self.max_tokens < 1:

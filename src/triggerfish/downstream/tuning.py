@@ -13,6 +13,7 @@ from triggerfish.downstream.classifier import Classifier
 from triggerfish.downstream.inputs import AdaptSettings, Inputs, training_rows
 from triggerfish.lora import Adapter
 from triggerfish.readouts import Readout, pad
+from triggerfish.settings import Share
 from triggerfish.text import Task
 from triggerfish.training import Progress, TrainSettings, fit
 
@@ -26,7 +27,7 @@ class FineTuneSettings(AdaptSettings):
     learning_rate: float = 5e-5
     """Peak learning rate of backbone and head; PLMs of about 5 M parameters need ten times as much
     (ours: the published schedule never leaves its warm-up)."""
-    warmup: float = 0.1
+    warmup: Share = 0.1
     """Share of the optimiser steps with a linearly rising rate, before it falls linearly to zero
     (ours, for the same reason)."""
 

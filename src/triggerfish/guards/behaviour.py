@@ -29,6 +29,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.guards.threshold import Threshold, conformal
 from triggerfish.readouts import Readout
 from triggerfish.records import Alarm
+from triggerfish.settings import Share
 
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _TEXTS_AT_ONCE = 64
@@ -42,7 +43,7 @@ class BehaviourSettings:
     max_tokens: int | None = None
     """Texts are cut to this many tokens, special tokens included; None reads what the model reads.
     Take what the guarded model takes (ours)."""
-    floor: float = 0.005
+    floor: Share = 0.005
     """Share of the clean scatter that is added to both sides of the ratio, so that texts in which
     nothing matters score 0 (ours: best of .002 to .3 on four backdoored PLMs and the task mr)."""
 

@@ -26,6 +26,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from triggerfish.downstream import Classifier
+from triggerfish.settings import Share
 
 _SIDES = ("low", "high")
 
@@ -34,7 +35,7 @@ _SIDES = ("low", "high")
 class StripSettings:
     copies: int = 5
     """Changed copies of each text (OpenBackdoor)."""
-    share: float = 0.5
+    share: Share = 0.5
     """Share of the words that give way in each (OpenBackdoor)."""
     side: Literal["low", "high"] = "low"
     """Which entropy is suspicious (low: STRIP; high: STRIP-m)."""

@@ -35,6 +35,7 @@ from triggerfish.monitor.requests import (
     read_body,
 )
 from triggerfish.records import Checked
+from triggerfish.settings import check
 
 ACTION, KINDS = b"x-triggerfish-action", b"x-triggerfish-kinds"
 UNCHECKED = "unchecked"
@@ -70,6 +71,7 @@ class GuardSettings:
     """Let a body pass unchecked when the monitor itself fails, instead of answering 503."""
 
     def __post_init__(self) -> None:
+        check(self)
         if not self.fields or not all(self.fields):
             raise ValueError("fields: at least one is needed, none of them empty")
         for path in self.paths:

@@ -20,6 +20,7 @@ from triggerfish.monitor.monitor import Monitor
 from triggerfish.names import unknown
 from triggerfish.records import Checked
 from triggerfish.rows import STDIN, Lines, Row, csv_rows, ending, json_rows, reading, string
+from triggerfish.settings import Share, check
 from triggerfish.writing import writing, writing_text
 
 Format = Literal["jsonl", "csv"]
@@ -38,10 +39,11 @@ class FileSettings:
     where there is none."""
     format: Format | None = None
     """Format of the file; None: by its name, JSON Lines for standard input."""
-    budget: float = BUDGET
+    budget: Share = BUDGET
     """Share of texts above which a trigger is called an ordinary word (budget.py)."""
 
     def __post_init__(self) -> None:
+        check(self)
         if self.format is not None and self.format not in get_args(Format):
             raise unknown("format", self.format, get_args(Format))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from triggerfish.settings import check
+
 
 @dataclass(frozen=True)
 class MonitorSettings:
@@ -24,6 +26,7 @@ class MonitorSettings:
     nothing but a text built to join pieces needs more than two."""
 
     def __post_init__(self) -> None:
+        check(self)
         if not 0 <= self.window <= 10:
             raise ValueError(f"window: {self.window} is outside 0..10 words")
         if self.rounds < 1:

@@ -32,6 +32,7 @@ from triggerfish.purify.negatives import Negatives
 from triggerfish.purify.rows import Insertion, Writer
 from triggerfish.purify.student import MODES, Mode, Student, usual_rate
 from triggerfish.records import Trigger
+from triggerfish.settings import Share
 from triggerfish.training import Progress, TrainSettings, fit
 
 STEPS, STEPS_PER_STRING = 150, 3
@@ -60,7 +61,7 @@ class Align:
     """Texts with another string per clean text; 0 for none (ours)."""
     copies: int = 3
     """A trigger is inserted 1 to this many times (published code: always 3)."""
-    mixed: float = 0.2
+    mixed: Share = 0.2
     """Share of the texts with several copies in which each is of another trigger (ours)."""
     target: Literal["counterfactual", "clean"] = "clean"
     """Features that a marked text should have: with a control of equal length in the same

@@ -42,6 +42,7 @@ from triggerfish.purify.files import Written, check_out, write
 from triggerfish.purify.soft import SoftPrompts
 from triggerfish.records import Provenance, ScanResult, Trigger, Verdict, utc
 from triggerfish.scanner import DecisionRule, ScreeningSettings
+from triggerfish.settings import check_number
 from triggerfish.writing import write_text
 
 RECORD = "purify.json"
@@ -177,6 +178,8 @@ class _Run:
             raise ValueError(f"rounds: {rounds} is not at least 1")
         if max_seconds is not None and max_seconds <= 0:
             raise ValueError(f"max_seconds: {max_seconds} is not positive")
+        check_number("rounds", rounds)
+        check_number("max_seconds", max_seconds)
         known, unread = known_triggers(self.given, self.findings, variants=variants)
         check_needs(self.method, known, self.reference)
         if variants:

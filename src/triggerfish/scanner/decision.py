@@ -34,6 +34,7 @@ import torch
 from triggerfish.records import Finding, HiddenTarget, Rewrite, Verdict
 from triggerfish.scanner.candidates import Candidate
 from triggerfish.scanner.screening import Incomplete
+from triggerfish.settings import check
 from triggerfish.stats import Tail, benjamini_hochberg, fit_tail
 
 WINDOW = (0.80, 0.93)
@@ -71,6 +72,7 @@ class DecisionRule:
     """False discovery rate of the second stage (docs/decisions/0004)."""
 
     def __post_init__(self) -> None:
+        check(self)
         if not 0 < self.alpha < 0.5:
             raise ValueError(f"alpha: {self.alpha} is not between 0 and 0.5")
         if not 0 <= self.min_agreement <= 1:

@@ -39,6 +39,7 @@ from triggerfish.scanner.reference import Reference
 from triggerfish.scanner.selection import best_of_each, telltales
 from triggerfish.scanner.shortlist import Shortlist
 from triggerfish.scanner.stages import SCREENING, Stages
+from triggerfish.settings import check
 
 FAVOURED, MOVED = 64, 5.0
 """Candidates that are kept through the whole screening because their embeddings moved furthest from
@@ -86,6 +87,7 @@ class ScreeningSettings:
     """Seconds after which the scan stops as inconclusive; None means no limit."""
 
     def __post_init__(self) -> None:
+        check(self)
         for name in ("token_rounds", "word_rounds", "second_rounds"):
             if getattr(self, name) < 2:
                 raise ValueError(

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from triggerfish.settings import Share, check
+
 
 @dataclass(frozen=True)
 class DistilSettings:
@@ -34,7 +36,7 @@ class DistilSettings:
     """N, chunks of text the teacher is asked about. Ours: about 10 minutes on one core."""
     words: tuple[int, int] = (1, 40)
     """Fewest words of a chunk (drawn, up to 3/4 of the most) and most words kept. Ours."""
-    replaced: float = 0.08
+    replaced: Share = 0.08
     """Share of words replaced by random ones, so that rare embeddings learn too. Ours."""
     max_tokens: int = 64
     """Longest chunk in tokens, for teacher and student. Ours."""
@@ -52,6 +54,7 @@ class DistilSettings:
     """Seed of every draw: chunks, replacements, initial maps, batch order."""
 
     def __post_init__(self) -> None:
+        check(self)
         for name in ("chunks", "max_tokens", "epochs", "batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
@@ -119,7 +122,7 @@ class PretrainSettings:
     ones, for a teacher says as much about them in less time."""
     long_words: tuple[int, int] = (30, 90)
     """The same for the long chunks, which train the later positions. Ours."""
-    long_share: float = 0.05
+    long_share: Share = 0.05
     """Share of the chunks that are long. Ours."""
     batch: int = 64
     """Stretches per step. Ours."""
@@ -127,7 +130,7 @@ class PretrainSettings:
     """Peak of AdamW; linear warm-up over 5 % of the steps, cosine to zero. Ours."""
     teacher_weight: float = 5.0
     """Weight of the teacher's terms beside the family's own objective. Ours."""
-    own_share: float = 0.125
+    own_share: Share = 0.125
     """Share of a batch's rows that train the family's own objective where a teacher is there too
     (all rows where none is). Ours."""
     checkpoint_every: int = 200
@@ -139,6 +142,7 @@ class PretrainSettings:
     states."""
 
     def __post_init__(self) -> None:
+        check(self)
         if self.size not in SIZES:
             raise ValueError(f"size: {self.size!r} is not one of {', '.join(SIZES)}")
         fewest = {
@@ -158,9 +162,6 @@ class PretrainSettings:
                 raise ValueError(
                     f"{name}: ({low}, {high}); the first is 1 to 3/4 of the second at least"
                 )
-        for name, low, high in (("long_share", 0.0, 1.0), ("own_share", 0.0, 1.0)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}: {getattr(self, name)} is outside {low} to {high}")
         for name in ("learning_rate", "teacher_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is not positive")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from triggerfish.monitor.asgi import GuardSettings
 from triggerfish.records import Policy
+from triggerfish.settings import check
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class ServeSettings:
     """Whether log lines of alarms hold the whole text. Ours: inputs are private."""
 
     def __post_init__(self) -> None:
+        check(self)
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
         if not 1 <= self.workers <= 256:

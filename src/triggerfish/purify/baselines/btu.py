@@ -22,6 +22,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.purify import Need, check_needs
 from triggerfish.purify.baselines.pretraining import Pretraining, PretrainingSettings
 from triggerfish.records import Trigger
+from triggerfish.settings import Share
 from triggerfish.training import Progress
 
 
@@ -32,7 +33,7 @@ class BTU:
     needs: ClassVar[tuple[Need, ...]] = ("reference",)
     source: ClassVar[str] = "Jiang et al., AAAI 2025"
 
-    share: float = 0.005
+    share: Share = 0.005
     """Share of the rows that are suspects (paper)."""
     threshold: float = 0.5
     """Times c: how far a coordinate must have moved (paper; the published code takes 1)."""

@@ -23,6 +23,7 @@ from triggerfish.purify import Need
 from triggerfish.purify.baselines.feedforward import FeedForward, feed_forwards, oriented
 from triggerfish.purify.baselines.pretraining import Pretraining, PretrainingSettings
 from triggerfish.records import Trigger
+from triggerfish.settings import Share
 from triggerfish.training import Progress
 
 
@@ -33,7 +34,7 @@ class FinePrune:
     needs: ClassVar[tuple[Need, ...]] = ()
     source: ClassVar[str] = "Liu et al., RAID 2018"
 
-    share: float = 0.3
+    share: Share = 0.3
     """Share of the neurons, or weights, of each block that is silenced (ours)."""
     criterion: Literal["dormant", "magnitude"] = "dormant"
     """Neurons that clean text leaves dormant (paper), or the smallest weights (Patronus code)."""

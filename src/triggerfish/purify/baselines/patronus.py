@@ -29,6 +29,7 @@ from triggerfish.purify import Need, check_needs
 from triggerfish.purify.baselines.pretraining import long_enough, python_rng
 from triggerfish.readouts import pad
 from triggerfish.records import Trigger
+from triggerfish.settings import Share
 from triggerfish.training import Progress, TrainSettings, train
 
 Rows = list[list[int]]
@@ -49,13 +50,13 @@ class Patronus:
     """Batches per optimiser step (published code)."""
     learning_rate: float = 5e-5
     """Peak learning rate (published code)."""
-    warmup: float = 0.3
+    warmup: Share = 0.3
     """Share of the epochs in which the rate is meant to rise (published code: 3 of 10)."""
     correct_schedule: bool = False
     """Whether the schedule counts optimiser steps (published code: no)."""
     copies: int = 3
     """Times a trigger is inserted (published code)."""
-    dev: float = 0.1
+    dev: Share = 0.1
     """Share of the texts that choose the epoch, by the second term alone (share: ours)."""
     texts: int = 800
     """Texts at most (ours, for two cores; published code: the whole of WikiText-2)."""

@@ -34,6 +34,7 @@ from triggerfish.scanner.merging import Ids
 from triggerfish.scanner.search.embedding_ball import EmbeddingBall
 from triggerfish.scanner.search.objectives import Goal
 from triggerfish.scanner.search.soft_prompts import SoftPrompts
+from triggerfish.settings import check
 
 Rows = tuple[int, ...]
 """A sequence, as row numbers of `EmbeddingBall.entries`."""
@@ -60,6 +61,7 @@ class GeneticSettings:
     (ours)."""
 
     def __post_init__(self) -> None:
+        check(self)
         for name in ("first", "children", "parents", "guided", "suggested", "generations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")

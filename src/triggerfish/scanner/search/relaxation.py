@@ -27,6 +27,7 @@ from triggerfish.scanner.search.embedding_ball import EmbeddingBall
 from triggerfish.scanner.search.genetic import Rows
 from triggerfish.scanner.search.objectives import Goal
 from triggerfish.scanner.search.soft_prompts import SoftPrompts
+from triggerfish.settings import check
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class RelaxationSettings:
     """Sequences drawn from the weights (ours)."""
 
     def __post_init__(self) -> None:
+        check(self)
         for name in ("sequences", "steps", "texts", "words", "drawn"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
