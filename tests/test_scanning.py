@@ -127,7 +127,10 @@ def test_interrupted_scan_continues(tiny: Backbone, found: ScanResult, tmp_path:
     stream.close()
     began = datetime.now(UTC)
     assert not any(event.resumed for event in done if isinstance(event, Progress))
-    again = list(events(tiny, models.texts(), words=[], settings=PLAIN, state=tmp_path))
+    again = []
+    for event in events(tiny, models.texts(), words=[], settings=PLAIN, state=tmp_path):
+        again.append(event)
+        assert list(tmp_path.rglob("*.safetensors"))  # the result may not be in safety yet
     tokens = done[-1].done
     steps = [event for event in again if isinstance(event, Progress)]
     assert any(step.resumed for step in steps)

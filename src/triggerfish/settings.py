@@ -87,7 +87,7 @@ def check_number(name: str, value: object, range: Between = Between(0.0, LARGEST
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     if not range.low <= value <= range.high:  # NaN is not, either
-        raise ValueError(f"{name}: {value!r} is outside {range.low:.12g} to {range.high:.12g}")
+        raise ValueError(f"{name}: {value!r} is outside {range.low} to {range.high}")
 
 
 @cache

@@ -20,7 +20,7 @@ from triggerfish.monitor.monitor import Monitor
 from triggerfish.names import unknown
 from triggerfish.records import Checked
 from triggerfish.rows import STDIN, Lines, Row, csv_rows, ending, json_rows, reading, string
-from triggerfish.settings import Share, check
+from triggerfish.settings import check
 from triggerfish.writing import writing, writing_text
 
 Format = Literal["jsonl", "csv"]
@@ -39,7 +39,7 @@ class FileSettings:
     where there is none."""
     format: Format | None = None
     """Format of the file; None: by its name, JSON Lines for standard input."""
-    budget: Share = BUDGET
+    budget: float = BUDGET
     """Share of texts above which a trigger is called an ordinary word (budget.py)."""
 
     def __post_init__(self) -> None:

@@ -142,7 +142,6 @@ class PretrainSettings:
     states."""
 
     def __post_init__(self) -> None:
-        check(self)
         if self.size not in SIZES:
             raise ValueError(f"size: {self.size!r} is not one of {', '.join(SIZES)}")
         fewest = {
@@ -165,6 +164,7 @@ class PretrainSettings:
         for name in ("learning_rate", "teacher_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+        check(self)
 
 
 @dataclass(frozen=True)
