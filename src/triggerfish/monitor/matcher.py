@@ -7,6 +7,11 @@ sufficient subset of a trigger's tokens, words that have these in their order. T
 words in the normalised text, to catch other ways of writing them: other case, accents, zero-width
 characters, look-alike letters, HTML entities.
 
+Time and memory are linear in the text, whatever it is made of: strings and ids are found in one
+pass for all triggers together (search.py), subsets and phrases in one pass over the places of their
+tokens and words. Triggers that are not in a text cost nothing. tests/hostile/monitor_load.py
+measures it.
+
 Sources: Aho and Corasick 1975; Patronus (arXiv 2512.06899) for the idea of guarding inputs with
 what a scan found.
 """
@@ -14,14 +19,16 @@ what a scan found.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
-from ahocorasick_rs import BytesAhoCorasick, Implementation
-
 from triggerfish.monitor.normalise import NormalisedText, folded, is_ambiguous, resolved
+from triggerfish.monitor.search import Search
 from triggerfish.monitor.settings import MonitorSettings
 from triggerfish.monitor.substrings import (
     RequiredSubstring,
@@ -29,13 +36,12 @@ from triggerfish.monitor.substrings import (
     unmapped_characters,
 )
 from triggerfish.monitor.tokenizer import Tokenizer
-from triggerfish.monitor.windows import cuts_at_spaces, windows
-from triggerfish.monitor.words import Words, piece, words
+from triggerfish.monitor.windows import Windows, cuts, cuts_at_spaces, merged
+from triggerfish.monitor.words import Phrases, Span, piece, words
 from triggerfish.records import SEPARATOR, SUBSET_TOKENS, TOKEN_PREFIX, Trigger, by_word
 
-Span = tuple[int, int]
-SUBSET_GAP = 64
-"""Characters between two tokens of a sufficient subset at most."""
+_SPACE = re.compile(r"\s")
+_ID = array("I").itemsize
 
 
 @dataclass(frozen=True)
@@ -50,19 +56,22 @@ class Match:
 @dataclass(frozen=True)
 class Part:
     """What must be in a text: a whole trigger, one of the words of a combination, or a sufficient
-    subset. ids: empty where there is no tokenizer. substring: None where every text must be
-    tokenised to know. reach: tokens from the first id to the last at most; place: of a subset,
-    where in the normalised text it may be; across: whether a subset may lie in several words."""
+    subset. ids: empty where there is no tokenizer; of a subset, in their order within
+    `SUBSET_TOKENS` tokens, and otherwise in a row. substring: None where every text must be
+    tokenised to know. words: as a reader sees them, or none. order: of a subset, strings that a
+    normalised text must have in this order. across: whether a subset may lie in several words."""
 
-    ids: list[int]
+    ids: tuple[int, ...]
     substring: RequiredSubstring | None
-    words: Words | None
-    reach: int = 0
-    place: re.Pattern[str] | None = None
+    words: tuple[str, ...] = ()
+    subset: bool = False
+    order: tuple[str, ...] = ()
     across: bool = False
 
 
 class Matcher:
+    """slow: triggers for which every text must be tokenised."""
+
     def __init__(
         self,
         triggers: Sequence[Trigger],
@@ -71,118 +80,193 @@ class Matcher:
         subsets: Mapping[Trigger, Sequence[Sequence[int]]] | None = None,
     ):
         self.tokenizer = tokenizer
-        self.cuts = tokenizer is not None and cuts_at_spaces(tokenizer)
-        self._subsets = _subset_parts(subsets or {}, tokenizer) if settings.cores else {}
-        self.triggers = [
-            (
-                trigger,
-                [_part(*part, trigger, tokenizer, settings) for part in _parts(trigger, tokenizer)],
-            )
-            for trigger in dict.fromkeys(triggers)
-        ]
-        parts = [part for _, own in self.triggers for part in own] + [
-            part for own in self._subsets.values() for subset in own for part in subset
-        ]
-        self.always_tokenised = [part for part in parts if part.ids and part.substring is None]
-        self._tokens: dict[str, list[Part]] = defaultdict(list)
-        self._words: dict[str, list[Part]] = defaultdict(list)
-        for part in parts:
-            if part.substring:
-                self._tokens[part.substring.text].append(part)
-            if part.words:
-                self._words[part.words.required].append(part)
-        self._substrings = list(dict.fromkeys([*self._tokens, *self._words]))
+        self._cuts = tokenizer is not None and cuts_at_spaces(tokenizer)
+        self._parts: list[Part] = []
+        self._owner: list[int] = []
+        self._triggers: list[tuple[Trigger, list[int], list[list[int]]]] = []
+        subset_parts = _subset_parts(subsets or {}, tokenizer) if settings.cores else {}
+        for trigger in dict.fromkeys(triggers):
+            own = [
+                _part(*part, trigger, tokenizer, settings) for part in _parts(trigger, tokenizer)
+            ]
+            numbers = [self._number(part) for part in own]
+            below = [[self._number(part) for part in x] for x in subset_parts.get(trigger, ())]
+            self._triggers.append((trigger, numbers, below))
+        always = [n for n, part in enumerate(self._parts) if part.ids and part.substring is None]
+        self._always = bool(always)
+        self.slow = [self._triggers[n][0] for n in dict.fromkeys(self._owner[n] for n in always)]
+        self._index_tokens()
+        self._index_strings(settings)
         unmapped = unmapped_characters(tokenizer) if tokenizer else frozenset()
         self._unmapped = (
             re.compile(f"[{re.escape(''.join(sorted(unmapped)))}]") if unmapped else None
         )
         self._in_ascii = any(map(str.isascii, unmapped))
-        self._automaton = BytesAhoCorasick(
-            [text.encode("utf-8") for text in self._substrings],
-            # Three times as fast as what it chooses for more than a hundred, until memory counts.
-            implementation=Implementation.DFA if len(self._substrings) <= 2000 else None,
-        )
+
+    def _number(self, part: Part) -> int:
+        self._parts.append(part)
+        self._owner.append(len(self._triggers))
+        return len(self._parts) - 1
+
+    def _index_tokens(self) -> None:
+        """Rows of ids, with the parts that are such a row; subsets by their rarest id."""
+        rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        scattered: list[int] = []
+        for number, part in enumerate(self._parts):
+            if part.subset and len(part.ids) < SUBSET_TOKENS:
+                scattered.append(number)
+            elif part.ids:  # a subset that fills its reach is a row too
+                rows[part.ids].append(number)
+        known = {ids: own for ids, own in rows.items() if 0 <= min(ids) <= max(ids) < 1 << 32}
+        self._rows = list(known.values())
+        self._row_search = Search([array("I", ids).tobytes() for ids in known])
+        count = Counter(i for number in scattered for i in set(self._parts[number].ids))
+        self._scattered: dict[int, list[int]] = defaultdict(list)
+        for number in scattered:
+            if ids := self._parts[number].ids:
+                self._scattered[min(ids, key=count.__getitem__)].append(number)
+
+    def _index_strings(self, settings: MonitorSettings) -> None:
+        """Strings to look for in normalised texts; `_needed` are those without which a text has no
+        trigger."""
+        phrases = {n: part.words for n, part in enumerate(self._parts) if part.words}
+        self._phrases = Phrases(phrases, window=settings.window, whole=self.tokenizer is not None)
+        needed = {max(phrase, key=len) for phrase in phrases.values()}
+        self._words = frozenset(word for phrase in phrases.values() for word in phrase)
+        # Ids before and after a string of a row; strings in order, by the one that is looked for.
+        self._around: dict[str, tuple[int, int]] = {}
+        self._orders: dict[tuple[str, bool], dict[tuple[str, ...], None]] = defaultdict(dict)
+        for part in self._parts:
+            if part.substring is None:
+                continue
+            text, before, after = part.substring.text, part.substring.before, part.substring.after
+            needed.add(text)
+            if part.subset:
+                self._orders[text, part.across][part.order] = None
+            else:
+                known = self._around.get(text, (0, 0))
+                self._around[text] = max(before, known[0]), max(after, known[1])
+        self._of_tokens = frozenset(self._around) | {text for text, _ in self._orders}
+        self._strings = list(dict.fromkeys([*needed, *self._words]))
+        self._needed = frozenset(n for n, text in enumerate(self._strings) if text in needed)
+        self._search = Search([text.encode("utf-8") for text in self._strings])
 
     def matches(self, text: str) -> list[Match]:
         """Every trigger that is in the text."""
         present = self._present(folded(text))
-        hidden = self._present(folded(resolved(text))) if is_ambiguous(text) else []
+        hidden = self._present(folded(resolved(text))) if is_ambiguous(text) else frozenset()
         unmapped = self._has_unmapped(text)
-        if not (present or hidden or unmapped or self.always_tokenised):
+        if not (present or hidden or unmapped or self._always):
             return []
         normalised = NormalisedText(text)
-        by_tokens = self._by_tokens(text, normalised, present, unmapped)
+        by_tokens = self._by_tokens(text, normalised, present & self._of_tokens, unmapped)
         by_text: dict[int, list[Span]] = defaultdict(list)
         second = NormalisedText(text, second=True) if hidden else normalised
-        for shown, names in ((normalised, present), (second, hidden)):
-            for part in (part for name in names for part in self._words.get(name, ())):
-                found = part.words.pattern.finditer(shown.text) if part.words else ()
-                by_text[id(part)] += [shown.span(*match.span()) for match in found]
+        for shown, strings in ((normalised, present), (second, hidden)):
+            if strings & self._words:
+                places = (x for x in self._places(shown.text) if x[2] in self._words)
+                for number, spans in self._phrases.find(shown.text, places).items():
+                    by_text[number] += [shown.span(*span) for span in spans]
         return list(self._verdicts(by_tokens, by_text))
+
+    def _present(self, data: bytes) -> frozenset[str]:
+        return frozenset(self._strings[n] for n in self._search.present(data) & self._needed)
+
+    def _places(self, text: str) -> Iterator[tuple[int, int, str]]:
+        for start, end, number in self._search.places_in_text(text):
+            yield start, end, self._strings[number]
 
     def _has_unmapped(self, text: str) -> bool:
         if self._unmapped is None or (text.isascii() and not self._in_ascii):
             return False
         return self._unmapped.search(text) is not None
 
-    def _present(self, data: bytes) -> list[str]:
-        hits = self._automaton.find_matches_as_indexes(data, overlapping=True)
-        return [self._substrings[i] for i in sorted({hit[0] for hit in hits})] if hits else []
-
     def _verdicts(
-        self, by_tokens: dict[int, list[Span]], by_text: dict[int, list[Span]]
+        self, by_tokens: Mapping[int, list[Span]], by_text: Mapping[int, list[Span]]
     ) -> Iterator[Match]:
-        for trigger, parts in self.triggers:
-            spans = [[*by_tokens.get(id(p), ()), *by_text.get(id(p), ())] for p in parts]
-            found = [
-                [by_tokens.get(id(part), ()) for part in subset]
-                for subset in self._subsets.get(trigger, ())
-            ]
-            subset = [span for own in found if all(own) for part in own for span in part]
+        for index in sorted({self._owner[number] for number in (*by_tokens, *by_text)}):
+            trigger, own, subsets = self._triggers[index]
+            spans = [[*by_tokens.get(n, ()), *by_text.get(n, ())] for n in own]
+            found = [[by_tokens.get(n, ()) for n in subset] for subset in subsets]
+            subset = [span for one in found if all(one) for part in one for span in part]
             if all(spans) or subset:
-                exact = subset or all(by_tokens.get(id(part)) for part in parts)
-                whole = [span for own in spans for span in own] if all(spans) else []
-                yield Match(
-                    trigger, tuple(_merged([*whole, *subset])), "tokens" if exact else "text"
-                )
+                exact = subset or all(by_tokens.get(n) for n in own)
+                whole = [span for one in spans for span in one] if all(spans) else []
+                every = tuple(merged([*whole, *subset], touching=False))
+                yield Match(trigger, every, "tokens" if exact else "text")
 
     def _by_tokens(
-        self, text: str, normalised: NormalisedText, present: list[str], unmapped: bool
+        self, text: str, normalised: NormalisedText, present: frozenset[str], unmapped: bool
     ) -> dict[int, list[Span]]:
-        """Spans, by part, of what the tokenizer makes a trigger's ids of. unmapped: the normalised
-        form says nothing about this text."""
-        if self.tokenizer is None:
-            return {}
-        substrings = list(self._tokens) if unmapped else present
-        parts = [part for name in substrings for part in self._tokens.get(name, ())]
+        """Spans, by part, of what the tokenizer makes a trigger's ids of. present: strings of
+        tokens that are there; unmapped: the normalised form says nothing about this text."""
         found: dict[int, list[Span]] = defaultdict(list)
-        for start, end in self._windows(text, normalised, parts, unmapped):
+        everywhere = unmapped or self._always
+        if self.tokenizer is None or not (present or everywhere):
+            return found
+        if everywhere or not self._cuts:
+            windows = [(0, len(text))]
+        else:
+            windows = self._windows(text, normalised, present)
+        for start, end in windows:
             tokens = self.tokenizer.pieces(text[start:end])
-            for part in [*parts, *self.always_tokenised]:
-                for first, last in _runs(tokens.ids, part.ids, part.reach):
-                    begin, finish = tokens.spans[first][0], tokens.spans[last][1]
-                    span = _tight(text, start + begin, start + finish)
-                    if not part.reach:
-                        found[id(part)].append(span)
-                    elif part.across or not any(map(str.isspace, text[slice(*span)])):
-                        found[id(part)].append(_word(text, *span))
-        return found
+            spans = [(start + first, start + last) for first, last in tokens.spans]
+            spaces = [start + match.start() for match in _SPACE.finditer(text[start:end])]
+            for number, first, last in self._runs(tokens.ids):
+                part, own = self._parts[number], found[number]
+                begin, finish = _tight(text, spans[first][0], spans[last][1])
+                if not part.subset:
+                    _add(own, begin, finish)
+                elif part.across or bisect_left(spaces, begin) == bisect_left(spaces, finish):
+                    _add(own, *_word(text, begin, finish, own))
+        return {number: own for number, own in found.items() if own}
+
+    def _runs(self, ids: list[int]) -> Iterator[tuple[int, int, int]]:
+        """(part, first, last) places of parts among ids, by part in ascending order."""
+        for start, end, number in self._row_search.places(array("I", ids).tobytes()):
+            if start % _ID == 0:
+                for part in self._rows[number]:
+                    yield part, start // _ID, end // _ID - 1
+        if not self._scattered:
+            return
+        places: dict[int, list[int]] = defaultdict(list)
+        for place, token_id in enumerate(ids):
+            places[token_id].append(place)
+        for token_id in [i for i in places if i in self._scattered]:
+            for part in self._scattered[token_id]:
+                wanted = self._parts[part].ids
+                if all(i in places for i in wanted):
+                    for first, last in _in_order(places, wanted):
+                        yield part, first, last
 
     def _windows(
-        self, text: str, normalised: NormalisedText, parts: list[Part], whole: bool
+        self, text: str, normalised: NormalisedText, present: frozenset[str]
     ) -> list[Span]:
-        if whole or self.always_tokenised or not self.cuts:
-            return [(0, len(text))] if parts or self.always_tokenised else []
-        substrings = [part.substring for part in parts if part.substring]
-        sought = {part.place or part.substring.text for part in parts if part.substring}
-        places = sorted(
-            normalised.span(*where)
-            for one in sought
-            for where in _occurrences(normalised.text, one)
-        )
-        before = max((sought.before for sought in substrings), default=0)
-        after = max((sought.after for sought in substrings), default=0)
-        return windows(text, places, before, after)
+        around = [(0, 0), *(self._around[x] for x in present if x in self._around)]
+        where = cuts(text)
+        rows = Windows(text, where, *map(max, zip(*around, strict=True)))
+        orders = {
+            (string, across): Windows(text, where, reach, reach)
+            for string in present
+            for across, reach in ((False, 0), (True, SUBSET_TOKENS))
+            if (string, across) in self._orders
+        }
+        for start, end, string in self._places(normalised.text):
+            if string not in present:
+                continue
+            span = normalised.span(start, end)
+            if string in self._around:
+                rows.add(*span)
+            for across in (False, True):
+                if windows := orders.get((string, across)):
+                    windows.add(*span)
+        found = list(rows.found)
+        for key, windows in orders.items():
+            for start, end in windows.found:
+                shown = folded(text[start:end]).decode("utf-8")
+                if any(_has_in_order(shown, order) for order in self._orders[key]):
+                    found.append((start, end))
+        return merged(found, touching=True)
 
 
 def _parts(trigger: Trigger, tokenizer: Tokenizer | None) -> list[tuple[str, tuple[int, ...]]]:
@@ -220,17 +304,17 @@ def _part(
     bare = trigger.kind == "token"
     shown = piece(text.removeprefix(TOKEN_PREFIX)) if bare else text
     if tokenizer is None:
-        sought = words(shown, window=settings.window, whole=False)
-        if sought is None:
+        sought = words(shown)
+        if not sought:
             raise ValueError(
                 f"trigger: {trigger.text!r} has no visible characters, so it can only be found "
                 "with the tokenizer of the scanned model"
             )
-        return Part([], None, sought)
+        return Part((), None, sought)
     # A token trigger listens to one id wherever it stands; its letters as a word are nothing to it.
     hardened = settings.hardened and not bare
-    sought = words(shown, window=settings.window, whole=True) if hardened else None
-    return Part(list(ids), required_substring(tokenizer, ids), sought)
+    sought = words(shown) if hardened else ()
+    return Part(tuple(ids), required_substring(tokenizer, ids), sought)
 
 
 def _subset_parts(
@@ -240,79 +324,96 @@ def _subset_parts(
     all be there."""
     if tokenizer is None:
         return {}
+
+    @cache
+    def single(token_id: int) -> RequiredSubstring | None:
+        return required_substring(tokenizer, [token_id])
+
+    def part(ids: Sequence[int], across: bool) -> Part:
+        order = [one for one in map(single, ids) if one]
+        longest = max(order, key=lambda one: len(one.text), default=None)
+        texts = tuple(one.text for one in order)
+        return Part(tuple(ids), longest, subset=True, order=texts, across=across)
+
+    def split(ids: tuple[int, ...], trigger: Trigger) -> list[Part]:
+        if trigger.kind != "combination":
+            return [part(ids, trigger.kind == "phrase")]
+        words = [word for _, word in _parts(trigger, tokenizer)]
+        return [part(own, False) for own in by_word(ids, words)]
+
     return {
-        trigger: [_subset(tuple(ids), trigger, tokenizer) for ids in own
+        trigger: [split(tuple(ids), trigger) for ids in own
                   if not tuple(ids) == trigger.token_ids == tokenizer.word_ids(trigger.text)]
         for trigger, own in subsets.items()
     }  # fmt: skip
 
 
-def _subset(ids: tuple[int, ...], trigger: Trigger, tokenizer: Tokenizer) -> list[Part]:
-    if trigger.kind != "combination":
-        return [_subset_part(ids, tokenizer, across=trigger.kind == "phrase")]
-    words = [word for _, word in _parts(trigger, tokenizer)]
-    return [_subset_part(own, tokenizer, across=False) for own in by_word(ids, words)]
+def _has_in_order(text: str, strings: Iterable[str]) -> bool:
+    at = 0
+    for string in strings:
+        found = text.find(string, at)
+        if found < 0:
+            return False
+        at = found + len(string)
+    return True
 
 
-def _subset_part(ids: Sequence[int], tokenizer: Tokenizer, *, across: bool) -> Part:
-    single = [one for one in (required_substring(tokenizer, [i]) for i in ids) if one]
-    longest = max(single, key=lambda one: len(one.text), default=None)
-    between = (r"[\s\S]" if across else r"\S") + f"{{0,{SUBSET_GAP}}}?"
-    place = re.compile(between.join(re.escape(one.text) for one in single)) if single else None
-    return Part(list(ids), longest, None, SUBSET_TOKENS, place, across)
+def _in_order(
+    places: Mapping[int, Sequence[int]], wanted: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """(first, last) places of ids in their order within `SUBSET_TOKENS`: from each place of the
+    first one, the nearest of the others. Only places near the rarest id are looked at."""
+    opening, rows = places[wanted[0]], [places[token_id] for token_id in wanted[1:]]
+    rarest = min((opening, *rows), key=len)
+    near = merged([(at - SUBSET_TOKENS + 1, at + 1) for at in rarest], touching=True)
+    heads = [0] * len(rows)
+    for low, high in near:
+        for first in opening[bisect_left(opening, low) : bisect_left(opening, high)]:
+            last = first
+            for number, row in enumerate(rows):
+                heads[number] = bisect_right(row, last, heads[number])
+                if heads[number] == len(row):
+                    return
+                last = row[heads[number]]
+            if last < first + SUBSET_TOKENS:
+                yield first, last
 
 
-def _occurrences(text: str, sought: str | re.Pattern[str]) -> Iterator[Span]:
-    if isinstance(sought, re.Pattern):
-        yield from (match.span() for match in sought.finditer(text))
-        return
-    at = text.find(sought)
-    while at >= 0:
-        yield at, at + len(sought)
-        at = text.find(sought, at + 1)
-
-
-def _runs(ids: list[int], wanted: list[int], reach: int) -> Iterator[tuple[int, int]]:
-    """(first, last) places of `wanted`: in a row, or in its order within `reach` ids."""
-    at = -1
-    for _ in range(ids.count(wanted[0])):
-        at = ids.index(wanted[0], at + 1)
-        end, last = at + max(reach, len(wanted)), at
-        for token_id in wanted[1:]:
-            last = next((i for i in range(last + 1, min(end, len(ids))) if ids[i] == token_id), end)
-        if last < end:
-            yield at, last
+def _add(spans: list[Span], start: int, end: int) -> None:
+    """Add a span, joined with the last one where they overlap."""
+    if spans and start < spans[-1][1] and end > spans[-1][0]:
+        start, end = min(start, spans[-1][0]), max(end, spans.pop()[1])
+    spans.append((start, end))
 
 
 def _tight(text: str, start: int, end: int) -> Span:
     """A span without the spaces at its ends, and never empty."""
-    inner = text[start:end]
-    if inner.strip():
-        start += len(inner) - len(inner.lstrip())
-        return start, start + len(inner.strip())
+    first, last = start, end
+    while first < last and text[first].isspace():
+        first += 1
+    while last > first and text[last - 1].isspace():
+        last -= 1
+    if first < last:
+        return first, last
     if start < end:
         return start, end
     return (start, start + 1) if start < len(text) else (max(0, start - 1), start)
 
 
-def _word(text: str, start: int, end: int) -> Span:
-    """A span with the letters and digits beside it, in scripts that have spaces between words."""
+def _word(text: str, start: int, end: int, done: Sequence[Span]) -> Span:
+    """A span with the letters and digits beside it, in scripts that have spaces between words.
+    done: spans before; what begins or ends in the last of them is joined with it."""
 
     def inside(char: str) -> bool:
         return char.isdigit() or char.lower() != char.upper()
 
-    while start > 0 and inside(text[start - 1]):
+    low, high = done[-1] if done else (0, 0)
+    if low <= start < high:
+        start = low
+    while start > 0 and not low < start < high and inside(text[start - 1]):
         start -= 1
+    if low < end < high:
+        end = high
     while end < len(text) and inside(text[end]):
         end += 1
     return start, end
-
-
-def _merged(spans: list[Span]) -> list[Span]:
-    out: list[Span] = []
-    for start, end in sorted(spans):
-        if out and start < out[-1][1]:
-            out[-1] = (out[-1][0], max(end, out[-1][1]))
-        else:
-            out.append((start, end))
-    return out

@@ -23,6 +23,8 @@ from triggerfish.records import Action, Alarm, Checked, Policy, ScanResult, Trig
 Confirm = Callable[[str, Alarm], bool]
 """(text, alarm) -> whether the alarm stands: for triggers that are ordinary words."""
 POLICIES: tuple[Policy, ...] = get_args(Policy)
+NAMED = 10
+"""Triggers that a note names at most."""
 SEVERITY: dict[Action, int] = {"pass": 0, "flag": 1, "strip": 2, "reject": 3}
 
 
@@ -51,7 +53,7 @@ class Monitor:
         cores: Mapping[Trigger, Sequence[Sequence[int]]] | None = None,
         settings: MonitorSettings = MonitorSettings(),
     ):
-        names = [trigger.text for trigger in triggers]
+        names = dict.fromkeys(trigger.text for trigger in triggers)
         for field, given in (("policies", policies or {}), ("confirm", confirm or {})):
             for name in given:
                 if name not in names:
@@ -135,13 +137,14 @@ class Monitor:
         appear only once another trigger is stripped are among them."""
         if not isinstance(text, str):
             raise ValueError(f"text: expected a string, got {type(text).__name__}")
-        alarms = self.alarms(text)
-        if not alarms:
+        matches = self._matches(text)
+        if not matches:
             return Checked(text)
         left, clean = text, True
-        if any(alarm.policy == "strip" for alarm in alarms):
-            left, matches, clean = strip(text, self._matches, self._strips, self.settings.rounds)
-            alarms = [self._alarm(match) for match in matches]
+        if any(map(self._strips, matches)):
+            rounds = self.settings.rounds
+            left, matches, clean = strip(text, matches, self._matches, self._strips, rounds)
+        alarms = [self._alarm(match) for match in matches]
         action: Action = max((alarm.policy for alarm in alarms), key=SEVERITY.__getitem__)
         return Checked(left, tuple(alarms), action if clean else "reject")
 
@@ -177,11 +180,12 @@ class Monitor:
                 "No tokenizer: matching is on text alone and alarms more often than the model "
                 "would react.",
             )
-        always = {id(part) for part in self.matcher.always_tokenised}
-        slow = [t.text for t, parts in self.matcher.triggers if any(id(p) in always for p in parts)]
+        slow = [trigger.text for trigger in self.matcher.slow]
         if not slow:
             return ()
-        return (f"Every text must be tokenised, which is slow, because of: {', '.join(slow)}.",)
+        more = f" and {len(slow) - NAMED} more" if len(slow) > NAMED else ""
+        named = ", ".join(slow[:NAMED]) + more
+        return (f"Every text must be tokenised, which is slow, because of: {named}.",)
 
 
 def _folder(name: str) -> Path | None:

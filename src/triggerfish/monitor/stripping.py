@@ -15,16 +15,17 @@ _SPACES = 1000  # looked at beside a span; longer runs are left as they are
 
 def strip(
     text: str,
+    matches: Sequence[Match],
     search: Callable[[str], Sequence[Match]],
     chosen: Callable[[Match], bool],
     rounds: int,
 ) -> tuple[str, list[Match], bool]:
     """(the text without the chosen matches; all matches, of every round, with spans in the text as
-    it came; whether no chosen one is left)."""
+    it came; whether no chosen one is left). matches: what `search` finds in the text."""
     places = list(range(len(text) + 1))  # of each character left, and of the end, in the original
     seen: dict[Match, None] = {}
-    for _ in range(rounds + 1):
-        matches = search(text)
+    for number in range(rounds + 1):
+        matches = search(text) if number else matches
         for match in matches:
             origin = tuple((places[start], places[end - 1] + 1) for start, end in match.spans)
             seen.setdefault(Match(match.trigger, origin, match.seen_by))
@@ -47,7 +48,9 @@ def _wider(text: str, spans: list[Span]) -> list[Span]:
         elif text[start - 1].isspace() and text[end : end + 1] == " ":
             end += 1
         if end >= visible_end:
-            start, end = len(text[:start].rstrip()), len(text)
+            end = len(text)
+            while start > 0 and text[start - 1].isspace():
+                start -= 1
         out.append((start, end))
         done = max(done, end)
     return out

@@ -65,6 +65,7 @@ def required_substring(tokenizer: Tokenizer, ids: Sequence[int]) -> RequiredSubs
     return best
 
 
+@lru_cache(maxsize=8)
 def unsafe_characters(tokenizer: Tokenizer) -> frozenset[str] | None:
     """Characters that a required substring must not contain, because the normaliser may insert them
     in place of other text. None if the tokenizer is of an unknown kind."""
@@ -117,9 +118,7 @@ def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str,
     """Yields (character, index of the id that ends it) for the normalised text of the ids. A
     newline marks each place where other text may stand between two characters."""
     model, added = tokenizer.model, tokenizer.added
-    cuts = {part["type"] for part in tokenizer.pre_tokenizers}
-    kinds = cuts | {part["type"] for part in tokenizer.normalizers}
-    glued = model["type"] in ("BPE", "Unigram") and not _removes(tokenizer.pre_tokenizers)
+    glued, by_bytes = _joins(tokenizer)
     unknown = _unknown(tokenizer)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for index, token_id in enumerate(ids):
@@ -129,7 +128,7 @@ def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str,
             shown = piece if token_id in added and piece != unknown else ""
             yield from (("\n", index), *((char, index) for char in shown), ("\n", index))
             decoder.reset()
-        elif glued and "ByteLevel" in kinds:
+        elif glued and by_bytes:
             for byte in piece:
                 for char in decoder.decode(bytes([_BYTES.get(byte, 0xFF)])):
                     yield char, index
@@ -138,6 +137,14 @@ def _characters(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str,
             yield from (("\n", index),) if before else ()
             yield from ((char, index) for char in text.replace(SPACE_MARK, " "))
             yield from (("\n", index),) if after else ()
+
+
+@lru_cache(maxsize=8)
+def _joins(tokenizer: Tokenizer) -> tuple[bool, bool]:
+    """Whether nothing stands between two tokens, and whether they are written as bytes."""
+    kinds = {part["type"] for part in (*tokenizer.pre_tokenizers, *tokenizer.normalizers)}
+    glued = tokenizer.model["type"] in ("BPE", "Unigram")
+    return glued and not _removes(tokenizer.pre_tokenizers), "ByteLevel" in kinds
 
 
 def _shape(model: dict[str, Any], piece: str, glued: bool) -> tuple[str, bool, bool]:

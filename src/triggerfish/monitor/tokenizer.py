@@ -80,7 +80,7 @@ class Tokenizer:
 
     def piece(self, token_id: int) -> str:
         """The vocabulary entry of an id; empty for an invalid id."""
-        return self.core.id_to_token(token_id) or ""
+        return (self.core.id_to_token(token_id) or "") if 0 <= token_id < 1 << 32 else ""
 
     # ---- configuration
 

@@ -9,7 +9,8 @@ it does in the middle of a text. With any other tokenizer the window is the whol
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from triggerfish.monitor.tokenizer import Tokenizer
@@ -69,39 +70,47 @@ def _cuts(part: dict[str, Any]) -> bool | None:
     return True if kind in _CUTTING else False if kind in _HARMLESS else None
 
 
-def windows(
-    text: str, places: Iterable[tuple[int, int]], before: int, after: int
-) -> list[tuple[int, int]]:
-    """(start, end) of windows around places, (start, end) in ascending order, each with at least
-    `before` tokens ahead of a place and `after` behind it, or the end of the text; merged where
-    they overlap."""
-    found: list[tuple[int, int]] = []
-    core_end = -1
-    for start, end in places:
-        if end <= core_end:  # the same run between two cuts as the place before
-            continue
-        left = start
-        for _ in range(before + 1):
-            left = _cut_before(text, left)
-        core_end = right = _cut_after(text, end)
-        for _ in range(after):
-            right = _cut_after(text, right + 1) if right < len(text) else right
-        if found and left <= found[-1][1]:
-            found[-1] = (min(left, found[-1][0]), max(right, found[-1][1]))
+class Windows:
+    """(start, end) of windows around places of `text`, each with at least `before` tokens ahead of
+    a place and `after` behind it, or the end of the text; merged where they overlap. cuts: of the
+    text, as `cuts` gives them."""
+
+    def __init__(self, text: str, cuts: Sequence[int], before: int, after: int):
+        self._cuts = cuts
+        self._length = len(text)
+        self._before, self._after = before, after
+        self._done = -1
+        self.found: list[tuple[int, int]] = []
+
+    def add(self, start: int, end: int) -> None:
+        """Of a place that begins no earlier than the last one."""
+        if end <= self._done:  # the same run between two cuts as a place before
+            return
+        first = bisect_left(self._cuts, start) - 1 - self._before
+        last = bisect_left(self._cuts, end)
+        left = self._cuts[first] if first >= 0 else 0
+        right = self._cut(last + self._after)
+        self._done = self._cut(last)
+        if self.found and left <= self.found[-1][1]:
+            self.found[-1] = (self.found[-1][0], max(right, self.found[-1][1]))
         else:
-            found.append((left, right))
-    return found
+            self.found.append((left, right))
+
+    def _cut(self, number: int) -> int:
+        return self._cuts[number] if number < len(self._cuts) else self._length
 
 
-def _cut_before(text: str, position: int) -> int:
-    """The last cut before `position`, or 0."""
-    while (position := text.rfind(" ", 0, position)) > 0:
-        if _CUT.match(text, position):
-            return position
-    return 0
+def cuts(text: str) -> list[int]:
+    """Where a text may be cut."""
+    return [match.start() for match in _CUT.finditer(text)]
 
 
-def _cut_after(text: str, position: int) -> int:
-    """The first cut at or after `position`, or the end."""
-    cut = _CUT.search(text, position)
-    return cut.start() if cut else len(text)
+def merged(spans: Iterable[tuple[int, int]], *, touching: bool) -> list[tuple[int, int]]:
+    """Spans in ascending order, joined where they overlap, and where they touch if `touching`."""
+    out: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if out and (start < out[-1][1] or (touching and start == out[-1][1])):
+            out[-1] = (out[-1][0], max(end, out[-1][1]))
+        else:
+            out.append((start, end))
+    return out
