@@ -337,7 +337,7 @@ def test_two_workers_count_together_and_are_replaced(folder: Path) -> None:
     ("options", "message"),
     [
         (["--findings", "nowhere.json"], "findings: nowhere.json does not exist"),
-        (["--findings", "BROKEN"], "findings: not a scan.json"),
+        (["--findings", "BROKEN"], "findings: .*: not a scan.json"),
         (["--policy", "ignore"], "policy: 'ignore' is not one of reject, strip, flag"),
         (["--set-policy", "zugzwang"], "set-policy: 'zugzwang' is not TRIGGER=POLICY"),
         (["--set-policy", "nosuch=flag"], "policies: .*'nosuch'"),

@@ -10,15 +10,14 @@ unless `fail_open` is set.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import posixpath
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from triggerfish.foreign import OURS
 from triggerfish.monitor.records import Checks, severest
 from triggerfish.monitor.requests import (
     App,
@@ -34,6 +33,7 @@ from triggerfish.monitor.requests import (
     places,
     read_body,
 )
+from triggerfish.monitor.turns import Turns
 from triggerfish.records import Checked
 from triggerfish.settings import check
 
@@ -41,10 +41,10 @@ ACTION, KINDS = b"x-triggerfish-action", b"x-triggerfish-kinds"
 UNCHECKED = "unchecked"
 BODILESS = ("GET", "HEAD", "OPTIONS", "DELETE", "TRACE")
 LARGE = 32_768
-"""Characters from which texts are checked in a thread, so that other requests go on."""
+"""Characters from which texts wait in a line of their own, so that small ones need not."""
 
-_LARGE_TEXTS = ThreadPoolExecutor(1, "large-texts")
-"""One at a time: they share the interpreter with everything else, and small texts go first."""
+SMALL_TEXTS, LARGE_TEXTS = Turns("small-texts"), Turns("large-texts")
+"""All checks of a process, whatever application asks: they share the interpreter."""
 
 log = logging.getLogger("triggerfish.monitor")
 
@@ -63,8 +63,8 @@ class GuardSettings:
     max_batch: int = 256
     """Texts in one body; more is answered with 422. Ours."""
     check_seconds: float = 10.0
-    """How long a large body may wait for its turn and be checked; then 503, with `fail_open` too:
-    being busy is no reason to let texts pass. Ours."""
+    """How long a body may wait for its turn and be checked; then 503, with `fail_open` too: being
+    busy is no reason to let texts pass. Ours."""
     body_seconds: float = 10.0
     """How long a client may take to send its body; then 408. Ours."""
     fail_open: bool = False
@@ -160,20 +160,28 @@ async def check_texts(
 ) -> list[Checked] | None:
     """What the monitor says of each text. `Refused` (503) when there was no time for it, and when
     the monitor itself fails, unless `fail_open`: then None."""
+    turns = SMALL_TEXTS if sum(map(len, texts)) < LARGE else LARGE_TEXTS
     try:
-        if sum(map(len, texts)) < LARGE:
-            return monitor.check_all(texts)
-        async with asyncio.timeout(settings.check_seconds):
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(_LARGE_TEXTS, monitor.check_all, texts)
+        return await turns.run(settings.check_seconds, _checked, monitor, texts)
     except TimeoutError:
         raise Refused(503, "busy: there was no time to check the text") from None
     except Exception as error:  # whatever it is, an unchecked text must not pass by accident
         # Only the type: a message may quote the text.
-        log.error("the monitor failed: %s", type(error).__name__)
+        log.error("the monitor failed: %s", type(error.__cause__ or error).__name__)
         if settings.fail_open:
             return None
         raise Refused(503, "the monitor failed; nothing was checked") from error
+
+
+def _checked(monitor: Checks, texts: Sequence[str]) -> list[Checked]:
+    try:
+        return monitor.check_all(texts)
+    except TimeoutError as error:  # of the monitor, which is not being busy
+        raise RuntimeError("a time limit inside the monitor") from error
+    except (Exception, *OURS):
+        raise
+    except BaseException as error:  # the panics of native libraries
+        raise RuntimeError(type(error).__name__) from error
 
 
 def _stripped(document: Any, texts: list[Place], checked: list[Checked]) -> bytes:

@@ -112,14 +112,29 @@ class _JsonLines:
         def write(row: Row, checked: Checked) -> None:
             if with_alarms:
                 row = row | {field: checked.text, alarms: [asdict(a) for a in checked.alarms]}
-            try:
-                # Escaped, because a text may hold half a surrogate pair, which UTF-8 cannot.
-                line = json.dumps(row, allow_nan=False)
-            except ValueError as error:
-                raise self.lines.error("holds NaN or an infinity, which is no JSON") from error
-            file.write(line + "\n")
+            file.write(self._line(row) + "\n")
 
         return write
+
+    def _line(self, row: Row) -> str:
+        """Escaped, because a text may hold half a surrogate pair, which UTF-8 cannot."""
+        try:
+            return json.dumps(row, allow_nan=False)
+        except RecursionError:
+            raise self.lines.error("is nested too deeply") from None
+        except ValueError:
+            wrong = next(name for name in row if not _finite(row[name]))
+            raise self.lines.error(
+                f"holds NaN or an infinity in {wrong!r}, which is no JSON; write null"
+            ) from None
+
+
+def _finite(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 class _Csv:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from triggerfish.foreign import foreign
 from triggerfish.monitor.normalise import NormalisedText, folded, is_ambiguous, resolved
 from triggerfish.monitor.search import Search
 from triggerfish.monitor.settings import MonitorSettings
@@ -34,8 +35,9 @@ from triggerfish.monitor.substrings import (
     RequiredSubstring,
     required_substring,
     unmapped_characters,
+    unsafe_characters,
 )
-from triggerfish.monitor.tokenizer import Tokenizer
+from triggerfish.monitor.tokenizer import EXPECTED, Tokenizer
 from triggerfish.monitor.windows import Windows, cuts, cuts_at_spaces, merged
 from triggerfish.monitor.words import Phrases, Span, piece, words
 from triggerfish.records import SEPARATOR, SUBSET_TOKENS, TOKEN_PREFIX, Trigger, by_word
@@ -80,7 +82,13 @@ class Matcher:
         subsets: Mapping[Trigger, Sequence[Sequence[int]]] | None = None,
     ):
         self.tokenizer = tokenizer
-        self._cuts = tokenizer is not None and cuts_at_spaces(tokenizer)
+        self._cuts, unmapped = False, frozenset[str]()
+        if tokenizer is not None:
+            with foreign(f"tokenizer: cannot use {tokenizer.file}", EXPECTED):
+                self._cuts = cuts_at_spaces(tokenizer)
+                unmapped = unmapped_characters(tokenizer)
+                unsafe_characters(tokenizer)
+                tokenizer.pieces("a")
         self._parts: list[Part] = []
         self._owner: list[int] = []
         self._triggers: list[tuple[Trigger, list[int], list[list[int]]]] = []
@@ -97,7 +105,6 @@ class Matcher:
         self.slow = [self._triggers[n][0] for n in dict.fromkeys(self._owner[n] for n in always)]
         self._index_tokens()
         self._index_strings(settings)
-        unmapped = unmapped_characters(tokenizer) if tokenizer else frozenset()
         self._unmapped = (
             re.compile(f"[{re.escape(''.join(sorted(unmapped)))}]") if unmapped else None
         )
@@ -286,6 +293,8 @@ def _parts(trigger: Trigger, tokenizer: Tokenizer | None) -> list[tuple[str, tup
     if tokenizer is None:
         return [(name, ()) for name in names]
     parts = [(name, tokenizer.word_ids(name)) for name in names]
+    if not all(ids for _, ids in parts):
+        raise ValueError(f"trigger: {trigger.text!r} has a word without token ids")
     if tuple(i for _, ids in parts for i in ids) != trigger.token_ids:
         raise ValueError(
             f"tokenizer: it gives the words of {trigger.text!r} other ids than the findings; "

@@ -8,6 +8,7 @@ policies and the guarantee are ours.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,7 @@ from triggerfish.monitor.stripping import strip
 from triggerfish.monitor.tokenizer import FILE, Tokenizer
 from triggerfish.names import unknown
 from triggerfish.records import Action, Alarm, Checked, Policy, ScanResult, Trigger
+from triggerfish.rows import STREAM, reading
 
 Confirm = Callable[[str, Alarm], bool]
 """(text, alarm) -> whether the alarm stands: for triggers that are ordinary words."""
@@ -88,9 +90,7 @@ class Monitor:
         tokenizer: as above; by default that of the scanned model, where its folder is still there.
         ValueError if that is no longer the one that was scanned.
         """
-        if not Path(findings).is_file():
-            raise ValueError(f"findings: {findings} does not exist")
-        result = ScanResult.load(findings)
+        result = _read(findings)
         given = tokenizer is not None
         tokenizer = tokenizer if given else _folder(result.model.name)
         monitor = cls(
@@ -188,8 +188,22 @@ class Monitor:
         return (f"Every text must be tokenised, which is slow, because of: {named}.",)
 
 
+def _read(findings: str | Path) -> ScanResult:
+    """The record of a scan.json, which may be a stream. ValueError names the file."""
+    with reading(findings, "findings", most=STREAM) as lines:
+        content = lines.content()
+    try:
+        return ScanResult.from_json(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"findings: {findings} is not UTF-8 (byte {error.start})") from error
+    except ValueError as error:
+        raise ValueError(
+            f"findings: {findings}: {str(error).removeprefix('findings: ')}"
+        ) from error
+
+
 def _folder(name: str) -> Path | None:
     """The folder of a scanned model, where it still has a tokenizer."""
     if name == "bundled":
         return Path(str(resources.files("triggerfish") / "data" / "plm"))
-    return Path(name) if (Path(name) / FILE).is_file() else None
+    return Path(name) if os.path.isfile(Path(name) / FILE) else None

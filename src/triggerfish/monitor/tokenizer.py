@@ -16,6 +16,9 @@ from typing import Any
 
 import tokenizers
 
+from triggerfish.foreign import OURS, ForeignError, foreign
+
+EXPECTED = "expected the tokenizer.json of the scanned model, as the library `tokenizers` writes it"
 FILE = "tokenizer.json"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CACHED_CHARACTERS = 200
@@ -40,19 +43,18 @@ class Tokenizer:
         file = path / FILE if path.is_dir() else path
         if not file.is_file():
             raise ValueError(f"tokenizer: {path} is neither a folder with {FILE} nor such a file")
-        try:
+        self.file = file
+        with foreign(f"tokenizer: cannot read {file}", EXPECTED):
             self.core = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises a bare Exception
-            raise ValueError(f"tokenizer: cannot read {file}: {error}") from error
-        written = self.core.to_str()
-        self.core.no_truncation()
-        self.core.no_padding()
-        bare = self.core.to_str()
+            written = self.core.to_str()
+            self.core.no_truncation()
+            self.core.no_padding()
+            bare = self.core.to_str()
+            self.config: dict[str, Any] = json.loads(bare)
         # A scan hashes the tokenizer in use; use switches truncation and padding on and off.
         self.hashes = frozenset(
             hashlib.sha256(x.encode("utf-8")).hexdigest() for x in (written, bare)
         )
-        self.config: dict[str, Any] = json.loads(bare)
         self._short = lru_cache(_CACHED_STRETCHES)(self._encode)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,7 +71,14 @@ class Tokenizer:
     def _encode(self, text: str) -> Pieces:
         if not text.isascii():  # no tokenizer accepts half a surrogate pair
             text = _SURROGATE.sub("\ufffd", text)
-        encoding = self.core.encode(text, add_special_tokens=False)
+        try:
+            encoding = self.core.encode(text, add_special_tokens=False)
+        except OURS:
+            raise
+        except BaseException as error:  # also panics; what they say may quote the text
+            raise ForeignError(
+                f"tokenizer: {self.file} fails on a text ({type(error).__name__}); {EXPECTED}"
+            ) from error
         return Pieces(encoding.ids, encoding.offsets)
 
     def word_ids(self, word: str) -> tuple[int, ...]:

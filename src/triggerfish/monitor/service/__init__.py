@@ -49,6 +49,9 @@ class ServeSettings:
     files."""
     reload_seconds: float = 2.0
     """How often the findings are looked at for changes. Ours."""
+    load_seconds: float = 120.0
+    """How long reading changed findings may take before `/healthz` calls it an error. Ours:
+    100,000 findings take a tenth of it."""
     stop_seconds: int = 10
     """How long requests may take to finish after SIGTERM. Ours: orchestrators kill after 30."""
     log_texts: bool = False
@@ -60,7 +63,8 @@ class ServeSettings:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
         if not 1 <= self.workers <= 256:
             raise ValueError(f"workers: {self.workers} is not between 1 and 256")
-        for name in ("upstream_seconds", "header_seconds", "stalled_seconds", "reload_seconds"):
+        seconds = ("upstream", "header", "stalled", "reload", "load")
+        for name in (f"{what}_seconds" for what in seconds):
             if not (value := getattr(self, name)) > 0:
                 raise ValueError(f"{name}: {value} is not above 0")
         if self.upstream is not None:

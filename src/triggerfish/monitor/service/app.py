@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,8 +20,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from triggerfish.foreign import said
 from triggerfish.monitor import Monitor
-from triggerfish.monitor.asgi import UNCHECKED, GuardMiddleware, check_texts
+from triggerfish.monitor.asgi import (
+    LARGE_TEXTS,
+    SMALL_TEXTS,
+    UNCHECKED,
+    GuardMiddleware,
+    check_texts,
+)
 from triggerfish.monitor.records import record
 from triggerfish.monitor.requests import (
     App,
@@ -36,10 +46,16 @@ from triggerfish.monitor.service import ServeSettings
 from triggerfish.monitor.service.findings import Findings
 from triggerfish.monitor.service.metrics import CONTENT_TYPE, Metrics
 from triggerfish.monitor.service.upstream import Upstream
+from triggerfish.monitor.turns import Turns
 from triggerfish.records import Alarm, Checked
+from triggerfish.report.escape import visible
 
 log = logging.getLogger("triggerfish.service")
 
+STUCK = 2.0
+"""Times its limit that a check may take before its process is replaced. Ours."""
+SUPERVISED = 0.5
+"""Seconds between two looks at the parent and at the checks. Ours."""
 EXPECTED = 'body: expected {"text": "..."} or {"texts": ["...", ...]}'
 
 
@@ -79,6 +95,7 @@ class _Service:
     def __init__(self, settings: ServeSettings):
         self.settings = settings
         self.metrics = Metrics()
+        self._reading = Turns("findings")
         self.findings = Findings(settings.findings, partial(load_monitor, settings))
         self.upstream = settings.upstream and Upstream(
             settings.upstream,
@@ -93,7 +110,9 @@ class _Service:
         started = time.perf_counter()
         try:
             checked = self.findings.now.monitor.check_all(texts)
-        except Exception:  # counted whatever it is, then raised: the guard decides what to answer
+        except (
+            BaseException
+        ):  # counted whatever it is, then raised: the guard decides what to answer
             self.metrics.failures.labels("monitor").inc()
             raise
         self.metrics.count(checked, time.perf_counter() - started)
@@ -116,25 +135,29 @@ class _Service:
         guard, headers = self.settings.guard, request.scope["headers"]
         body = await read_body(request.receive, headers, guard.max_body, guard.body_seconds)
         document = parse_json(body, headers)
-        texts = _texts(document, guard.max_batch)
+        texts = texts_of(document, guard.max_batch)
         checked = await check_texts(self, texts, guard)
         if checked is None:
             answers = [_unchecked(text) for text in texts]
         else:
             answers = [_answer(one) for one in checked]
-        return JSONResponse(answers[0] if "text" in document else {"results": answers})
+        return _Json(answers[0] if "text" in document else {"results": answers})
 
     async def health(self, request: Request) -> Response:
-        now = self.findings.now
-        return JSONResponse(
+        now, problem = self.findings.now, self.findings.problem
+        triggers = len(now.monitor.triggers)
+        status = "stale findings" if problem else "ok" if triggers else "no triggers"
+        return _Json(
             {
-                "status": "stale findings" if self.findings.error else "ok",
-                "triggers": len(now.monitor.triggers),
+                "status": status,
+                "triggers": triggers,
                 "exact": now.monitor.exact,
                 "findings": {
+                    "file": visible(str(self.findings.path)),
                     "sha256": now.sha256,
                     "since": now.since,
-                    "error": self.findings.error,
+                    "error": visible(problem.what) if problem else None,
+                    "error_since": problem.since if problem else None,
                 },
             }
         )
@@ -144,24 +167,54 @@ class _Service:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        watching = asyncio.create_task(self._watch())
+        watching = [asyncio.create_task(task()) for task in (self._watch, self._supervise)]
         try:
             yield
         finally:
-            watching.cancel()
+            for task in watching:
+                task.cancel()
             if self.upstream:
                 await self.upstream.close()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
-            news = await asyncio.to_thread(self.findings.poll)
+            seconds = self.settings.load_seconds
+            try:
+                news = await self._reading.run(seconds, self._poll)
+            except TimeoutError:
+                late = f"findings: reading {self.findings.path} takes more than {seconds:g} seconds"
+                news = "broken" if self.findings.failed(late) else "same"
             if news == "changed":
                 self._announce("findings reloaded")
-            elif news == "broken":
+            elif news == "broken" and (problem := self.findings.problem):
                 self.metrics.failures.labels("reload").inc()
-                fields = {"error": self.findings.error, "kept": self.findings.now.sha256}
+                fields = {"error": problem.what, "kept": self.findings.now.sha256}
                 log.error("findings not reloaded", extra={"fields": fields})
+
+    def _poll(self) -> Literal["same", "changed", "broken"]:
+        try:
+            return self.findings.poll()
+        except TimeoutError as error:  # of a file system
+            return "broken" if self.findings.failed(said(error)) else "same"
+
+    async def _supervise(self) -> None:
+        """End this process where its parent is gone, or where a check does not end although its
+        time is long over: the parent starts another one."""
+        parent, limit = os.getppid(), STUCK * self.settings.guard.check_seconds
+        while True:
+            await asyncio.sleep(SUPERVISED)
+            if os.getppid() != parent:
+                log.error("the parent process is gone: stopping")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            taken = max(SMALL_TEXTS.taken, LARGE_TEXTS.taken)
+            if taken > limit:
+                fields = {"seconds": round(taken, 1)}
+                log.critical(
+                    "a check does not end: this worker is replaced", extra={"fields": fields}
+                )
+                os._exit(1)
 
     def _announce(self, event: str) -> None:
         now = self.findings.now
@@ -170,7 +223,7 @@ class _Service:
         fields = {"sha256": now.sha256, "triggers": len(names), "exact": now.monitor.exact}
         log.info(event, extra={"fields": fields})
         if not names:
-            log.warning("the findings name no trigger: every text passes")
+            log.error("the findings name no trigger: every text passes", extra={"fields": fields})
         for note in now.monitor.notes:
             log.warning(note)
 
@@ -191,7 +244,14 @@ class _Counted:
         await self.app(scope, receive, counting)
 
 
-def _texts(document: Any, limit: int) -> list[str]:
+class _Json(JSONResponse):
+    """JSON in ASCII: a text or a trigger commands no terminal that shows an answer."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
+def texts_of(document: Any, limit: int) -> list[str]:
     if not isinstance(document, dict) or set(document) not in ({"text"}, {"texts"}):
         raise Refused(422, EXPECTED)
     texts = [document["text"]] if "text" in document else document["texts"]
@@ -227,12 +287,12 @@ def _unchecked(text: str) -> dict[str, Any]:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     closing = {"connection": "close"} if error.status in (408, 413) else None
-    return JSONResponse({"error": error.message}, error.status, headers=closing)
+    return _Json({"error": error.message}, error.status, headers=closing)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+    return _Json({"error": error.detail}, error.status_code, headers=error.headers)
 
 
 async def _gone(request: Request, error: Exception) -> Response:

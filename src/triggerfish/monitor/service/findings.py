@@ -1,18 +1,19 @@
 """Findings that follow their file: a service need not be restarted when a new scan is there.
 
 The file is looked at every few seconds. One that cannot be read, or is no scan.json, changes
-nothing: the last good findings stay in force, and `error` says what is wrong.
+nothing: the last good findings stay in force, and `error` says what is wrong, and since when.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from triggerfish.foreign import OURS, said
+from triggerfish.hashing import file_sha256
 from triggerfish.monitor import Monitor
 
 Stamp = tuple[int, int, int]
@@ -27,12 +28,20 @@ class Loaded:
     since: str
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Why the findings could not be read again, and when that was first seen (UTC)."""
+
+    what: str
+    since: str
+
+
 class Findings:
     """The monitor made from the file at `path` by `load`. Raises what `load` raises, now."""
 
     def __init__(self, path: Path, load: Callable[[Path], Monitor]):
         self.path = path
-        self.error: str | None = None
+        self.problem: Problem | None = None
         self._load = load
         self._seen: Stamp | None = _stamp(path)
         self.now = self._read()
@@ -44,31 +53,49 @@ class Findings:
             if stamp == self._seen:
                 return "same"
             loaded = self._read()
-        except Exception as error:  # the findings in force must survive whatever is in the file
-            problem = f"{type(error).__name__}: {error}"
+        except OURS:
+            raise
+        except BaseException as error:  # also panics: what is in force survives whatever came
             now = _stamp_or_none(self.path)
-            news = problem != self.error or now != self._seen
-            self.error, self._seen = problem, now
+            news = self.failed(said(error)) or now != self._seen
+            self._seen = now
             return "broken" if news else "same"
-        mended = self.error is not None
-        self.error, self._seen = None, stamp
+        mended = self.problem is not None
+        self.problem, self._seen = None, stamp
         if loaded.sha256 == self.now.sha256 and not mended:
             return "same"
         self.now = loaded
         return "changed"
 
+    def failed(self, what: str) -> bool:
+        """Keep in mind that the file could not be read; whether that is news."""
+        if self.problem is not None and self.problem.what == what:
+            return False
+        self.problem = Problem(what, _now())
+        return True
+
     def _read(self) -> Loaded:
-        if not self.path.is_file():
-            raise ValueError(f"findings: {self.path} does not exist")
-        sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        return Loaded(
-            self._load(self.path), sha256, datetime.now(UTC).isoformat(timespec="seconds")
+        ordinary(self.path)
+        sha256 = file_sha256(self.path)
+        return Loaded(self._load(self.path), sha256, _now())
+
+
+def ordinary(path: Path) -> None:
+    """ValueError for anything but a file: a stream could be read only once."""
+    if not path.exists():
+        raise ValueError(f"findings: {path} does not exist")
+    if not path.is_file():
+        raise ValueError(
+            f"findings: {path} is no ordinary file; a service reads it again and again"
         )
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def _stamp(path: Path) -> Stamp:
-    if not path.exists():
-        raise ValueError(f"findings: {path} does not exist")
+    ordinary(path)
     status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino
 

@@ -2,7 +2,7 @@
 
 With several workers, every process writes its counts to files in `PROMETHEUS_MULTIPROC_DIR` and any
 of them adds up all: the numbers are the service's, whichever worker answers. Counts of a worker
-that died are kept.
+that died are kept. Triggers are shown as a report shows them: a terminal obeys nothing in a label.
 
 Source: documentation of prometheus_client, "Multiprocess Mode".
 """
@@ -22,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from triggerfish.records import Checked
+from triggerfish.report.escape import visible
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -60,7 +61,7 @@ class Metrics:
     def know(self, triggers: Iterable[str]) -> None:
         """Show triggers that have not been seen yet, at 0."""
         for trigger in triggers:
-            self.alarms.labels(trigger).inc(0)
+            self.alarms.labels(visible(trigger)).inc(0)
 
     def count(self, checked: Iterable[Checked], seconds: float) -> None:
         """Count the texts of one request, which took so long to check."""
@@ -68,7 +69,7 @@ class Metrics:
         for one in checked:
             self.texts.labels(one.action).inc()
             for alarm in one.alarms:
-                self.alarms.labels(alarm.trigger).inc()
+                self.alarms.labels(visible(alarm.trigger)).inc()
 
     def render(self) -> bytes:
         """The text format."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.config
+import math
 import os
-import signal
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import partial
 
 from starlette.applications import Starlette
-from uvicorn import Config, Server
+from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
 from triggerfish.monitor.service import ServeSettings
-from triggerfish.monitor.service.app import load_monitor, make_app
+from triggerfish.monitor.service.app import STUCK, load_monitor, make_app
+from triggerfish.monitor.service.findings import ordinary
 from triggerfish.monitor.service.logs import CONFIG
 from triggerfish.monitor.service.metrics import DIRECTORY
 from triggerfish.monitor.service.protocol import PatientProtocol
@@ -26,26 +28,40 @@ log = logging.getLogger("triggerfish.service")
 
 IDLE_SECONDS = 5
 BACKLOG = 2048
+KILL_SECONDS = 5.0
+"""How much longer than `stop_seconds` a worker has to stop before it is killed. Ours."""
 
 
 def serve(settings: ServeSettings) -> None:
     """Serve until SIGTERM or SIGINT; requests that are under way are finished. ValueError for
     findings that cannot be used and for an address that cannot be listened on."""
+    ordinary(settings.findings)
     load_monitor(settings, settings.findings)  # one clear error, before a worker fails on it
-    with _listening(settings) as listener, _shared_counts(settings.workers):
+    with _listening(settings) as listener, _shared_counts():
         logging.config.dictConfig(CONFIG)
         address = listener.getsockname()
         fields = {"host": address[0], "port": address[1], "workers": settings.workers}
         log.info("listening", extra={"fields": fields})
-        if settings.workers > 1:
-            Multiprocess(_config(settings), sockets=[listener]).run()
-        else:
-            # uvicorn raises the signal again when everything is finished.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, _stop)
-            with contextlib.suppress(SystemExit):
-                Server(_config(settings)).run(sockets=[listener])
+        _Workers(_config(settings), [listener], settings.stop_seconds + KILL_SECONDS).run()
         log.info("stopped")
+
+
+class _Workers(Multiprocess):
+    """The parent of the workers, even of a single one: it replaces one that died, or that does not
+    answer because native code holds it, and kills one that does not stop in time."""
+
+    def __init__(self, config: Config, sockets: list[socket.socket], seconds: float):
+        super().__init__(config, sockets)
+        self._seconds = seconds
+
+    def join_all(self) -> None:
+        end = time.monotonic() + self._seconds
+        for worker in self.processes:
+            worker.process.join(max(0.0, end - time.monotonic()))
+            if worker.process.is_alive():
+                log.error("a worker does not stop: killed", extra={"fields": {"pid": worker.pid}})
+                worker.process.kill()
+                worker.process.join()
 
 
 def _config(settings: ServeSettings) -> Config:
@@ -69,6 +85,7 @@ def _config(settings: ServeSettings) -> Config:
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=settings.stop_seconds,
+        timeout_worker_healthcheck=math.ceil(STUCK * settings.guard.check_seconds),
     )
 
 
@@ -79,10 +96,6 @@ def _application(settings: ServeSettings) -> Starlette:
         fields = {"error": str(error)}
         log.error("a worker cannot start", extra={"fields": fields})
         raise SystemExit(1) from None
-
-
-def _stop(number: int, frame: object) -> None:
-    raise SystemExit(0)
 
 
 @contextlib.contextmanager
@@ -103,11 +116,8 @@ def _listening(settings: ServeSettings) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _shared_counts(workers: int) -> Iterator[None]:
-    """A folder in which several workers add up their counts."""
-    if workers == 1:
-        yield
-        return
+def _shared_counts() -> Iterator[None]:
+    """A folder in which workers add up their counts."""
     with tempfile.TemporaryDirectory(prefix="triggerfish-") as folder:
         os.environ[DIRECTORY] = folder
         try:
