@@ -299,7 +299,7 @@ def test_a_scan_becomes_a_monitor(tmp_path: Path) -> None:
     hidden = ScanResult.load(scan_file(tmp_path, "bundled", right))
     point = HiddenTarget("first", (0.0,), 3, {"collapse": 1.5})
     dataclasses.replace(hidden, targets=(point,)).save(tmp_path / "hidden.json")
-    assert "not guarded" in Monitor.load(tmp_path / "hidden.json").notes[0]
+    assert "cannot guard" in Monitor.load(tmp_path / "hidden.json").notes[0]
     with pytest.raises(ValueError, match=r"tokenizer: that of .* is not the one that was scanned"):
         Monitor.load(scan_file(tmp_path, str(folder), "00"))
     with pytest.raises(ValueError, match=r"findings: .*missing\.json does not exist"):

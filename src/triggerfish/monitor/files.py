@@ -132,7 +132,7 @@ class _JsonLines:
 def _finite(value: object) -> bool:
     try:
         json.dumps(value, allow_nan=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
