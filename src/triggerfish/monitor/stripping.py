@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from triggerfish.monitor.matcher import Match, Span
+from triggerfish.monitor.matcher import Match
+from triggerfish.monitor.words import Span
 
 _SPACES = 1000  # looked at beside a span; longer runs are left as they are
 
