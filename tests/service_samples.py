@@ -86,7 +86,9 @@ def start(command: Sequence[str], log: Path) -> Iterator[Running]:
         )
     try:
         wait(
-            lambda: b'"listening"' in log.read_bytes() or process.poll() is not None, "the service"
+            lambda: b'"findings in force"' in log.read_bytes() or process.poll() is not None,
+            "the service",
+            60,
         )
         assert process.poll() is None, log.read_text(encoding="utf-8")
         first = json.loads(log.read_text(encoding="utf-8").splitlines()[0])

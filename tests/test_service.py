@@ -210,7 +210,9 @@ def test_reload(impatient: Running, folder: Path) -> None:
 
     assert action("the lantern") == "pass"
     whole = write_findings(folder / "next.json", "lantern").read_text(encoding="utf-8")
-    file.write_text(whole[: len(whole) // 2], encoding="utf-8")
+    half = folder / "half.json"
+    half.write_text(whole[: len(whole) // 2], encoding="utf-8")
+    half.rename(file)
     impatient.wait_for("findings not reloaded")
     health = httpx.get(impatient.url + "/healthz").json()
     assert health["status"] == "stale findings"

@@ -18,7 +18,7 @@ from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
 from triggerfish.monitor.service import ServeSettings
-from triggerfish.monitor.service.app import load_monitor, make_app
+from triggerfish.monitor.service.app import STUCK, load_monitor, make_app
 from triggerfish.monitor.service.findings import ordinary
 from triggerfish.monitor.service.logs import CONFIG
 from triggerfish.monitor.service.metrics import DIRECTORY
@@ -85,7 +85,7 @@ def _config(settings: ServeSettings) -> Config:
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=settings.stop_seconds,
-        timeout_worker_healthcheck=math.ceil(settings.guard.check_seconds),
+        timeout_worker_healthcheck=math.ceil(STUCK * settings.guard.check_seconds),
     )
 
 
