@@ -17,7 +17,7 @@ from triggerfish.attacks.por import POR, PORSettings
 from triggerfish.backbone import Backbone
 from triggerfish.readouts import Readout
 from triggerfish.records import ScanResult
-from triggerfish.scanner import ScreeningSettings, scan
+from triggerfish.scanner import scan
 from triggerfish.scanner.cache import ActivationCache
 from triggerfish.scanner.decision import decide
 from triggerfish.scanner.effects import Carrier, contexts
@@ -63,9 +63,9 @@ def _search(model: Backbone) -> PhraseSearch:
     sweep.cut_texts()
     yardstick = finish(sweep.measure_clean())
     settings = PhraseSettings(
-        rounds=2,
+        rounds=1,
         tried=1,
-        mining=InversionSettings(restarts=8),
+        mining=InversionSettings(restarts=4),
         inert=SuppressedSettings(again=300, first=200, children=50, generations=2),
     )
     return PhraseSearch(sweep, yardstick, settings)
@@ -80,9 +80,9 @@ def _point(search: PhraseSearch, implant: Implant) -> torch.Tensor:
 def test_restarts_meet_at_what_was_planted_and_then_avoid_it(
     phrased: tuple[Backbone, Implant], search: PhraseSearch
 ) -> None:
-    columns = torch.zeros(8, dtype=torch.long)
+    columns = torch.zeros(4, dtype=torch.long)
     found = finish(search.mining.run(columns, []))
-    assert sum(x.restarts for x in found) == 2 * 8  # before settling and after
+    assert sum(x.restarts for x in found) == 2 * 4  # before settling and after
     assert [x.depth for x in found] == sorted((x.depth for x in found), reverse=True)
     origin = search.yardstick.mean[0]
     planted = _point(search, phrased[1]) - origin
@@ -97,7 +97,7 @@ def test_restarts_meet_at_what_was_planted_and_then_avoid_it(
 def test_a_clean_model_has_no_hidden_target(clean: Backbone) -> None:
     search = _search(clean)
     assert finish(search.run([])) == []
-    assert len(search.mined) == 2
+    assert len(search.mined) == 1
     assert search.unexplained([]) == []
 
 
@@ -427,7 +427,7 @@ def test_vectors_are_shortened_towards_the_centre(clean: Backbone) -> None:
 
 
 def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Implant]) -> None:
-    settings = ScreeningSettings(second_candidates=1500, text_candidates=140, controls=140)
+    settings = replace(SMALL, rewrites=True)
     victim, _ = phrased
     short = PhraseSettings(
         rounds=2,
