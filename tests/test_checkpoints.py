@@ -317,6 +317,7 @@ TEMPLATE = {"type": "TemplateProcessing", "pair": [], "special_tokens": {},
             "single": [{"SpecialToken": {"id": "[NOPE]", "type_id": 0}}]}  # fmt: skip
 CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "layers": (config(num_hidden_layers=100_000), "config.json: num_hidden_layers: 100000"),
+    "layers, far more": (config(num_hidden_layers=10**12), "config.json: num_hidden_layers: 10"),
     "layers, a few": (config(num_hidden_layers=5), "lacks .* weights"),
     "vocabulary": (config(vocab_size=10**9), r"config.json .*larger.*vocab_size 1000000000"),
     "vocabulary, huge": (config(vocab_size=10**18), "config.json"),
@@ -380,6 +381,11 @@ def test_positions_are_counted_from_the_padding_row(padding: int, tmp_path: Path
     one = opened(tmp_path)
     assert one.max_tokens == len(one.model.embeddings.position_embeddings.weight) - padding - 1
     one.encode(["the old man and the sea " * 40])
+
+
+def test_labels_are_not_made_by_the_number(model: Path) -> None:
+    edit(model / "config.json", num_labels=10**12)
+    assert opened(model).model.config.num_labels == 2
 
 
 def test_json_with_a_byte_order_mark_is_read(model: Path) -> None:

@@ -56,10 +56,10 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 @dataclass(frozen=True)
 class Weights:
-    """Weight files and what they hold. files: sha256 by name in the folder; tensors: by their names
-    in the files; a safetensors file is mapped, so a tensor is read when it is used."""
+    """Weight files and what they hold. files: names in the folder; tensors: by their names in the
+    files; a safetensors file is mapped, so a tensor is read when it is used."""
 
-    files: Mapping[str, str]
+    files: tuple[str, ...]
     tensors: Mapping[str, torch.Tensor]
 
     @property
@@ -152,7 +152,6 @@ def _there(folder: Path, name: str) -> bool:
 
 def read_weights(folder: Path, names: Sequence[str]) -> Weights:
     """Open weight files; a tensor may be in one of them only."""
-    files: dict[str, str] = {}
     tensors: dict[str, torch.Tensor] = {}
     for name in names:
         file = below(folder, name)
@@ -164,12 +163,16 @@ def read_weights(folder: Path, names: Sequence[str]) -> Weights:
             f"model: cannot load {file}",
             f"expected weights in the form of {PurePosixPath(name).suffix}; download it again",
         ):
-            files[name] = file_sha256(file)
             found = _safetensors(file) if name.endswith(SAFETENSORS) else _pickle(file)
         if twice := sorted(tensors.keys() & found.keys()):
             raise ForeignError(f"model: {folder}: tensor {twice[0]} is in two of its weight files")
         tensors |= found
-    return Weights(files, tensors)
+    return Weights(tuple(names), tensors)
+
+
+def hashes(folder: Path, weights: Weights) -> dict[str, str]:
+    """sha256 of the files of `weights`, by name."""
+    return {name: file_sha256(below(folder, name)) for name in weights.files}
 
 
 def _safetensors(file: Path) -> dict[str, torch.Tensor]:

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.auto_factory import _get_model_class
 
@@ -37,9 +40,12 @@ UNREAD = (
     "auto_map", "init_inputs", "name_or_path", "_name_or_path", "transformers_weights",
     "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
     "experts_implementation", "_experts_implementation", "_experts_implementation_internal",
-    "fusion_config", "kernel_config", "distributed_config",
+    "fusion_config", "kernel_config", "distributed_config", "num_labels",
 )  # fmt: skip
-"""Fields of the two configs that name files or code; no library sees them."""
+"""Fields of the two configs that name files or code, or of which a library makes as many labels; no
+library sees them."""
+DEPTH = re.compile("(num_|n_)?(hidden_|encoder_|decoder_)?layers?")
+"""Fields of a config that say how many layers there are."""
 SPARE, SPARE_TENSORS, SPARE_ELEMENTS = 4, 64, 2**22
 """A model may need so many times what its weight files hold, and so many more (ours: tied weights
 are built up to three times, and a pooler may be lacking)."""
@@ -97,19 +103,19 @@ def load(
     chosen = choose(precision, target)
     folder = _folder(str(model), revision, allow_pickle)
     checkpoints.check(folder, allow_pickle)
-    config, tokenizer = _config_and_tokenizer(folder)
     weights = checkpoints.read_weights(folder, checkpoints.weight_files(folder, allow_pickle))
+    config, tokenizer = _config_and_tokenizer(folder, weights)
     base, missing, unread = build(AutoModel, config, weights, folder)
     if lacking := [key for key in missing if "pooler" not in key]:
         raise ForeignError(
             f"model: {folder} lacks {len(lacking)} weights of its architecture, "
             f"{lacking[0]} among them; expected a checkpoint of the whole encoder"
         )
-    files = dict(weights.files)
+    files = checkpoints.hashes(folder, weights)
     if (folder / ADAPTER_CONFIG).exists():
         adapter = adapters.read(folder, allow_pickle)
         base, left = adapters.merge(base, folder, adapter)
-        files |= adapter.files
+        files |= checkpoints.hashes(folder, adapter)
         unread += left
     _check_fit(base, tokenizer, folder)
     for key, tensor in base.state_dict().items():
@@ -157,7 +163,7 @@ def _device(device: str) -> torch.device:
     return target
 
 
-def _config_and_tokenizer(folder: Path) -> tuple[PreTrainedConfig, Any]:
+def _config_and_tokenizer(folder: Path, weights: Weights) -> tuple[PreTrainedConfig, Any]:
     """Both, read from copies; nothing that a file of the folder names is opened."""
     written = checkpoints.read_json(folder, CONFIG)
     if method := written.get("quantization_config"):
@@ -172,6 +178,7 @@ def _config_and_tokenizer(folder: Path) -> tuple[PreTrainedConfig, Any]:
             f"model: {folder / CONFIG}: auto_map: the model needs code of its own, and code from a "
             "checkpoint is never run; expected an architecture that transformers has"
         )
+    _check_depth(written, weights, folder)
     changed = {CONFIG: _plain(written)}
     if (folder / TOKENIZER_CONFIG).exists():
         said = checkpoints.read_json(folder, TOKENIZER_CONFIG)
@@ -211,6 +218,20 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_depth(fields: dict[str, Any], weights: Weights, folder: Path) -> None:
+    """ForeignError for more layers than the weight files have tensors, before a library lists
+    them."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            _check_depth(value, weights, folder)
+        elif DEPTH.fullmatch(name) and type(value) is int and value > len(weights.tensors):
+            raise ForeignError(
+                f"model: {folder / CONFIG}: {name}: {value} layers are more than the "
+                f"{len(weights.tensors)} tensors in the weight files; "
+                "expected the config of these weights"
+            )
+
+
 def _check_sizes(config: PreTrainedConfig, folder: Path) -> None:
     """ForeignError, with the field's name, where a size is no whole number above 0."""
     for part in {id(x): x for x in (config, config.get_text_config())}.values():
@@ -240,14 +261,6 @@ def build(
     ForeignError where the config describes another or a far larger model, and for quantised
     weights: whatever is no float is never read as one.
     """
-    depth = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if depth and depth > len(weights.tensors):
-        name = config.get_text_config().attribute_map.get("num_hidden_layers", "num_hidden_layers")
-        raise ForeignError(
-            f"model: {folder / CONFIG}: {name}: {depth} layers are more than the "
-            f"{len(weights.tensors)} tensors in the weight files; "
-            "expected the config of these weights"
-        )
     floats = {key: tensor for key, tensor in weights.tensors.items() if tensor.dtype in FLOATS}
     expected = f"expected the config of the weights beside it ({_below_one(config)})"
     with (
@@ -320,7 +333,7 @@ def _no_larger(weights: Weights, config: PreTrainedConfig, folder: Path) -> Iter
     largest = SPARE * weights.elements + SPARE_ELEMENTS
     thread, count, elements = threading.get_ident(), 0, 0
 
-    def registered(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
+    def registered(module: torch.nn.Module, name: str, parameter: torch.Tensor | None) -> None:
         nonlocal count, elements
         if parameter is None or not parameter.is_meta or threading.get_ident() != thread:
             return
@@ -334,11 +347,15 @@ def _no_larger(weights: Weights, config: PreTrainedConfig, folder: Path) -> Iter
                 "expected the config of these weights"
             )
 
-    handle = register_module_parameter_registration_hook(registered)
+    handles = [
+        register_module_parameter_registration_hook(registered),
+        register_module_buffer_registration_hook(registered),
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _fields(config: PreTrainedConfig, shape: Sequence[int]) -> str:
