@@ -28,6 +28,8 @@ log = logging.getLogger("triggerfish.service")
 
 IDLE_SECONDS = 5
 BACKLOG = 2048
+SILENT_SECONDS = 20.0
+"""How long a worker may not answer its parent at least, as while it loads its libraries. Ours."""
 KILL_SECONDS = 5.0
 """How much longer than `stop_seconds` a worker has to stop before it is killed. Ours."""
 
@@ -59,7 +61,9 @@ class _Workers(Multiprocess):
         for worker in self.processes:
             worker.process.join(max(0.0, end - time.monotonic()))
             if worker.process.is_alive():
-                log.error("a worker does not stop: killed", extra={"fields": {"pid": worker.pid}})
+                log.error(
+                    "a worker does not stop: killed", extra={"fields": {"worker": worker.pid}}
+                )
                 worker.process.kill()
                 worker.process.join()
 
@@ -85,7 +89,9 @@ def _config(settings: ServeSettings) -> Config:
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=settings.stop_seconds,
-        timeout_worker_healthcheck=math.ceil(STUCK * settings.guard.check_seconds),
+        timeout_worker_healthcheck=math.ceil(
+            max(SILENT_SECONDS, STUCK * settings.guard.check_seconds)
+        ),
     )
 
 
