@@ -27,6 +27,12 @@ from triggerfish.readouts import Position, Readout, locate, pad, read, roll_righ
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
 """Padded tokens per forward pass unless told otherwise (ours; for CUDA untuned, on an H100)."""
 LONGEST = 512
+TOKEN = 100
+"""Characters of a text that are looked at for each token that fits into a model (ours)."""
+GROWTH = 64
+"""Largest number of tokens for one character (ours): U+FDFA gives 33 in UTF-8, after NFKC."""
+AT_ONCE = 100
+"""Words that are given to the tokenizer at once (ours)."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,7 @@ class Backbone:
         """Ids of a text without special tokens, cut to `max_tokens` (default: what the model
         takes)."""
         limit = (max_tokens or self.max_tokens) - len(self.template)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        (ids,) = _ids(self.tokenizer, [text[: TOKEN * limit]])
         return ids[:limit]
 
     def word_ids(self, word: str) -> tuple[int, ...]:
@@ -210,14 +216,12 @@ class Backbone:
 
     def words_ids(self, words: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
         """(word, its ids after a space) for many words."""
-        if not words:  # tokenizers cannot encode an empty batch
-            return
-        anchor = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        encoded = self.tokenizer(
-            [f"a {word}" for word in words], add_special_tokens=False, verbose=False
-        )["input_ids"]
-        for word, ids in zip(words, encoded, strict=True):
-            yield word, tuple(ids[len(anchor) :] if ids[: len(anchor)] == anchor else ids)
+        (anchor,) = _ids(self.tokenizer, ["a"])
+        for start in range(0, len(words), AT_ONCE):
+            block = words[start : start + AT_ONCE]
+            encoded = _ids(self.tokenizer, [f"a {word}" for word in block])
+            for word, ids in zip(block, encoded, strict=True):
+                yield word, tuple(ids[len(anchor) :] if ids[: len(anchor)] == anchor else ids)
 
     def surface(self, ids: Sequence[int]) -> str:
         """The string whose tokens these are, as a user would type it; continuation marks are
@@ -377,8 +381,22 @@ class Backbone:
             self.tokenizer.save_pretrained(out)
 
 
+def _ids(tokenizer: Any, strings: Sequence[str]) -> list[list[int]]:
+    """Ids of strings without special tokens; ValueError where they are far more than characters."""
+    encoded: list[list[int]] = tokenizer(list(strings), add_special_tokens=False, verbose=False)[
+        "input_ids"
+    ]
+    for string, ids in zip(strings, encoded, strict=True):
+        if len(ids) > GROWTH * (len(string) + 1):
+            raise ValueError(
+                f"tokenizer: it makes {len(ids)} tokens of {len(string)} characters, expected at "
+                f"most {GROWTH} for each; look at the normalizer in tokenizer.json"
+            )
+    return encoded
+
+
 def _template(tokenizer: Any) -> Template:
-    bare = tokenizer("a b", add_special_tokens=False)["input_ids"]
+    (bare,) = _ids(tokenizer, ["a b"])
     full = tokenizer("a b")["input_ids"]
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
