@@ -287,8 +287,6 @@ def report_command(
     from triggerfish.records import ScanResult
 
     check_outputs({"findings": findings}, out=out)
-    if not findings.is_file():
-        raise ValueError(f"findings: {findings} does not exist")
     if format is None:
         format = Format.text if out is None and sys.stdout.isatty() else Format.html
     deliver(report.render(ScanResult.load(findings), format.value, str(findings)), out)
@@ -305,11 +303,10 @@ def convert(
 ) -> None:
     """Write a scan.json of schema 1 in the present schema. Only the names of its keys change."""
     from triggerfish.convert import convert as converted
+    from triggerfish.records import read_json
 
     check_outputs({"old": old}, out=out)
-    if not old.is_file():
-        raise ValueError(f"old: {old} does not exist")
-    converted(old.read_text(encoding="utf-8")).save(out)
+    converted(read_json(old, "old")).save(out)
 
 
 def attack(

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from triggerfish.rows import STREAM, reading
 from triggerfish.writing import write_text
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ Verdict = Literal["clean", "backdoored", "inconclusive"]
 Kind = Literal["token", "word", "phrase", "combination"]
 Policy = Literal["reject", "strip", "flag"]
 Action = Literal["pass", "flag", "strip", "reject"]
+Plotted = Annotated[float, Field(ge=-1e30, le=1e30)]
+"""A number that an axis can have."""
 EXIT_CODES: dict[Verdict, int] = {"clean": 0, "backdoored": 1, "inconclusive": 3}
 
 TOKEN_PREFIX = "token:"
@@ -138,9 +141,9 @@ class ManhattanPlot:
     threshold: value above which an entry is significant after correction, at that stage.
     """
 
-    values: tuple[float | None, ...]
-    words: tuple[tuple[str, float], ...]
-    threshold: float
+    values: tuple[Plotted | None, ...]
+    words: tuple[tuple[str, Plotted], ...]
+    threshold: Plotted
     statistic: str
 
 
@@ -153,8 +156,8 @@ class Projection:
     """
 
     readout: str
-    clean: tuple[tuple[float, float], ...]
-    triggered: dict[str, tuple[tuple[float, float], ...]]
+    clean: tuple[tuple[Plotted, Plotted], ...]
+    triggered: dict[str, tuple[tuple[Plotted, Plotted], ...]]
     explained: tuple[float, float]
 
 
@@ -286,7 +289,8 @@ class ScanResult:
 
     @classmethod
     def load(cls, path: str | Path) -> ScanResult:
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        """`from_json` of a file."""
+        return cls.from_json(read_json(path, "findings"))
 
     @classmethod
     def from_json(cls, text: str) -> ScanResult:
@@ -341,6 +345,15 @@ class Checked:
     def risk(self) -> float:
         """1.0 with an alarm, 0.0 without; there are no intermediate values."""
         return 1.0 if self.alarms else 0.0
+
+
+def read_json(path: str | Path, what: str) -> str:
+    """The text of a JSON file; ValueError names the field and the file."""
+    with reading(path, what, most=STREAM) as lines:
+        try:
+            return lines.content().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{what}: {path} is not UTF-8 (byte {error.start})") from error
 
 
 def parse(adapter: TypeAdapter[T], text: str, failed: str) -> T:

@@ -19,6 +19,7 @@ from triggerfish.records import (
     ScanResult,
     Trigger,
     parse,
+    read_json,
 )
 from triggerfish.writing import write_text
 
@@ -193,7 +194,10 @@ class Complications:
     @classmethod
     def from_json(cls, text: str) -> Complications:
         """Read what `to_json` wrote; ValueError names the field that is wrong in anything else."""
-        return parse(_ADAPTER, text, f"complications: not a record of schema {SCHEMA}")
+        read = parse(_ADAPTER, text, f"complications: not a record of schema {SCHEMA}")
+        if not isinstance(read.settings.get("alpha"), int | float):
+            raise ValueError("complications: settings.alpha: expected a number")
+        return read
 
     @classmethod
     def of_scan(cls, result: ScanResult) -> Complications | None:
@@ -202,7 +206,7 @@ class Complications:
 
     @classmethod
     def load(cls, path: str | Path) -> Complications:
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        return cls.from_json(read_json(path, "complications"))
 
 
 _ADAPTER = TypeAdapter(Complications)
