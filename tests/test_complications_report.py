@@ -73,6 +73,10 @@ def _record(task: str, trigger: str, clean: tuple[float, ...], triggered: tuple[
 
 @pytest.fixture
 def result() -> Complications:
+    return a_measurement()
+
+
+def a_measurement() -> Complications:
     model = ModelFacts(EVIL, "bert", 1000, 2, 8, 100, {"a": "0" * 64}, "1" * 64)
     triggers = (Trigger((5,), "cf"), Trigger((6,), EVIL))
     many = tuple(f"class {i}" for i in range(30))
