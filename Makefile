@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint golden bench clean
+.PHONY: install demo test lint golden hostile bench clean
 
 install: .venv/installed
 
@@ -29,6 +29,10 @@ lint: install
 # What the scan says of thirteen small models, beside what is recorded: about ten minutes.
 golden: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/golden/run.py
+
+# Some 400 hostile and odd inputs through the command line, as a table: a few minutes.
+hostile: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/run.py
 
 bench: install
 	$(BIN)/python benchmarks/sweep.py
