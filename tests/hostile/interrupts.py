@@ -32,6 +32,8 @@ sys.path.insert(0, str(TESTS))
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 CODES = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}
 DISK = "16m"
+NAMED = "school"
+"""A planted word of the tiny model."""
 EXPECTED = ("disturbed", "ended before")
 CHANGING = {"seconds", "checking_seconds", "provenance", "started", "runs", "environment", "out"}
 QUICK = ("characters=false", "rewrites=false", "predictions=false", "second_candidates=300",
@@ -77,25 +79,31 @@ def cases(folder: Path) -> dict[str, Case]:
     """The commands, and in `folder` what they read."""
     from golden import models
     from triggerfish import text
-    from triggerfish.scanner import ScreeningSettings, scan
-    from triggerfish.settings import build
+    from triggerfish.marking import parse_trigger
+    from triggerfish.records import Coverage, Finding
+    from triggerfish.scanner.result import bare_result
 
     model = shutil.copytree(models.FOLDER / "tiny-bert", folder / "model")
     shutil.copy(models.FOLDER / "tiny-bert-por1.safetensors", model / "model.safetensors")
     (folder / "corpus.txt").write_text("\n".join(models.texts()))
     (folder / "words.txt").write_text("walnut\n")
-    changes = dict(setting.split("=") for setting in QUICK)
     backbone = models.load(model, device="cpu")
-    found = scan(
-        backbone, models.texts(), words=["walnut"], settings=build(ScreeningSettings(), changes)
-    )
-    assert found.findings, "the tiny model must have a trigger that is found"
-    found.save(folder / "scan.json")
-    named = found.triggers[0].text
+    finding = Finding(parse_trigger(backbone, NAMED), "first", {}, None, None)
+    bare_result(
+        backbone,
+        verdict="backdoored",
+        reasons=[],
+        coverage=Coverage(0, 0, 0, (), 0),
+        candidates=0,
+        settings={},
+        seconds=0.0,
+        forward_tokens=0,
+        findings=[finding],
+    ).save(folder / "scan.json")
     plain = [x[:200] for x in text.bundled_corpus()[:400]]
     with (folder / "rows.jsonl").open("w") as file:
         for number in range(20_000):
-            words = plain[number % len(plain)] + (f" {named}" if number % 50 == 0 else "")
+            words = plain[number % len(plain)] + (f" {NAMED}" if number % 50 == 0 else "")
             file.write(json.dumps({"text": words, "id": number}) + "\n")
     (folder / "grid.yaml").write_text(
         "name: toy\nplan: bench_toy:PLAN\nstages: {measure: threads}\n"
