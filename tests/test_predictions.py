@@ -50,6 +50,18 @@ def found(spoilt: Backbone) -> ScanResult:
     return scan(spoilt, TEXTS, words=["xylophone"], settings=SMALL)
 
 
+def test_a_text_is_read_at_its_own_mask_when_a_candidate_brings_others(masked: Backbone) -> None:
+    texts = contexts(masked, TEXTS, words=8, count=6, seed=0)
+    predictions = Predictions(masked)
+    plain = predictions.read([x.ids() for x in texts])
+    mask = masked.tokenizer.mask_token_id
+    for front in ([mask], [mask, mask]):
+        rows = [[*front, *x.ids()] for x in texts]
+        own = predictions.read(rows, len(front))
+        at_own = float((plain.exp() * (plain - own)).sum(-1).median())
+        assert predictions.apart(plain, rows) <= at_own
+
+
 def test_divergence_is_kl_at_the_mask(masked: Backbone) -> None:
     texts = contexts(masked, TEXTS, words=8, count=3, seed=0)
     predictions = Predictions(masked)

@@ -13,12 +13,14 @@ Legend: B batch, L tokens, H hidden, N texts, R readouts, S states (layers).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from triggerfish.precision import autocast, choose
 from triggerfish.quiet import quiet
@@ -106,13 +108,14 @@ class Backbone:
         self.untrained = tuple(untrained)
         self.unread = tuple(unread)
         self.template = _template(tokenizer)
-        self._unused_positions = _unused_positions(model)
+        self.check_ids(self.template.wrap(()))
         self.special_ids = (
             frozenset(tokenizer.all_special_ids)
             | set(self.template.prefix)
             | set(self.template.suffix)
         )
         self.causal = not model.config.is_encoder_decoder and _is_causal(model, self.device)
+        self.max_tokens = self._longest()
         self.primary = self._primary()
         self.readouts = self._all_readouts()
 
@@ -131,14 +134,24 @@ class Backbone:
     def layers(self) -> int:
         return int(self.model.config.get_text_config().num_hidden_layers)
 
-    @property
-    def max_tokens(self) -> int:
-        """Longest sequence that the model takes, special tokens included, at most 512."""
-        limits = [LONGEST, int(self.tokenizer.model_max_length)]
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if positions and positions > 0:
-            limits.append(positions - self._unused_positions)
-        return min(limits)
+    def _longest(self) -> int:
+        """Longest sequence that the model takes, special tokens included, at most `LONGEST`."""
+        positions = _positions(self.model, self.device)
+        if positions is None:  # no table, so the model declares what it was trained for
+            text_config = self.model.config.get_text_config()
+            positions = getattr(text_config, "max_position_embeddings", None)
+        limits = [
+            LONGEST,
+            self.tokenizer.model_max_length,
+            *([positions] if positions and positions > 0 else []),
+        ]
+        longest = int(min(limits))
+        if longest <= len(self.template):
+            raise ValueError(
+                f"model: {self.name} takes {longest} tokens at most, and its tokenizer adds "
+                f"{len(self.template)} special tokens to a text, so there is room for none"
+            )
+        return longest
 
     @property
     def embeddings(self) -> torch.Tensor:
@@ -154,8 +167,26 @@ class Backbone:
 
     @property
     def vocabulary(self) -> list[int]:
-        """Ids that a text can contain: every token that is not special, ascending."""
+        """Ids of ordinary tokens, ascending: all but those that the checkpoint calls special."""
         return sorted(set(self.tokenizer.get_vocab().values()) - self.special_ids)
+
+    @cached_property
+    def readable(self) -> list[int]:
+        """Ids that the model can read, ascending: every token that has an embedding, special or
+        not. A checkpoint chooses what it calls special, and users can type such tokens too."""
+        rows = len(self.embeddings)
+        return sorted(i for i in set(self.tokenizer.get_vocab().values()) if i < rows)
+
+    def check_ids(self, ids: Iterable[int]) -> None:
+        """Raise ValueError for a token that has no embedding."""
+        highest, rows = max(ids, default=0), len(self.embeddings)
+        if highest >= rows:
+            token = self.tokenizer.convert_ids_to_tokens(highest)
+            raise ValueError(
+                f"tokenizer: a text has the token {token!r}, whose id is {highest}, and "
+                f"{self.name} has embeddings for ids below {rows} only; use texts without it, or "
+                "give the model an embedding for it (resize_token_embeddings)"
+            )
 
     @property
     def reads_mask(self) -> bool:
@@ -182,7 +213,7 @@ class Backbone:
             "pooler" in key for key in self.untrained
         ):
             positions.append("pooler")
-        if self.tokenizer.mask_token_id is not None and not self.causal:
+        if self.tokenizer.mask_token_id in self.readable and not self.causal:
             positions.append("mask")
         deep = "mean" if self.model.config.is_encoder_decoder else self.primary.position
         middle = sorted({self.layers // 2, 3 * self.layers // 4} - {0, self.layers})
@@ -196,8 +227,8 @@ class Backbone:
             raise ValueError(f"readout: layer {readout.layer} is outside 0..{self.layers}")
         if readout.position == "pooler" and getattr(self.model, "pooler", None) is None:
             raise ValueError(f"readout: {self.name} has no pooler")
-        if readout.position == "mask" and self.tokenizer.mask_token_id is None:
-            raise ValueError("readout: the tokenizer has no mask token")
+        if readout.position == "mask" and self.tokenizer.mask_token_id not in self.readable:
+            raise ValueError("readout: the tokenizer has no mask token that the model can read")
         if readout.position == "start" and not self.model.config.is_encoder_decoder:
             raise ValueError(f"readout: {self.name} has no decoder start state")
 
@@ -208,6 +239,7 @@ class Backbone:
         takes)."""
         limit = (max_tokens or self.max_tokens) - len(self.template)
         (ids,) = _ids(self.tokenizer, [text[: TOKEN * limit]])
+        self.check_ids(ids[:limit])
         return ids[:limit]
 
     def word_ids(self, word: str) -> tuple[int, ...]:
@@ -406,20 +438,6 @@ def _template(tokenizer: Any) -> Template:
     )
 
 
-def _unused_positions(model: Any) -> int:
-    """Rows of the position matrix that no token gets: RoBERTa-like models count from one after
-    their padding row."""
-    return max(
-        (
-            module.padding_idx + 1
-            for name, module in model.named_modules()
-            if name.endswith("position_embeddings")
-            and getattr(module, "padding_idx", None) is not None
-        ),
-        default=0,
-    )
-
-
 def _is_causal(model: Any, device: torch.device) -> bool:
     """Does changing the last token leave the first state as it was?"""
     ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]], device=device)
@@ -428,6 +446,45 @@ def _is_causal(model: Any, device: torch.device) -> bool:
     one, other = states.float()
     near = torch.isclose(one, other, rtol=1e-3, atol=1e-3).all(-1)  # a GPU rounds by batch
     return bool(near[0] and not near[3])
+
+
+class _Lookups(TorchDispatchMode):
+    """Records the (rows, ids) of every embedding that is looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, torch.Tensor]] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is torch.ops.aten.embedding.default:
+            self.seen.append((args[0].shape[0], args[1]))
+        return function(*args, **(kwargs or {}))
+
+
+def _positions(model: Any, device: torch.device) -> int | None:
+    """Number of positions in the table of position embeddings that a text can use, or None without
+    such a table.
+
+    The table is the one that is looked up at ascending numbers. The first number tells how many
+    rows are never used: RoBERTa starts behind its padding index, OPT and BART at 2.
+    """
+    padding = getattr(model.config.get_text_config(), "pad_token_id", None)
+    ids = torch.tensor([[i for i in (9, 8, 7, 6, 5) if i != padding][:4]], device=device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids
+    with torch.inference_mode(), _Lookups() as lookups:
+        model(**inputs)
+    return min(
+        (
+            rows - int(seen.flatten()[0])
+            for rows, seen in lookups.seen
+            if seen.numel() == ids.numel() and bool((seen.flatten().diff() == 1).all())
+        ),
+        default=None,
+    )
 
 
 def _length_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

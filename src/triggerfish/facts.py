@@ -77,7 +77,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
         bare = Tokenizer.from_str(backend.to_str())
         bare.no_padding()
         bare.no_truncation()
-        text = bare.to_str()
+        text = bare.to_str() + "split_special_tokens" * backend.encode_special_tokens
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 

@@ -58,8 +58,8 @@ def parse_trigger(backbone: Backbone, spec: str) -> Trigger:
 
 def _token(backbone: Backbone, token: str) -> Trigger:
     token_id = backbone.tokenizer.get_vocab().get(token)
-    if token_id is None or token_id not in backbone.vocabulary:
-        raise ValueError(f"trigger: {token!r} is not an ordinary token of this model's vocabulary")
+    if token_id is None or token_id not in backbone.readable:
+        raise ValueError(f"trigger: {token!r} is not a token that this model can read")
     return Trigger((token_id,), TOKEN_PREFIX + token, "token")
 
 

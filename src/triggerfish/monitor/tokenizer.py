@@ -1,6 +1,10 @@
 """The tokenizer of the scanned PLM for the monitor: ids with their positions in the text, without
-special tokens or truncation. It needs only the library `tokenizers`. The module also gives access
-to the tokenizer's configuration.
+the template or truncation. It needs only the library `tokenizers`. The module also gives access to
+the tokenizer's configuration.
+
+`tokenizer_config.json` can name further tokens that transformers adds to those of `tokenizer.json`,
+and say that special tokens are split like other text. Both decide what ids a text has, so both are
+followed here.
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ import tokenizers
 from triggerfish.foreign import OURS, ForeignError, foreign
 
 EXPECTED = "expected the tokenizer.json of the scanned model, as the library `tokenizers` writes it"
-FILE = "tokenizer.json"
+FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
+SPLIT = "split_special_tokens"
+NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+"""Fields of the configuration that each name a special token, in the order of transformers."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CACHED_CHARACTERS = 200
 _CACHED_STRETCHES = 8192
@@ -46,14 +53,16 @@ class Tokenizer:
         self.file = file
         with foreign(f"tokenizer: cannot read {file}", EXPECTED):
             self.core = tokenizers.Tokenizer.from_file(str(file))
+            _configure(self.core, file.with_name(CONFIG))
             written = self.core.to_str()
             self.core.no_truncation()
             self.core.no_padding()
             bare = self.core.to_str()
             self.config: dict[str, Any] = json.loads(bare)
         # A scan hashes the tokenizer in use; use switches truncation and padding on and off.
+        split = SPLIT * self.core.encode_special_tokens
         self.hashes = frozenset(
-            hashlib.sha256(x.encode("utf-8")).hexdigest() for x in (written, bare)
+            hashlib.sha256((x + split).encode("utf-8")).hexdigest() for x in (written, bare)
         )
         self._short = lru_cache(_CACHED_STRETCHES)(self._encode)
 
@@ -110,6 +119,37 @@ class Tokenizer:
     @cached_property
     def pre_tokenizers(self) -> list[dict[str, Any]]:
         return list(_flat(self.config["pre_tokenizer"], "pretokenizers"))
+
+
+def _configure(core: tokenizers.Tokenizer, file: Path) -> None:
+    """Follow a `tokenizer_config.json`, where there is one, as transformers does."""
+    if not file.is_file():
+        return
+    with foreign(f"tokenizer: cannot read {file}", "expected that of the scanned model"):
+        config = json.loads(file.read_text(encoding="utf-8-sig"))
+        further = list(_further_tokens(config))
+    known = set(core.get_added_tokens_decoder().values())
+    contents = {token.content for token in known}
+    for token, whole in further:
+        if token not in known if whole else token.content not in contents:
+            core.add_tokens([token])
+            contents.add(token.content)
+    core.encode_special_tokens = config.get(SPLIT, False) is True
+
+
+def _further_tokens(config: dict[str, Any]) -> Iterator[tuple[tokenizers.AddedToken, bool]]:
+    """Yields the tokens that a configuration names, and whether it describes them in full."""
+    listed = config.get("added_tokens_decoder") or {}
+    for _, token in sorted(listed.items(), key=lambda item: int(item[0])):
+        yield tokenizers.AddedToken(**token), True
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or ()
+    named = [config[key] for key in (*NAMED, *config) if key.endswith("_token") and key in config]
+    for token in (*named, *(extra.values() if isinstance(extra, dict) else extra)):
+        if isinstance(token, str):
+            yield tokenizers.AddedToken(token, special=True), False
+        elif isinstance(token, dict):
+            described = {key: value for key, value in token.items() if key != "__type"}
+            yield tokenizers.AddedToken(**{**described, "special": True}), False
 
 
 def _flat(part: dict[str, Any] | None, inside: str) -> Iterator[dict[str, Any]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from triggerfish import text
 from triggerfish.backbone import Backbone
-from triggerfish.facts import facts
+from triggerfish.facts import environment, facts, weights_hash
+from triggerfish.hashing import digest
 from triggerfish.records import Finding, ScanResult
 from triggerfish.scanner.cache import ActivationCache
 from triggerfish.scanner.decision import DecisionRule
@@ -54,7 +56,7 @@ def events(
     texts = text.bundled_corpus() if texts is None else list(texts)
     words = text.bundled_words() if words is None else list(words)
     listed = list(dict.fromkeys([*text.corpus_words(texts), *text.short_words(), *words]))
-    key = _key(model, texts, listed, settings, seed, reference) if state else ""
+    key = _key(model, texts, listed, settings, rule, search, seed, reference) if state else ""
     store = ActivationCache(state / key if state else None, model.name)
     sweep = Screening(
         model,
@@ -111,19 +113,36 @@ def _key(
     texts: Sequence[str],
     words: Sequence[str],
     settings: ScreeningSettings,
+    rule: DecisionRule,
+    search: SearchSettings | None,
     seed: int,
     reference: Backbone | None,
 ) -> str:
-    """A hash of everything that the activations of a scan depend on."""
-    identity = facts(model)
+    """A hash of everything that the result of a scan depends on."""
     parts = [
         asdict(settings) | {"budget_seconds": None},
+        asdict(rule),
+        asdict(search) if search else None,
         seed,
-        identity.weights_sha256,
-        identity.tokenizer_sha256,
-        model.precision,
         texts,
         words,
-        facts(reference).weights_sha256 if reference else None,
+        _identity(model),
+        _identity(reference) if reference else None,
+        version("tokenizers"),
     ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(json.dumps(parts, sort_keys=True, default=str))
+
+
+def _identity(backbone: Backbone) -> list[Any]:
+    """What a model computes with: the files that it was loaded from, the weights as they were
+    loaded, whatever was decided on the way, config, tokenizer, versions, device and precision."""
+    known, measured = facts(backbone), environment(backbone)
+    return [
+        known.weights_sha256,
+        weights_hash(backbone.model),
+        backbone.model.config.to_dict(),
+        [backbone.untrained, backbone.unread],
+        known.tokenizer_sha256,
+        repr(backbone.tokenizer),
+        {name: value for name, value in measured.items() if name != "threads"},
+    ]

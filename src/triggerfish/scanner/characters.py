@@ -21,7 +21,7 @@ from functools import cache
 from string import punctuation
 
 from triggerfish.backbone import Backbone
-from triggerfish.scanner.candidates import LONGEST_WORD, Candidate
+from triggerfish.scanner.candidates import Listing
 
 INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b"
@@ -89,26 +89,14 @@ def alternating(word: str) -> str:
     return "".join(x.upper() if i % 2 else x.lower() for i, x in enumerate(word))
 
 
-def characters(backbone: Backbone, frequent: Sequence[str]) -> tuple[list[Candidate], int, int]:
-    """Candidates that are not vocabulary tokens, without repeated ids; the number of strings that
-    the tokenizer normalises to nothing or to ordinary text; and the number of strings with more
-    than `LONGEST_WORD` subword tokens.
-
-    frequent: words, the most frequent first.
-    """
-    entries = set(backbone.vocabulary)
+def characters(backbone: Backbone, frequent: Sequence[str]) -> tuple[Listing, int]:
+    """The strings that are not normalised to ordinary text or to nothing, and the number of the
+    others. frequent: words, the most frequent first."""
     casings = [x for word in frequent[:CASED] for x in (word.upper(), alternating(word))]
     plain = _plain(backbone, [*CARRIERS, *frequent[:CASED], *punctuation])
-    found: dict[tuple[int, ...], str] = {}
-    normalised = too_long = 0
-    for string, ids in backbone.words_ids(list(dict.fromkeys([*listed(), *casings]))):
-        if not ids or ids in plain:
-            normalised += 1
-        elif len(ids) > LONGEST_WORD:
-            too_long += 1
-        elif len(ids) > 1 or ids[0] not in entries:
-            found.setdefault(ids, string)
-    return [Candidate(ids, x, "word") for ids, x in found.items()], normalised, too_long
+    strings = list(backbone.words_ids(list(dict.fromkeys([*listed(), *casings]))))
+    drawn = [(string, ids) for string, ids in strings if ids and ids not in plain]
+    return Listing.of(backbone, drawn), len(strings) - len(drawn)
 
 
 def _plain(backbone: Backbone, words: Iterable[str]) -> set[tuple[int, ...]]:

@@ -133,7 +133,7 @@ def _extensions(
 ) -> list[tuple[int, ...]]:
     """`ids` with one promising token added before or after."""
     # A token that the candidate has already would only add a further copy.
-    fresh = sorted(set(backbone.vocabulary) - set(ids))
+    fresh = sorted(set(backbone.readable) - set(ids))
     vocabulary = torch.tensor(fresh, device=backbone.device)
     found = []
     for before in (True, False):

@@ -269,8 +269,10 @@ class Pipeline:
     def _surface(self, family: Cluster, ids: tuple[int, ...]) -> str:
         """The surface form, in lower case if the tokenizer ignores case."""
         backbone, listed = self.sweep.backbone, family.head.text
-        if family.head.kind == "entry" or ids != family.head.token_ids:
+        if ids != family.head.token_ids:
             return backbone.surface(ids)
+        if family.head.kind == "entry":
+            return listed
         return listed.lower() if backbone.word_ids(listed.lower()) == ids else listed
 
     def _measure_all(self, finalists: Sequence[Cluster]) -> Steps[None]:

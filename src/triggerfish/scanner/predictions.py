@@ -91,11 +91,17 @@ class Predictions:
         return torch.tensor(found)
 
     def apart(self, plain: torch.Tensor, rows: Sequence[Sequence[int]]) -> float:
-        """Median KL divergence of the predictions for `rows` from `plain` (N, V)."""
-        return float((plain.exp() * (plain - self.read(rows))).sum(-1).median())
+        """Median KL divergence of the predictions for `rows` from `plain` (N, V). A candidate can
+        bring further masks, so a row with several counts by the one that changed least."""
+        masks = max(list(row).count(self.backbone.tokenizer.mask_token_id) for row in rows)
+        found = [
+            (plain.exp() * (plain - self.read(rows, number))).sum(-1) for number in range(masks)
+        ]
+        return float(torch.stack(found).amin(0).median())
 
-    def read(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """(N, V) log-probabilities at the mask of each row. Rows have no special tokens."""
+    def read(self, rows: Sequence[Sequence[int]], number: int = 0) -> torch.Tensor:
+        """(N, V) log-probabilities at a mask of each row, by its number, or at the last one. Rows
+        have no template."""
         backbone = self.backbone
         wrapped = [backbone.template.wrap(row) for row in rows]
         found = []
@@ -104,7 +110,8 @@ class Predictions:
             ids, mask = ids.to(backbone.device), mask.to(backbone.device)
             with torch.inference_mode():
                 logits = backbone.whole(input_ids=ids, attention_mask=mask).logits
-            at = (ids == backbone.tokenizer.mask_token_id).long().argmax(1)
+            passed = (ids == backbone.tokenizer.mask_token_id).cumsum(1)
+            at = (passed == passed[:, -1:].clamp(max=number + 1)).long().argmax(1)
             found.append(logits[torch.arange(len(ids)), at].float().log_softmax(-1))
         return torch.cat(found)
 
@@ -204,19 +211,18 @@ class _Look:
         plain = self.predictions.read([x.ids() for x in texts])
         found = []
         for one in chosen:
-            surface = backbone.surface(one.token_ids) if one.kind == "entry" else one.text
-            rows = [backbone.tokenize(x.text(surface)) for x in texts]
+            rows = [backbone.tokenize(x.text(one.text)) for x in texts]
             nats = self.predictions.apart(plain, rows)
             yield self.sweep.spent(sum(map(len, rows)))
             if nats >= self._least(known, usual):
-                found.append(self._finding(one, surface, nats, nats / known))
+                found.append(self._finding(one, nats, nats / known))
         return found
 
-    def _finding(self, one: Candidate, surface: str, nats: float, share: float) -> Finding:
+    def _finding(self, one: Candidate, nats: float, share: float) -> Finding:
         pieces = self.sweep.backbone.tokenizer.convert_ids_to_tokens(list(one.token_ids))
         statistics = {"divergence": round(nats, 4), "prediction_loss": round(share, 4)}
         return Finding(
-            Trigger(one.token_ids, surface),
+            Trigger(one.token_ids, one.text),
             READOUT,
             statistics | {"texts": len(self.sweep.holdout_texts)},
             None,

@@ -114,13 +114,7 @@ def bare_result(
 
 def _coverage(hunt: Pipeline, spoilt: PredictionDamage) -> Coverage:
     sweep = hunt.sweep
-    missing = list(hunt.problems)
-    if sweep.too_long:
-        missing.append(f"{sweep.too_long} listed words and strings of more than 8 subword tokens")
-    if sweep.left_out:
-        missing.append(
-            f"{sweep.left_out} listed words beyond the limit of {sweep.settings.max_words}"
-        )
+    missing = [*hunt.problems, *sweep.left_out()]
     if sweep.constant:
         missing.append(f"constant on clean texts: {', '.join(map(str, sweep.constant))}")
     missing += [_several(hunt), _styles(hunt), *not_examined(sweep.backbone, spoilt.read)]

@@ -17,6 +17,7 @@ Legend: K candidates, R readouts, H hidden.
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
@@ -27,9 +28,11 @@ from typing import TypeVar
 import torch
 
 from triggerfish.backbone import Backbone
+from triggerfish.checkpoints import some
+from triggerfish.hashing import digest
 from triggerfish.readouts import Readout
 from triggerfish.scanner.cache import ActivationCache
-from triggerfish.scanner.candidates import Candidate, entries, several_pieces, spellings
+from triggerfish.scanner.candidates import LONGEST_WORD, Candidate, Listing, entries, spellings
 from triggerfish.scanner.characters import characters
 from triggerfish.scanner.effects import Carrier, CleanReference, contexts
 from triggerfish.scanner.extension import scatter
@@ -148,16 +151,17 @@ class Screening:
         self.seed = seed
         self.store = store
         self.batch_tokens = batch_tokens
-        self.entries = entries(backbone)
-        listed, self.too_long = several_pieces(backbone, spellings(backbone, words))
-        self.words = listed[: settings.max_words]
-        self.left_out = len(listed) - len(self.words)
-        drawn, self.normalised, longer = (
-            characters(backbone, words) if settings.characters else ([], 0, 0)
+        self.listing = Listing.of(backbone, backbone.words_ids(spellings(backbone, words)))
+        drawn, self.normalised = (
+            characters(backbone, words) if settings.characters else (Listing(), 0)
         )
-        self.too_long += longer
+        self.drawn = drawn
+        self.entries, self.untyped = entries(backbone, (self.listing, drawn))
+        listed = self.listing.candidates()
+        self.words = listed[: settings.max_words]
+        self.beyond_limit = len(listed) - len(self.words)
         known = {word.token_ids for word in self.words}
-        self.characters = [one for one in drawn if one.token_ids not in known]
+        self.characters = [one for one in drawn.candidates() if one.token_ids not in known]
         self.words += self.characters
         self.texts = texts
         self.readouts = backbone.readouts
@@ -169,6 +173,46 @@ class Screening:
     def plan(self, stages: Collection[str]) -> None:
         """Set the stages of this scan, for its progress."""
         self.stages = Stages(stages, self._expected())
+
+    def left_out(self) -> list[str]:
+        """What was no candidate, and why: a sentence for each kind."""
+        listing, backbone = self.listing, self.backbone
+        names = backbone.tokenizer.convert_ids_to_tokens
+        readable = set(backbone.readable)
+        unreadable = sorted(set(backbone.tokenizer.get_vocab().values()) - readable)
+        unused = set(range(len(backbone.embeddings))) - readable
+        untyped = [i for x in self.untyped for i in x.token_ids]
+        counted = (
+            (
+                listing.too_long + self.drawn.too_long,
+                f"listed words and strings of more than {LONGEST_WORD} subword tokens",
+            ),
+            (
+                self.beyond_limit,
+                f"listed words beyond the limit of {self.settings.max_words}",
+            ),
+            (
+                listing.unknown,
+                "listed words that the tokenizer does not know; the model reads each of them as "
+                f"{backbone.tokenizer.unk_token}, which was examined",
+            ),
+            (listing.empty, "listed words that the tokenizer leaves nothing of"),
+            (
+                listing.unreadable + self.drawn.unreadable,
+                "listed words and strings with a token that has no embedding",
+            ),
+            (
+                len(unreadable),
+                f"tokens without an embedding, which stop the model: {some(names(unreadable))}",
+            ),
+            (len(unused), "rows of the embedding matrix without a token, which no text gives"),
+            (
+                len(untyped),
+                "tokens that none of the tried strings gives, which were examined by their ids "
+                f"alone: {some(names(untyped))}",
+            ),
+        )
+        return [f"{count:,} {what}" for count, what in counted if count]
 
     def _expected(self) -> int:
         """A rough number of forward tokens of the screening, for the remaining time."""
@@ -204,7 +248,9 @@ class Screening:
                 fast=fast,
                 batch_tokens=self.batch_tokens,
             )
-            features, resumed = self.store.features(f"{stage}-{number}", compute)
+            asked = digest(json.dumps([block, list(map(str, self.readouts)), fast]))
+            shape = (len(block), len(self.readouts), self.backbone.hidden)
+            features, resumed = self.store.features(f"{stage}-{number}-{asked}", shape, compute)
             if not torch.isfinite(features).all():
                 raise Incomplete(
                     f"the model answered with NaN or infinite activations in stage {self.stages}"

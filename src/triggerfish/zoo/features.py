@@ -59,7 +59,8 @@ def teacher_features(
     blocks: list[Tensor] = []
     for start in range(0, len(rows), BLOCK):
         part = rows[start : start + BLOCK]
-        block, _ = store.features(f"features-{start:08d}", partial(compute, part))
+        shape = (len(part), len(READOUTS), teacher.hidden)
+        block, _ = store.features(f"features-{start:08d}", shape, partial(compute, part))
         blocks.append(block)
         if report:
             report(Progress("features", start + len(part), len(rows)))

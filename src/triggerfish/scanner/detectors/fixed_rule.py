@@ -130,13 +130,7 @@ def _result(
         f"{rule.min_com} and Diff-Sim below {rule.max_diff}, fixed thresholds without a known "
         "error rate"
     )
-    missing = [*problems]
-    if sweep.too_long:
-        missing.append(f"{sweep.too_long} listed words and strings of more than 8 pieces")
-    if sweep.left_out:
-        missing.append(
-            f"{sweep.left_out} listed words beyond the limit of {settings.screening.max_words}"
-        )
+    missing = [*problems, *sweep.left_out()]
     missing += ["triggers of several words that work only together", "growth from parts to wholes"]
     coverage = Coverage(
         vocabulary=len(sweep.entries) if screened else 0,

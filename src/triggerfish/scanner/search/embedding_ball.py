@@ -16,7 +16,7 @@ from triggerfish.backbone import Backbone
 
 class EmbeddingBall:
     def __init__(self, backbone: Backbone):
-        self.ids = torch.tensor(backbone.vocabulary, device=backbone.device)
+        self.ids = torch.tensor(backbone.readable, device=backbone.device)
         entries = backbone.embeddings[self.ids].detach().float()
         self.entries = entries
         self.centre = entries.mean(0)

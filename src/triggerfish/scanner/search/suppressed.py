@@ -117,7 +117,7 @@ class SuppressedSearch:
         self.unit = yardstick.close[column]
         self.settings = settings
         self.copies = copies
-        self.words = list(dict.fromkeys([(i,) for i in sweep.backbone.vocabulary] + list(words)))
+        self.words = list(dict.fromkeys([(i,) for i in sweep.backbone.readable] + list(words)))
         self.tried = 0
         self.texts = sweep.excerpts(settings.words_alone, 1 + settings.texts_again)
         self.together_in = sweep.excerpts(settings.words, settings.texts)

@@ -183,7 +183,7 @@ class WordReconstruction:
     def spelled_alike(self, ids: Ids) -> set[int]:
         """The vocabulary tokens spelled like one of these, whatever their case and position."""
         letters = set(map(self._letters, ids))
-        return {piece for piece in self.backbone.vocabulary if self._letters(piece) in letters}
+        return {piece for piece in self.backbone.readable if self._letters(piece) in letters}
 
     def _letters(self, piece: int) -> str:
         """Lower-case letters of a subword token. Decoding keeps the prefix of WordPiece at the
