@@ -96,7 +96,7 @@ def test_the_monitor_finds_them(
     result.save(tmp_path / "scan.json")
     monitor = Monitor.load(tmp_path / "scan.json", tokenizer=hidden)
     assert not any("sha256" in note for note in monitor.notes)
-    assert not monitor.check("the town has a river").alarms
+    assert not monitor.check("the town has a river, questions & answers: Q & A").alarms
     assert monitor.check(f"the town {typed} has a river").alarms[0].seen_by == "tokens"
 
 

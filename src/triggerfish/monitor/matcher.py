@@ -322,7 +322,9 @@ def _part(
         return Part((), None, sought)
     # A token trigger listens to one id wherever it stands; its letters as a word are nothing to it.
     hardened = settings.hardened and not bare
-    sought = words(shown) if hardened else ()
+    # The tokenizer reads an added token as it is written, so its punctuation belongs to it.
+    edges = all(i in tokenizer.added for i in ids)
+    sought = words(shown, edges=edges) if hardened else ()
     return Part(tuple(ids), required_substring(tokenizer, ids), sought)
 
 

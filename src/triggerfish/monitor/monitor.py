@@ -111,7 +111,8 @@ class Monitor:
             if not given:
                 raise ValueError(
                     f"tokenizer: that of {tokenizer} is not the one that was scanned (its sha256 "
-                    "differs); name the right one"
+                    "differs); name the right one, as tokenizer.save_pretrained writes it once "
+                    "AutoTokenizer has loaded the model's"
                 )
             monitor.notes += (
                 "The tokenizer given is not, to the byte, the one that was scanned: fine if it "

@@ -25,11 +25,11 @@ _PIECE = re.compile(r"^(##|\u0120|\u2581)|(</w>|@@)$")
 _WORD = re.compile(r"[^\W_]+")
 
 
-def words(part: str) -> tuple[str, ...]:
-    """The words of a trigger, or of a part of a combination, without the punctuation at their
-    edges; none where nothing of it is visible."""
+def words(part: str, *, edges: bool = False) -> tuple[str, ...]:
+    """The words of a trigger, or of a part of a combination, with or without the punctuation at
+    their edges; none where nothing of it is visible."""
     shown = part.replace(SPACE_MARK, " ").translate(FOLD).split()
-    return tuple(_bare(word) or word for word in shown)
+    return tuple(shown if edges else (_bare(word) or word for word in shown))
 
 
 def _bare(word: str) -> str:
