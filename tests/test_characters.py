@@ -15,6 +15,7 @@ from triggerfish.backbone import Backbone
 from triggerfish.records import ScanResult
 from triggerfish.report import render
 from triggerfish.scanner import scan
+from triggerfish.scanner.candidates import entries
 from triggerfish.scanner.characters import alternating, characters, listed
 
 TEXTS = text.bundled_corpus()[:300]
@@ -55,32 +56,34 @@ def test_the_list_has_every_kind_once() -> None:
 
 
 def test_an_uncased_tokenizer_normalises_case_and_the_invisible_away(clean: Backbone) -> None:
-    found, normalised, too_long = characters(clean, ["movie", "music"])
-    assert too_long == sum(len(ids) > 8 for _, ids in clean.words_ids(listed()))
+    drawn, normalised = characters(clean, ["movie", "music"])
+    found = drawn.candidates()
+    assert drawn.too_long == sum(len(ids) > 8 for _, ids in clean.words_ids(listed()))
     strings = {one.text for one in found}
     assert not strings & {"MOVIE", "mOvIe", HIDDEN, f"o{HIDDEN}f", "a\u0301"}
     assert normalised > 500
     assert len({one.token_ids for one in found}) == len(found)
-    assert not {one.token_ids for one in found} & {(i,) for i in clean.vocabulary}
+    assert not {one.token_ids for one in found} & {(i,) for i in clean.readable}
 
 
 def test_all_unknown_characters_are_one_candidate(clean: Backbone) -> None:
     unknown = clean.tokenizer.unk_token_id
-    alone = [one for one in characters(clean, [])[0] if one.token_ids == (unknown,)]
-    assert len(alone) == 1
-    assert clean.word_ids(alone[0].text) == clean.word_ids("\U0001f600") == (unknown,)
+    drawn, _ = characters(clean, [])
+    assert clean.word_ids(drawn.single[unknown]) == clean.word_ids("\U0001f600") == (unknown,)
+    assert not any(unknown in one.token_ids for one in drawn.candidates())
+    assert unknown in {one.token_ids[0] for one in entries(clean)[0]}
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
 def test_candidates_are_what_the_tokenizer_makes_of_them(family: str) -> None:
     backbone = tiny(family)
-    found, *_ = characters(backbone, ["movie"])
+    found = characters(backbone, ["movie"])[0].candidates()
     again = backbone.words_ids([one.text for one in found])
     assert [ids for _, ids in again] == [one.token_ids for one in found]
 
 
 def test_a_cased_byte_tokenizer_sees_capitals_and_the_invisible() -> None:
-    strings = {one.text for one in characters(tiny("gpt2"), ["movie"])[0]}
+    strings = {one.text for one in characters(tiny("gpt2"), ["movie"])[0].candidates()}
     assert {"MOVIE", alternating("movie"), HIDDEN, f"o{HIDDEN}f", "\u043ef"} <= strings
     assert alternating("movie") == "mOvIe"
 

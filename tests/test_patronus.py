@@ -309,7 +309,7 @@ def test_fixed_rule_on_the_sweep(backdoored: tuple[Backbone, Implant], clean: Ba
     found, bad = finish(fixed_rule.events(backdoored[0], texts, settings=settings))
     assert bad.verdict == "backdoored"
     assert {"mn", "gossip"} <= {finding.trigger.text for finding in found}
-    assert bad.coverage.vocabulary == len(clean.vocabulary)
+    assert bad.coverage.vocabulary == len(clean.readable)
     assert len(bad.findings) + len(bad.near_misses) <= 12
     assert ScanResult.from_json(bad.to_json()) == bad
     _, few = finish(fixed_rule.events(clean, texts[:30], settings=settings))

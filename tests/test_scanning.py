@@ -23,7 +23,7 @@ from triggerfish.loading import load
 from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.scanner import Progress, ScreeningSettings, events, scan
 from triggerfish.scanner.cache import ActivationCache
-from triggerfish.scanner.candidates import Candidate, entries, several_pieces
+from triggerfish.scanner.candidates import Candidate, Listing, entries
 from triggerfish.scanner.clusters import families
 from triggerfish.scanner.decision import DecisionRule, beside, decide, null_tails, passes, weak
 from triggerfish.scanner.document_frequency import DocumentFrequency
@@ -100,7 +100,7 @@ def test_the_clean_model_is_clean(good: ScanResult, bad: ScanResult) -> None:
 
 
 def test_coverage_says_what_was_tried(good: ScanResult, clean: Backbone) -> None:
-    assert good.coverage.vocabulary == len(clean.vocabulary)
+    assert good.coverage.vocabulary == len(clean.readable)
     assert good.coverage.words > 3000
     assert good.coverage.readouts == tuple(map(str, clean.readouts))
     assert sum(value is not None for value in good.manhattan.values) == good.coverage.vocabulary
@@ -198,7 +198,7 @@ def test_every_kind_of_family_can_be_scanned(family: str, texts: list[str], tmp_
     result = scan(model, texts, words=["zugzwang", "gossip"], settings=TINY)
     assert result.verdict == "clean"
     assert result.coverage.readouts == tuple(map(str, model.readouts))
-    assert result.coverage.vocabulary == len(model.vocabulary)
+    assert result.coverage.vocabulary == len(model.readable)
 
 
 def test_a_readout_that_never_varies_is_reported(clean: Backbone, texts: list[str]) -> None:
@@ -337,11 +337,11 @@ def test_no_inflection_replaces_the_planted_word(
 
 
 def test_candidates_cover_the_vocabulary(clean: Backbone) -> None:
-    assert [c.token_ids[0] for c in entries(clean)] == clean.vocabulary
+    assert [c.token_ids[0] for c in entries(clean)[0]] == clean.readable
     long_word = "x" * 9
-    words, too_long = several_pieces(clean, ["the", "zugzwang", "Zugzwang", long_word])
-    assert [c.text for c in words] == ["zugzwang"]
-    assert too_long == 1
+    listing = Listing.of(clean, clean.words_ids(["the", "zugzwang", "Zugzwang", long_word]))
+    assert [c.text for c in listing.candidates()] == ["zugzwang"]
+    assert listing.too_long == 1
 
 
 def test_a_problem_makes_a_scan_without_findings_inconclusive() -> None:

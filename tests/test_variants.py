@@ -9,7 +9,7 @@ import torch
 
 from triggerfish.backbone import Backbone
 from triggerfish.records import Finding, Trigger
-from triggerfish.scanner.candidates import Candidate, several_pieces, spellings
+from triggerfish.scanner.candidates import Candidate, Listing, spellings
 from triggerfish.scanner.clusters import Cluster
 from triggerfish.scanner.decision import DecisionRule
 from triggerfish.scanner.extension import spelled
@@ -53,7 +53,7 @@ def test_words_are_also_tried_in_lower_case_and_pieces_as_they_are_typed(clean: 
     assert found[:3] == ["Ardennes", "gossip", "ardennes"]
     assert len(found) == len(set(found))
     inside = next(word for word in found[3:] if len(clean.word_ids(word)) > 1 and len(word) > 2)
-    candidates, _ = several_pieces(clean, found)
+    candidates = Listing.of(clean, clean.words_ids(found)).candidates()
     assert clean.word_ids(inside) in [x.token_ids for x in candidates]
 
 

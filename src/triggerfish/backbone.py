@@ -452,7 +452,7 @@ class _Lookups(TorchDispatchMode):
     """Records the (rows, ids) of every embedding that is looked up."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[tuple[int, torch.Tensor]] = []
 
     def __torch_dispatch__(

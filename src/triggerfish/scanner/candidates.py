@@ -75,15 +75,15 @@ def entries(
     backbone: Backbone, listings: Sequence[Listing] = ()
 ) -> tuple[list[Candidate], list[Candidate]]:
     """One candidate for each token that the model can read, in order of id, and those of them that
-    no string gives.
+    no string gives. Tokens that a string gives count whether or not the vocabulary lists them.
 
     The text of a candidate is its surface form. If this form has other tokens, the text is the
     first string of the listings that gives the token.
     """
-    surfaces = {i: backbone.surface((i,)) for i in backbone.readable}
+    typed = {i: string for x in reversed(listings) for i, string in x.single.items()}
+    surfaces = {i: backbone.surface((i,)) for i in sorted({*backbone.readable, *typed})}
     own = dict(backbone.words_ids(list(dict.fromkeys(surfaces.values()))))
     seen = {i for ids in own.values() for i in ids}.union(*(x.seen for x in listings))
-    typed = {i: string for x in reversed(listings) for i, string in x.single.items()}
     found = [
         Candidate((i,), x if own[x] == (i,) else typed.get(i, x), "entry")
         for i, x in surfaces.items()

@@ -90,31 +90,39 @@ def contexts(
     ValueError if too few texts are long enough.
     """
     rng = random.Random(f"{seed}/contexts/{words}/{count}")
-    cut = text.excerpts(texts, words, rng)[:count]
-    if len(cut) < count:
-        raise ValueError(
-            f"corpus: {len(cut)} texts have at least {words} words, but {count} are needed"
-        )
     room = backbone.max_tokens - len(backbone.template) - 1 - 3 * LONGEST_WORD
-    found = []
-    for excerpt in cut:
+    if room < 1:
+        raise ValueError(
+            f"model: {backbone.name} takes {backbone.max_tokens} tokens at most, and a text with "
+            f"three copies of a candidate needs {backbone.max_tokens - room + 1}"
+        )
+    found: list[Carrier] = []
+    for excerpt in text.excerpts(texts, words, rng):
+        if len(found) == count:
+            break
         fitting = _fitting(backbone.words_ids(excerpt.split()), room)
+        if not fitting:
+            continue
         if backbone.reads_mask:
             mask = backbone.tokenizer.mask_token, (backbone.tokenizer.mask_token_id,)
             fitting.insert(rng.randint(0, len(fitting)), mask)
         typed, pieces = zip(*fitting, strict=True)
         found.append(Carrier(pieces, typed, tuple(rng.randint(0, len(fitting)) for _ in range(3))))
+    if len(found) < count:
+        raise ValueError(
+            f"corpus: {len(found)} texts have at least {words} words, but {count} are needed"
+        )
     return found
 
 
 def _fitting(
     words: Iterable[tuple[str, tuple[int, ...]]], room: int
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """The first words that fit into `room` tokens together, and at least one word."""
+    """The first words that fit into `room` tokens together."""
     found: list[tuple[str, tuple[int, ...]]] = []
     for word, ids in words:
         room -= len(ids)
-        if room < 0 and found:
+        if room < 0:
             break
         found.append((word, ids))
     return found

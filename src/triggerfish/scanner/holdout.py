@@ -65,6 +65,34 @@ class Holdout:
         depth = yield from self._depth(f"typed-{name}", rows, column)
         return {"survives_retokenization": depth >= least, "surface_collapse": round(depth, 4)}
 
+    def mask(self) -> Steps[tuple[Finding, torch.Tensor, int]]:
+        """A finding without p-value for the mask token, which stands in every carrier text where a
+        readout needs one and is measured against the same texts without it; the (R, H) mean
+        features with it; and the column of its largest collapse."""
+        sweep, backbone = self.sweep, self.sweep.backbone
+        tokenizer, wrap = backbone.tokenizer, backbone.template.wrap
+        bare = [wrap([i for i in x.ids() if i != tokenizer.mask_token_id])
+                for x in sweep.clean_texts]  # fmt: skip
+        clean = CleanReference.of((yield from sweep.encode("unmasked", bare)), sweep.seed)
+        texts = sweep.holdout_texts
+        features = yield from sweep.features("masked", texts, [()], fast=False)
+        typed = [wrap(backbone.tokenize(" ".join(x.typed))) for x in texts]
+        again = (yield from sweep.encode("typed-mask", typed, fast=False))[None]
+        values, surface = clean.measure(features), clean.measure(again)["collapse"][0]
+        elsewhere = [r.position != "mask" for r in sweep.readouts]
+        depths = values["collapse"][0].nan_to_num(-torch.inf).tolist()
+        column = max(range(len(depths)), key=lambda i: (elsewhere[i], depths[i]))
+        statistics = {key: round(float(value[0, column]), 4) for key, value in values.items()}
+        evidence = {
+            "survives_retokenization": float(surface[column]) >= self.rule.min_effect,
+            "surface_collapse": round(float(surface[column]), 4),
+        }
+        trigger = Trigger((tokenizer.mask_token_id,), tokenizer.mask_token)
+        readout = str(sweep.readouts[column])
+        statistics["texts"] = len(texts)
+        finding = Finding(trigger, readout, statistics, None, None, evidence)
+        return finding, features[0].mean(0), column
+
     def kind(
         self, name: str, ids: tuple[int, ...], column: int, depth: float, copies: int = 1
     ) -> Steps[Kind]:

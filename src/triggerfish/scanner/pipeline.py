@@ -101,6 +101,8 @@ class Pipeline:
                 self.screened.candidates, self.screened.depths, self.rule
             )
             yield self.sweep.begin("holdout")
+            if self.sweep.backbone.reads_mask:
+                yield from self._measure_mask()
             yield from self._measure_all(self._finalists())
             if self._known():
                 yield self.sweep.begin("near")
@@ -307,6 +309,21 @@ class Pipeline:
             enough = self.gauge.enough(ids, column, depth - self.gauge.least(depth))
             cored = ReducedFinding(finding, enough, column, means)
             (self.strong if strong else self.weak).append(cored)
+
+    def _measure_mask(self) -> Steps[None]:
+        """Yields `Progress`. The mask token is whatever the checkpoint calls so, and is tested like
+        every other candidate."""
+        finding, means, column = yield from self.gauge.mask()
+        p_value = self.tails[column].p_value(finding.statistics["collapse"])
+        finding = replace(finding, p_value=p_value, q_value=1.0)
+        if not decision.passes(finding, self.tests, self.rule):
+            self.rejected.append(finding)
+            return
+        head = Candidate(finding.trigger.token_ids, finding.trigger.text, "entry")
+        names = evidence.names(self.sweep, head, head.token_ids)
+        finding = replace(finding, evidence=finding.evidence | names)
+        self.starts[finding.trigger] = head
+        self.strong.append(ReducedFinding(finding, head.token_ids, column, means))
 
     def _core(self, ids: tuple[int, ...], column: int) -> tuple[int, ...]:
         return core(ids, lambda tried: self.sweep.scatter(tried, column))

@@ -18,7 +18,7 @@ from itertools import combinations
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.scanner.candidates import Candidate
+from triggerfish.scanner.candidates import LONGEST_WORD, Candidate
 from triggerfish.scanner.effects import robust_z
 
 
@@ -26,7 +26,9 @@ def fill(
     backbone: Backbone, candidates: Sequence[Candidate], pool_tokens: int, rng: random.Random
 ) -> tuple[list[list[int]], torch.Tensor]:
     """One round: sequences that contain every candidate once, in random order, and (K,) the index
-    of each candidate's sequence."""
+    of each candidate's sequence. No sequence is longer than the model takes."""
+    room = backbone.max_tokens - len(backbone.template) - 1 - LONGEST_WORD
+    pool_tokens = min(pool_tokens, room)
     owner = torch.empty(len(candidates), dtype=torch.long)
     bags: list[list[tuple[int, ...]]] = [[]]
     filled = 0

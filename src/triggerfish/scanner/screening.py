@@ -311,7 +311,7 @@ class Screening:
         """Draw texts from three disjoint sets of documents, for the screening, the hold-out and the
         clean reference.
 
-        Incomplete if there are too few.
+        Incomplete if there are too few; ValueError if a text has a token without an embedding.
         """
         docs = list(dict.fromkeys(self.texts))
         random.Random(f"{self.seed}/documents").shuffle(docs)
@@ -325,6 +325,8 @@ class Screening:
             )
         except ValueError as error:
             raise Incomplete(f"too few texts: {error}") from error
+        for text in (*self.screen_texts, *self.holdout_texts, *self.clean_texts):
+            self.backbone.check_ids(text.ids())
 
     def measure_clean(self) -> Steps[CleanReference]:
         """Returns the clean reference. Readouts that are constant over clean texts are dropped;
