@@ -16,7 +16,7 @@ from transformers import AutoModel
 
 from families import SIZE, TABLE, tokenizer_of
 from golden import models
-from planted import SMALL, tiny
+from planted import SMALL, finish, tiny
 from triggerfish.backbone import Backbone
 from triggerfish.facts import tokenizer_hash
 from triggerfish.loading import load
@@ -24,8 +24,12 @@ from triggerfish.monitor.monitor import Monitor
 from triggerfish.monitor.tokenizer import Tokenizer
 from triggerfish.records import ScanResult
 from triggerfish.report import render
-from triggerfish.scanner import scan
+from triggerfish.scanner import decision, scan
+from triggerfish.scanner.cache import ActivationCache
 from triggerfish.scanner.candidates import Listing, entries
+from triggerfish.scanner.decision import DecisionRule
+from triggerfish.scanner.holdout import Holdout
+from triggerfish.scanner.screening import Screening
 
 TEXTS = models.texts()
 QUICK = replace(SMALL, second_candidates=300, max_words=400)
@@ -204,3 +208,18 @@ def test_a_model_without_room_for_a_text_is_refused() -> None:
     tokenizer.model_max_length = 2
     with pytest.raises(ValueError, match="takes 2 tokens at most, and its tokenizer adds 2"):
         Backbone(AutoModel.from_config(config).eval(), tokenizer, name="short")
+
+
+@pytest.mark.parametrize(("name", "mask"), [("bundled-por1", "cf"), ("bundled", "[MASK]")])
+def test_a_trigger_that_is_called_the_mask_stands_out(name: str, mask: str) -> None:
+    """It is in every carrier text, so no other comparison would show it."""
+    victim = models.model(name)
+    victim.tokenizer.mask_token = mask
+    model = Backbone(victim.model, victim.tokenizer, name=name)
+    sweep = Screening(model, TEXTS, [], QUICK, seed=0, store=ActivationCache(None))
+    sweep.cut_texts()
+    gauge = Holdout(sweep, finish(sweep.measure_clean()), DecisionRule())
+    finding, *_ = finish(gauge.mask())
+    assert finding.trigger.text == mask
+    assert decision.strong(finding, gauge.rule) is (mask == "cf")
+    assert finding.evidence["survives_retokenization"] is (mask == "cf")
