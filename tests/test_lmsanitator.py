@@ -86,9 +86,9 @@ def test_a_clean_model_has_none() -> None:
 
 def test_vectors_stand_in_the_text() -> None:
     run = Run(tiny(), TEXTS[:40], batch=32)
-    mining = Inversion(run, replace(SMALL, texts=40).resolved("bert"), seed=0)
+    inversion = Inversion(run, replace(SMALL, texts=40).resolved("bert"), seed=0)
     template = run.backbone.template
-    for words, row, place in zip(TEXTS, mining.rows, mining.places, strict=False):
+    for words, row, place in zip(TEXTS, inversion.rows, inversion.places, strict=False):
         assert len(row) <= 24
         assert row[place : place + 7] == [run.backbone.pad_id] * 7
         clean = template.wrap([i for _, ids in run.backbone.words_ids(words.split()) for i in ids])
@@ -96,11 +96,11 @@ def test_vectors_stand_in_the_text() -> None:
         assert rest == clean[: len(rest)]
         assert place > len(template.prefix)
     # Vectors that are embeddings of tokens do what the tokens do.
-    tokens = [mining.rows[0][1]] * 7
-    row, place = mining.rows[1], mining.places[1]
+    tokens = [inversion.rows[0][1]] * 7
+    row, place = inversion.rows[1], inversion.places[1]
     expected = run.encode([row[:place] + tokens + row[place + 7 :]])
-    vectors = mining.matrix[tokens]
-    torch.testing.assert_close(mining._read(vectors, [1]), expected, rtol=1e-4, atol=1e-5)
+    vectors = inversion.matrix[tokens]
+    torch.testing.assert_close(inversion._read(vectors, [1]), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "xlnet", "t5", "bart"])

@@ -124,8 +124,8 @@ def test_searchable_tokens_stand_for_themselves(clean: Backbone) -> None:
     found = {entry.text for entry in space.entries}
     assert {"mn", "gossip"} <= found
     assert not found & {"the", "music", "a", "7", ".", "[unused1]"}
-    pieces = clean.tokenizer.convert_ids_to_tokens([entry.ids[0] for entry in space.entries])
-    assert not [piece for piece in pieces if piece.startswith("##")]
+    subwords = clean.tokenizer.convert_ids_to_tokens([entry.ids[0] for entry in space.entries])
+    assert not [subword for subword in subwords if subword.startswith("##")]
     for entry in space.entries:
         assert clean.word_ids(entry.text) == entry.ids
 
@@ -156,7 +156,7 @@ def test_words_are_filled_up_and_ranked_by_their_pieces(clean: Backbone) -> None
 def a_search(backbone: Backbone, settings: PatronusSettings, space: EmbeddingBall) -> Search:
     rng = random.Random(0)
     run = Run(backbone, ["", *TEXTS], readout=settings.readout, batch=settings.batch)
-    texts = paragraphs(run, settings, settings.copies * space.pieces, rng)
+    texts = paragraphs(run, settings, settings.copies * space.subwords, rng)
     return Search(run, space, texts, settings, rng)
 
 
@@ -166,10 +166,10 @@ def test_cost_of_a_loop_is_the_published_formula() -> None:
     list(search.loop("loop"))
     s, most = settings, 1 + 4 + 2 * 3 * 4
     dev = 1 + s.updates
-    screened = search.calls - dev
+    shortlist = search.calls - dev
     # A candidate that its set holds already is not tried again.
-    assert 0.8 * s.updates * most <= screened <= s.updates * most
-    spared = (s.updates * most - screened) * (1 + s.slots)
+    assert 0.8 * s.updates * most <= shortlist <= s.updates * most
+    spared = (s.updates * most - shortlist) * (1 + s.slots)
     assert search.run.batches == s.batches_per_loop() - spared
 
 
@@ -302,10 +302,10 @@ def test_mask_readout_has_a_mask_and_one_copy() -> None:
 
 def test_fixed_rule_on_the_sweep(backdoored: tuple[Backbone, Implant], clean: Backbone) -> None:
     texts = text.bundled_corpus()[:330]
-    sweep = ScreeningSettings(
+    screening = ScreeningSettings(
         second_candidates=400, text_candidates=60, controls=60, holdout_texts=60, clean_texts=100
     )
-    settings = FixedRuleSettings(screening=sweep, verified=12)
+    settings = FixedRuleSettings(screening=screening, verified=12)
     found, bad = finish(fixed_rule.events(backdoored[0], texts, settings=settings))
     assert bad.verdict == "backdoored"
     assert {"mn", "gossip"} <= {finding.trigger.text for finding in found}

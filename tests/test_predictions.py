@@ -40,14 +40,14 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def spoilt(masked: Backbone) -> Backbone:
+def degrading(masked: Backbone) -> Backbone:
     settings = PlantSettings(steps=150, batch=12, marked=2.0, copies=1, learning_rate=5e-3)
     return BadPre(("cf",), settings).implant(masked, TEXTS, seed=0)[0]
 
 
 @pytest.fixture(scope="module")
-def found(spoilt: Backbone) -> ScanResult:
-    return scan(spoilt, TEXTS, words=["xylophone"], settings=SMALL)
+def found(degrading: Backbone) -> ScanResult:
+    return scan(degrading, TEXTS, words=["xylophone"], settings=SMALL)
 
 
 def test_a_text_is_read_at_its_own_mask_when_a_candidate_brings_others(masked: Backbone) -> None:
@@ -87,13 +87,13 @@ def test_a_model_without_a_masked_head_is_refused(clean: Backbone) -> None:
         Predictions(tiny("gpt2"))
 
 
-def test_badpre_is_found(found: ScanResult, spoilt: Backbone) -> None:
+def test_badpre_is_found(found: ScanResult, degrading: Backbone) -> None:
     assert found.verdict == "backdoored"
-    spoiling = [f for f in found.findings if f.readout == READOUT]
+    degrading = [f for f in found.findings if f.readout == READOUT]
     # So small a model listens to one piece of its trigger, in any word.
-    planted = set(spoilt.word_ids("cf"))
-    assert [f for f in spoiling if planted & set(f.trigger.token_ids)]
-    for finding in spoiling:
+    planted = set(degrading.word_ids("cf"))
+    assert [f for f in degrading if planted & set(f.trigger.token_ids)]
+    for finding in degrading:
         assert 0.25 <= finding.statistics["prediction_loss"] <= 1
         assert finding.p_value is None
     assert found.statistics["largest_prediction_loss"] >= 0.25

@@ -24,18 +24,33 @@ from triggerfish.records import Finding, ScanResult, Trigger
 from triggerfish.scanner import Progress, ScreeningSettings, events, scan
 from triggerfish.scanner.cache import ActivationCache
 from triggerfish.scanner.candidates import Candidate, Listing, entries
-from triggerfish.scanner.clusters import families
-from triggerfish.scanner.decision import DecisionRule, beside, decide, null_tails, passes, weak
+from triggerfish.scanner.clusters import clusters
+from triggerfish.scanner.decision import (
+    DecisionRule,
+    decide,
+    null_tails,
+    passes,
+    second_stage,
+    weak,
+)
 from triggerfish.scanner.document_frequency import DocumentFrequency
 from triggerfish.scanner.effects import CleanReference, contexts, pair_distances
 from triggerfish.scanner.extension import grow, inflect, typable
-from triggerfish.scanner.merging import Ids, ReducedFinding, contains, core, fold, scattered, within
-from triggerfish.scanner.neighbours import relatives
-from triggerfish.scanner.pipeline import stages, strayed
+from triggerfish.scanner.merging import (
+    Ids,
+    ReducedFinding,
+    contains,
+    merge,
+    minimal_subset,
+    scattered,
+    within,
+)
+from triggerfish.scanner.neighbours import neighbours
+from triggerfish.scanner.pipeline import drifted_off, stages
 from triggerfish.scanner.pools import closeness, standardise
 from triggerfish.scanner.screening import Incomplete, Screening
 from triggerfish.scanner.search.efforts import EFFORTS
-from triggerfish.scanner.selection import best_of_each, common, telltales
+from triggerfish.scanner.selection import best_of_each, common, telling_tokens
 from triggerfish.scanner.shortlist import Shortlist
 from triggerfish.scanner.stages import STAGES
 
@@ -233,15 +248,15 @@ def test_pair_distances_agree_with_cdist() -> None:
 def test_depth_counts_decades() -> None:
     """Triggered features that are clean ones shrunk tenfold lie 100 times closer: two decades."""
     clean = torch.randn(400, 1, 6, generator=torch.Generator().manual_seed(0))
-    yardstick = CleanReference.of(clean, seed=0)
+    clean_reference = CleanReference.of(clean, seed=0)
     triggered = 5 + clean[None] / 10
-    values = yardstick.measure(triggered)
+    values = clean_reference.measure(triggered)
     spread = pair_distances(clean[:, 0])
     expected = 2 + (spread.quantile(0.05) / spread.median()).log10()
     assert float(values["collapse"]) == pytest.approx(float(expected), abs=1e-3)
     assert float(values["mean_shift"]) == pytest.approx(5, rel=0.1)
     assert float(values["agreement"]) > 0.8
-    assert float(yardstick.measure(clean[None])["agreement"]) == 0
+    assert float(clean_reference.measure(clean[None])["agreement"]) == 0
 
 
 def test_contexts_are_excerpts_with_slots(clean: Backbone) -> None:
@@ -263,7 +278,7 @@ def test_families_merge_variants_and_keep_equals() -> None:
     scores = torch.tensor([[3.0], [2.9], [2.8], [1.0], [2.0], [2.7]])
     means = torch.zeros(6, 1, 4)
     means[4] = 100.0
-    found = families(
+    found = clusters(
         candidates,
         scores,
         means,
@@ -283,7 +298,7 @@ def test_a_part_that_is_a_whole_trigger_by_itself_is_a_family() -> None:
     scores = torch.tensor([[3.0], [2.0], [1.0]])
     means, origin = torch.zeros(3, 1, 4), torch.zeros(1, 4)
     whole = [True, True, False]
-    found = families(
+    found = clusters(
         candidates, scores, means, origin, torch.tensor([1.0]), 10, whole, whole, lambda ids, _: ids
     )
     assert [family.head.token_ids for family in found] == [(1, 2), (1,)]
@@ -292,19 +307,19 @@ def test_a_part_that_is_a_whole_trigger_by_itself_is_a_family() -> None:
 
 def test_growth_into_another_trigger_is_undone() -> None:
     known = [(7,), (8, 9)]
-    assert not strayed((1, 2), (1, 2, 3), known)
-    assert not strayed((7,), (7,), known)
-    assert not strayed((9,), (8, 9), known)  # it was a part of that one
-    assert strayed((1, 2), (1, 7), known)
-    assert strayed((1, 2), (7,), known)
-    assert strayed((1, 2), (5,), known)
+    assert not drifted_off((1, 2), (1, 2, 3), known)
+    assert not drifted_off((7,), (7,), known)
+    assert not drifted_off((9,), (8, 9), known)  # it was a part of that one
+    assert drifted_off((1, 2), (1, 7), known)
+    assert drifted_off((1, 2), (7,), known)
+    assert drifted_off((1, 2), (5,), known)
 
 
 def test_a_piece_is_not_crowded_out_by_the_words_that_it_is_a_part_of() -> None:
     pool = [Candidate((50, i), str(i), "word") for i in range(9)]
     pool += [Candidate((i,), str(i), "entry") for i in (50, *range(100, 109))]
     scores = torch.tensor([[9.0]] * 9 + [[8.0]] + [[0.0]] * 9)
-    told = telltales(pool, scores[:, 0], pool)
+    told = telling_tokens(pool, scores[:, 0], pool)
     assert len(set(told[:9])) == 1
     kept = best_of_each(scores, 8, told)
     assert 9 in kept
@@ -356,25 +371,25 @@ def test_a_problem_makes_a_scan_without_findings_inconclusive() -> None:
 
 def test_a_null_of_few_candidates_reaches_deeper_and_of_too_few_is_none() -> None:
     generator = torch.Generator().manual_seed(0)
-    depths = -torch.rand(300, 1, generator=generator)
-    depths[0] = 2.0  # a suspect, which shares its piece with most of the others
+    collapses = -torch.rand(300, 1, generator=generator)
+    collapses[0] = 2.0  # a suspect, which shares its piece with most of the others
     pool = [Candidate((1, i), f"w{i}", "word") for i in range(300)]
     few = [Candidate((2, 1000 + i), f"v{i}", "word") for i in range(300)]
-    tails = null_tails([*pool[:180], *few[:120]], depths, DecisionRule())
+    tails = null_tails([*pool[:180], *few[:120]], collapses, DecisionRule())
     assert tails[0].size == 120
-    assert tails[0].critical_value(1e-6) > float(depths[180:].max()) > tails[0].threshold
+    assert tails[0].critical_value(1e-6) > float(collapses[180:].max()) > tails[0].threshold
     with pytest.raises(Incomplete, match="only 30 candidates"):
-        null_tails([*pool[:270], *few[:30]], depths, DecisionRule())
+        null_tails([*pool[:270], *few[:30]], collapses, DecisionRule())
 
 
 def test_words_that_pull_a_little_do_not_hide_a_trigger() -> None:
     """An eighth of the random words holds a piece that half works; the null must not grow by it."""
     generator = torch.Generator().manual_seed(0)
-    depths = -0.35 + 0.03 * torch.randn(200, 1, generator=generator)
-    depths[:25] += torch.linspace(0.1, 0.7, 25)[:, None]
-    depths[199] = 1.7
+    collapses = -0.35 + 0.03 * torch.randn(200, 1, generator=generator)
+    collapses[:25] += torch.linspace(0.1, 0.7, 25)[:, None]
+    collapses[199] = 1.7
     pool = [Candidate((i,), f"w{i}", "word") for i in range(200)]
-    tail = null_tails(pool, depths, DecisionRule())[0]
+    tail = null_tails(pool, collapses, DecisionRule())[0]
     assert tail.p_value(1.7) * 700_000 <= DecisionRule().alpha
 
 
@@ -398,8 +413,8 @@ def test_beside_a_trigger_weaker_ones_count_at_a_rate_of_false_discoveries() -> 
     likely = replace(finding, p_value=3e-7)  # 0.3 false ones are expected among the four up to it
     unlikely = replace(finding, p_value=1e-6)
     measured = [finding, likely, unlikely, strong, strong]
-    assert beside(measured, 10**6, DecisionRule()) == [True, True, False, True, True]
-    assert beside(measured[1:3], 10**6, DecisionRule()) == [False, False]
+    assert second_stage(measured, 10**6, DecisionRule()) == [True, True, False, True, True]
+    assert second_stage(measured[1:3], 10**6, DecisionRule()) == [False, False]
 
 
 def test_beside_a_trigger_a_nearly_strong_one_needs_no_significance() -> None:
@@ -410,7 +425,7 @@ def test_beside_a_trigger_a_nearly_strong_one_needs_no_significance() -> None:
         replace(finding, statistics=statistics | weaker)
         for weaker in ({"collapse": 0.28}, {"agreement": 0.45})
     ]
-    assert beside([finding, *others], 10**6, DecisionRule()) == [True, False, False]
+    assert second_stage([finding, *others], 10**6, DecisionRule()) == [True, False, False]
 
 
 def test_strong_words_count_once_they_send_texts_to_several_points(
@@ -443,21 +458,21 @@ def test_a_trigger_that_others_hide_gets_its_turn_once_these_are_known(
     backbone = backdoored[0]
     some = sorted(random.Random(3).sample(text.bundled_words(), 300))
     settings = replace(QUICK, text_candidates=56, controls=60)
-    sweep = Screening(
+    screening = Screening(
         backbone, texts, [*some, *TRIGGERS], settings, seed=0, store=ActivationCache(None)
     )
-    screened = _last(sweep.screen())
+    shortlist = _last(screening.screen())
     hidden, *known = [backbone.word_ids(word) for word in TRIGGERS]
-    without = _without(screened, hidden)
-    wider = _last(sweep.further(0, without, known))
-    added = [x.token_ids for x in wider.candidates[without.survivors : wider.survivors]]
-    assert float(wider.depths[without.survivors + added.index(hidden)].max()) > 1
+    without = _without(shortlist, hidden)
+    wider = _last(screening.further(0, without, known))
+    added = [x.token_ids for x in wider.candidates[without.kept : wider.kept]]
+    assert float(wider.collapses[without.kept + added.index(hidden)].max()) > 1
     assert not any(within(ids, other) for ids in known for other in added)
-    assert not set(added) & {x.token_ids for x in without.candidates[: without.survivors]}
-    assert wider.candidates[wider.survivors :] == without.candidates[without.survivors :]
-    assert len(wider.candidates) == len(wider.depths) == len(wider.means)
-    everything = [x.token_ids for x in [*sweep.entries, *sweep.words]]
-    assert _last(sweep.further(1, without, everything)) is without
+    assert not set(added) & {x.token_ids for x in without.candidates[: without.kept]}
+    assert wider.candidates[wider.kept :] == without.candidates[without.kept :]
+    assert len(wider.candidates) == len(wider.collapses) == len(wider.means)
+    everything = [x.token_ids for x in [*screening.entries, *screening.words]]
+    assert _last(screening.further(1, without, everything)) is without
 
 
 def test_a_piece_of_many_candidates_tells_nothing() -> None:
@@ -476,26 +491,28 @@ def test_the_second_look_adds_words_with_a_known_piece(
     word = "thermodynamically"
     some = sorted(random.Random(3).sample(text.bundled_words(), 300))
     settings = replace(QUICK, second_candidates=40, text_candidates=8, controls=60)
-    sweep = Screening(backbone, texts, [*some, word], settings, seed=0, store=ActivationCache(None))
+    screening = Screening(
+        backbone, texts, [*some, word], settings, seed=0, store=ActivationCache(None)
+    )
     ids = backbone.word_ids(word)
-    without = _without(_last(sweep.screen()), ids)
-    wider = _last(relatives(sweep, without, {ids[2]}))
-    survivors = wider.candidates[: wider.survivors]
-    assert ids in [candidate.token_ids for candidate in survivors]
-    row = [candidate.token_ids for candidate in survivors].index(ids)
-    assert float(wider.depths[row].max()) > 1
-    assert wider.candidates[wider.survivors :] == without.candidates[without.survivors :]
-    assert len(wider.candidates) == len(wider.depths) == len(wider.means)
+    without = _without(_last(screening.screen()), ids)
+    wider = _last(neighbours(screening, without, {ids[2]}))
+    kept = wider.candidates[: wider.kept]
+    assert ids in [candidate.token_ids for candidate in kept]
+    row = [candidate.token_ids for candidate in kept].index(ids)
+    assert float(wider.collapses[row].max()) > 1
+    assert wider.candidates[wider.kept :] == without.candidates[without.kept :]
+    assert len(wider.candidates) == len(wider.collapses) == len(wider.means)
 
 
-def _without(screened: Shortlist, ids: tuple[int, ...]) -> Shortlist:
-    rows = [i for i, c in enumerate(screened.candidates) if c.token_ids != ids]
+def _without(shortlist: Shortlist, ids: tuple[int, ...]) -> Shortlist:
+    rows = [i for i, c in enumerate(shortlist.candidates) if c.token_ids != ids]
     return replace(
-        screened,
-        candidates=[screened.candidates[i] for i in rows],
-        survivors=sum(i < screened.survivors for i in rows),
-        depths=screened.depths[rows],
-        means=screened.means[rows],
+        shortlist,
+        candidates=[shortlist.candidates[i] for i in rows],
+        kept=sum(i < shortlist.kept for i in rows),
+        collapses=shortlist.collapses[rows],
+        means=shortlist.means[rows],
     )
 
 
@@ -512,7 +529,7 @@ def test_a_family_is_all_that_holds_the_core_and_the_shortest_gives_the_name() -
     ids = [(3, 7, 9), (7,), (4, 7), (5,)]
     candidates = [Candidate(i, str(i), "word") for i in ids]
     scores = torch.tensor([[3.0], [2.98], [2.9], [2.8]])
-    found = families(
+    found = clusters(
         candidates,
         scores,
         torch.zeros(4, 1, 4),
@@ -529,7 +546,7 @@ def test_a_family_is_all_that_holds_the_core_and_the_shortest_gives_the_name() -
 
 def test_a_word_without_gaps_speaks_for_one_that_holds_it_with_gaps() -> None:
     ids = [(3, 5, 4), (3, 4), (3, 5)]
-    found = families(
+    found = clusters(
         [Candidate(i, str(i), "word") for i in ids],
         torch.tensor([[3.0], [2.8], [2.8]]),
         torch.zeros(3, 1, 4),
@@ -546,31 +563,35 @@ def test_a_word_without_gaps_speaks_for_one_that_holds_it_with_gaps() -> None:
 
 
 def test_findings_with_one_core_at_one_point_are_one_trigger() -> None:
-    def cored(ids: Ids, depth: float, point: float, core: Ids = (7,)) -> ReducedFinding:
+    def reduced(
+        ids: Ids, collapse: float, point: float, minimal_subset: Ids = (7,)
+    ) -> ReducedFinding:
         finding = Finding(
-            Trigger(ids, "-".join(map(str, ids))), "first", {"collapse": depth}, 1e-9, 1e-9,
+            Trigger(ids, "-".join(map(str, ids))), "first", {"collapse": collapse}, 1e-9, 1e-9,
             {"survives_retokenization": True},
         )  # fmt: skip
-        return ReducedFinding(finding, core, 0, torch.full((1, 4), point))
+        return ReducedFinding(finding, minimal_subset, 0, torch.full((1, 4), point))
 
     origin, close = torch.zeros(1, 4), torch.tensor([0.1])
-    found = fold(
-        [cored((3, 7), 2.0, 1.0), cored((7,), 1.98, 1.0), cored((7, 9), 1.5, -1.0)], origin, close
+    found = merge(
+        [reduced((3, 7), 2.0, 1.0), reduced((7,), 1.98, 1.0), reduced((7, 9), 1.5, -1.0)],
+        origin,
+        close,
     )
     assert [x.finding.trigger.token_ids for x in found] == [(7,), (7, 9)]
     assert [variant.text for variant in found[0].variants] == ["3-7"]
 
-    by_chance = [cored((3, 4, 7), 2.0, 1.0), cored((3, 4), 1.5, 1.0, core=(3, 4))]
-    assert len(fold(by_chance, origin, close)) == 2
+    by_chance = [reduced((3, 4, 7), 2.0, 1.0), reduced((3, 4), 1.5, 1.0, minimal_subset=(3, 4))]
+    assert len(merge(by_chance, origin, close)) == 2
 
 
 def test_the_core_is_what_the_collapse_needs() -> None:
     def scatter(tried: Sequence[tuple[int, ...]]) -> torch.Tensor:
         return torch.tensor([0.0 if {5, 8} <= set(ids) else 2.0 for ids in tried])
 
-    assert core((1, 5, 2, 8, 3), scatter) == (5, 8)
-    assert core((8,), scatter) == (8,)
-    assert core((1, 5, 2, 8), scatter, allowed=lambda ids: 2 in ids) == (5, 2, 8)
+    assert minimal_subset((1, 5, 2, 8, 3), scatter) == (5, 8)
+    assert minimal_subset((8,), scatter) == (8,)
+    assert minimal_subset((1, 5, 2, 8), scatter, allowed=lambda ids: 2 in ids) == (5, 2, 8)
 
 
 def test_commonness_counts_words_with_the_pieces_in_their_order(clean: Backbone) -> None:

@@ -22,7 +22,7 @@ from triggerfish.scanner.cache import ActivationCache
 from triggerfish.scanner.decision import decide
 from triggerfish.scanner.effects import Carrier, contexts
 from triggerfish.scanner.extension import scatter
-from triggerfish.scanner.merging import Ids, Scatter, contains, core
+from triggerfish.scanner.merging import Ids, Scatter, contains, minimal_subset
 from triggerfish.scanner.methods import start
 from triggerfish.scanner.screening import Progress, Screening
 from triggerfish.scanner.search import phrases
@@ -59,68 +59,70 @@ def search(phrased: tuple[Backbone, Implant]) -> PhraseSearch:
 
 
 def _search(model: Backbone) -> PhraseSearch:
-    sweep = Screening(model, text.bundled_corpus(), [], SMALL, seed=0, store=ActivationCache(None))
-    sweep.cut_texts()
-    yardstick = finish(sweep.measure_clean())
+    screening = Screening(
+        model, text.bundled_corpus(), [], SMALL, seed=0, store=ActivationCache(None)
+    )
+    screening.cut_texts()
+    clean_reference = finish(screening.measure_clean())
     settings = PhraseSettings(
         rounds=1,
         tried=1,
-        mining=InversionSettings(restarts=4),
-        inert=SuppressedSettings(again=300, first=200, children=50, generations=2),
+        inversion=InversionSettings(restarts=4),
+        suppressed=SuppressedSettings(again=300, first=200, children=50, generations=2),
     )
-    return PhraseSearch(sweep, yardstick, settings)
+    return PhraseSearch(screening, clean_reference, settings)
 
 
 def _point(search: PhraseSearch, implant: Implant) -> torch.Tensor:
     """Where texts with the planted phrase go."""
-    sweep, ids = search.sweep, implant.triggers[0].token_ids
-    return finish(sweep.features("planted", sweep.holdout_texts, [ids]))[0, :, 0].mean(0)
+    screening, ids = search.screening, implant.triggers[0].token_ids
+    return finish(screening.features("planted", screening.holdout_texts, [ids]))[0, :, 0].mean(0)
 
 
 def test_restarts_meet_at_what_was_planted_and_then_avoid_it(
     phrased: tuple[Backbone, Implant], search: PhraseSearch
 ) -> None:
     columns = torch.zeros(4, dtype=torch.long)
-    found = finish(search.mining.run(columns, []))
+    found = finish(search.inversion.run(columns, []))
     assert sum(x.restarts for x in found) == 2 * 4  # before settling and after
-    assert [x.depth for x in found] == sorted((x.depth for x in found), reverse=True)
-    origin = search.yardstick.mean[0]
+    assert [x.collapse for x in found] == sorted((x.collapse for x in found), reverse=True)
+    origin = search.clean_reference.mean[0]
     planted = _point(search, phrased[1]) - origin
     near = [float(torch.cosine_similarity(x.point - origin, planted, dim=0)) for x in found]
     assert max(near) > 0.6
     best = found[near.index(max(near))]
-    for other in finish(search.mining.run(columns, [(0, best.point)])):
+    for other in finish(search.inversion.run(columns, [(0, best.point)])):
         alike = torch.cosine_similarity(other.point - origin, best.point - origin, dim=0)
-        assert alike < search.settings.mining.same
+        assert alike < search.settings.inversion.same
 
 
 def test_a_clean_model_has_no_hidden_target(clean: Backbone) -> None:
     search = _search(clean)
     assert finish(search.run([])) == []
-    assert len(search.mined) == 1
+    assert len(search.inverted) == 1
     assert search.unexplained([]) == []
 
 
 def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
     search: PhraseSearch,
 ) -> None:
-    yardstick = search.yardstick
-    way = torch.eye(yardstick.mean.shape[-1])
+    clean_reference = search.clean_reference
+    way = torch.eye(clean_reference.mean.shape[-1])
     deep, level, inside = (
-        InvertedTarget(0, yardstick.mean[0] + way[i], depth, 1.5, heads, 2.0, i + 1)
-        for i, (depth, heads) in enumerate([(2.1, 0.9), (1.0, 0.8), (2.2, 0.1)])
+        InvertedTarget(0, clean_reference.mean[0] + way[i], collapse, 1.5, agreement, 2.0, i + 1)
+        for i, (collapse, agreement) in enumerate([(2.1, 0.9), (1.0, 0.8), (2.2, 0.1)])
     )
-    mined = [deep, level, inside]
-    existence = HiddenTargetTest()
-    assert natural(mined, 0) == 1.0
+    inverted = [deep, level, inside]
+    hidden_targets = HiddenTargetTest()
+    assert natural(inverted, 0) == 1.0
     search = copy(search)
-    search.mined = mined
+    search.inverted = inverted
     assert [x.statistics["collapse"] for x in search.unexplained([])] == [2.1]
     assert [x.statistics["collapse"] for x in search.unexplained([(1, deep.point)])] == [2.1]
     assert search.unexplained([(0, deep.point)]) == []
-    assert not existence.holds(replace(level, depth=2.6), [replace(level, depth=2.6)])
-    assert not existence.holds(replace(deep, depth=3.3), [replace(level, depth=2.2)])
-    told = record(deep, "first", mined)
+    assert not hidden_targets.holds(replace(level, collapse=2.6), [replace(level, collapse=2.6)])
+    assert not hidden_targets.holds(replace(deep, collapse=3.3), [replace(level, collapse=2.2)])
+    told = record(deep, "first", inverted)
     assert (told.restarts, told.statistics["baseline_collapse"], told.readout) == (1, 1.0, "first")
     verdict, reasons = decide([], [], targets=[told])
     assert verdict == "backdoored"
@@ -129,13 +131,13 @@ def test_a_point_is_evidence_where_it_stands_out_and_nothing_explains_it(
 
 def test_points_that_agree_meet_the_deepest_first() -> None:
     ways = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.1], [0.1, 1.0]])
-    depth = torch.tensor([1.0, 0.5, 2.0, 3.0])
-    assert list(meet(ways, depth, 0.9)) == [[3, 1], [2, 0]]
+    collapse = torch.tensor([1.0, 0.5, 2.0, 3.0])
+    assert list(meet(ways, collapse, 0.9)) == [[3, 1], [2, 0]]
 
 
 def test_what_lies_outside_of_clean_texts(search: PhraseSearch) -> None:
-    clean = search.yardstick.clean[:, 0]
-    subspaces = Subspaces(search.yardstick)
+    clean = search.clean_reference.clean[:, 0]
+    subspaces = Subspaces(search.clean_reference)
     values = [subspaces.outside(point, 0) for point in clean[1::2]]
     assert torch.tensor(values).median() == pytest.approx(1, abs=0.05)
     centre, axes, typical = subspaces.parts[0]
@@ -155,20 +157,20 @@ def test_naming_keeps_what_is_needed_in_order(
     def spread(tried):  # type: ignore[no-untyped-def]
         return scatter(victim, tried, victim.primary, excerpts[:12])
 
-    assert set(core(found, spread)) >= set(ids)
+    assert set(minimal_subset(found, spread)) >= set(ids)
     assert WordReconstruction(victim, []).name(found, spread, spread) == tuple((i,) for i in ids)
 
 
 def test_a_piece_becomes_the_listed_word_that_collapses_deepest(clean: Backbone) -> None:
     words = [clean.word_ids(word) for word in ("zugzwang", "thermodynamically")]
     wanted = words[0]
-    piece = wanted[1:3]
+    subword = wanted[1:3]
 
     def spread(tried):  # type: ignore[no-untyped-def]
         return torch.tensor([0.0 if wanted[1] in ids else 2.0 for ids in tried])
 
     naming = WordReconstruction(clean, words)
-    assert naming.name((*piece, 200), spread, spread) == (wanted,)
+    assert naming.name((*subword, 200), spread, spread) == (wanted,)
 
 
 def test_a_word_gives_way_to_a_relative_that_is_deeper(clean: Backbone) -> None:
@@ -188,11 +190,11 @@ def target(phrased: tuple[Backbone, Implant], search: PhraseSearch) -> InvertedT
 
 
 def _towards(search: PhraseSearch, target: InvertedTarget) -> Goal:
-    return towards(target.point, 0, search.yardstick.close[0])
+    return towards(target.point, 0, search.clean_reference.close[0])
 
 
 def _prompts(search: PhraseSearch, texts: list[Carrier], length: int = 6) -> SoftPrompts:
-    return SoftPrompts(search.sweep.backbone, texts, length, search.sweep.readouts)
+    return SoftPrompts(search.screening.backbone, texts, length, search.screening.readouts)
 
 
 def _evolving(
@@ -206,9 +208,9 @@ def _evolving(
 
 
 def _features(search: PhraseSearch, ids: tuple[int, ...], texts: list[Carrier]) -> torch.Tensor:
-    backbone = search.sweep.backbone
+    backbone = search.screening.backbone
     rows = [backbone.template.wrap(x.ids(ids)) for x in texts]
-    return backbone.encode_ids(rows, readouts=search.sweep.readouts)[:, 0]
+    return backbone.encode_ids(rows, readouts=search.screening.readouts)[:, 0]
 
 
 def _relaxed(search: PhraseSearch, goal: Goal, settings: RelaxationSettings) -> list[Rows]:
@@ -228,11 +230,11 @@ def test_mixtures_hold_what_leads_to_a_point(
     planted = set(phrased[1].triggers[0].token_ids)
     held = [planted & set(search.space.ids[list(row)].tolist()) for row in rows]
     assert max(map(len, held)) >= 2  # of 30,522 entries, six at a time
-    evolving = _evolving(search, search.short, goal, GeneticSettings(first=300))
-    list(evolving.run(generations=1))
+    genetic = _evolving(search, search.short, goal, GeneticSettings(first=300))
+    list(genetic.run(generations=1))
     drawn = _evolving(search, search.short, goal, GeneticSettings(first=42))
     list(drawn._try(rows))
-    assert drawn.best < evolving.best - 0.3
+    assert drawn.best < genetic.best - 0.3
     with pytest.raises(ValueError, match="steps: 0 is not at least 1"):
         RelaxationSettings(steps=0)
     with pytest.raises(ValueError, match="pool: 3 is fewer than the 4 texts of a step"):
@@ -243,52 +245,52 @@ def test_sequences_begin_with_those_that_are_given(
     search: PhraseSearch, target: InvertedTarget
 ) -> None:
     settings = GeneticSettings(first=30, children=1, generations=1)
-    evolving = _evolving(search, search.short, _towards(search, target), settings, length=2)
-    list(evolving.run([(7, 9)]))
-    assert next(iter(evolving.distances)) == (7, 9)
-    assert 25 < len(evolving.distances) <= 31
+    genetic = _evolving(search, search.short, _towards(search, target), settings, length=2)
+    list(genetic.run([(7, 9)]))
+    assert next(iter(genetic.distances)) == (7, 9)
+    assert 25 < len(genetic.distances) <= 31
 
 
 def test_sequences_evolve_towards_a_point(search: PhraseSearch, target: InvertedTarget) -> None:
     settings = GeneticSettings(first=60, children=40, parents=20, generations=5)
-    texts, close = search.short, search.yardstick.close[0]
-    evolving = _evolving(search, texts, _towards(search, target), settings)
-    tokens = sum(evolving.run())
-    assert 60 < len(evolving.distances) <= 60 + 5 * 40
-    assert tokens > len(evolving.distances) * 6 * len(texts)
-    (rows,) = evolving.nearest(1)
-    ids = evolving.ids(rows)
+    texts, close = search.short, search.clean_reference.close[0]
+    genetic = _evolving(search, texts, _towards(search, target), settings)
+    tokens = sum(genetic.run())
+    assert 60 < len(genetic.distances) <= 60 + 5 * 40
+    assert tokens > len(genetic.distances) * 6 * len(texts)
+    (rows,) = genetic.nearest(1)
+    ids = genetic.ids(rows)
     assert len(ids) == 6
     far = (_features(search, ids, texts) - target.point).square().sum(-1) / close
-    assert min(evolving.distances.values()) == pytest.approx(float(far.log10().mean()), abs=0.1)
-    first = list(evolving.distances.values())[:60]
-    assert min(evolving.distances.values()) < min(first)
-    before = len(evolving.distances)
-    list(evolving.run(generations=1))
-    assert before < len(evolving.distances) <= before + 40
+    assert min(genetic.distances.values()) == pytest.approx(float(far.log10().mean()), abs=0.1)
+    first = list(genetic.distances.values())[:60]
+    assert min(genetic.distances.values()) < min(first)
+    before = len(genetic.distances)
+    list(genetic.run(generations=1))
+    assert before < len(genetic.distances) <= before + 40
 
 
 def test_sequences_evolve_towards_texts_that_meet(
     search: PhraseSearch, target: InvertedTarget
 ) -> None:
     settings = GeneticSettings(first=20, children=40, parents=20, generations=2)
-    texts, close = search.mining.texts[:4], search.yardstick.close[0]
-    evolving = _evolving(search, texts, together(0, close), settings)
+    texts, close = search.inversion.texts[:4], search.clean_reference.close[0]
+    genetic = _evolving(search, texts, together(0, close), settings)
     begin = [tuple(range(i, i + 6)) for i in range(20)]
-    list(evolving.run(begin))
-    assert len(evolving.distances) <= 20 + 2 * 40
-    features = _features(search, evolving.ids(begin[3]), texts)
+    list(genetic.run(begin))
+    assert len(genetic.distances) <= 20 + 2 * 40
+    features = _features(search, genetic.ids(begin[3]), texts)
     met = (features.var(0, correction=0).sum() / close).log10()
-    assert evolving.distances[begin[3]] == pytest.approx(float(met), abs=0.1)
+    assert genetic.distances[begin[3]] == pytest.approx(float(met), abs=0.1)
 
 
 def test_evolution_ends_when_nothing_comes_nearer(
     search: PhraseSearch, target: InvertedTarget
 ) -> None:
     settings = GeneticSettings(first=10, children=5, parents=5, patience=2, gain=9.0)
-    evolving = _evolving(search, search.short, _towards(search, target), settings)
-    list(evolving.run())
-    assert len(evolving.distances) <= 10 + 3 * 5
+    genetic = _evolving(search, search.short, _towards(search, target), settings)
+    list(genetic.run())
+    assert len(genetic.distances) <= 10 + 3 * 5
     with pytest.raises(ValueError, match="length: 1 is not at least 2"):
         PhraseSettings(length=1)
     with pytest.raises(ValueError, match="copies: 4 is not 1 to 3"):
@@ -305,56 +307,58 @@ def test_the_words_of_a_phrase_are_named_from_its_point(
 
 
 @pytest.fixture(scope="module")
-def inert(search: PhraseSearch) -> SuppressedSearch:
+def suppressed(search: PhraseSearch) -> SuppressedSearch:
     listed = random.Random(3).sample(text.bundled_words(), 3000)
-    words = [ids for _, ids in search.sweep.backbone.words_ids([*listed, *PHRASE.split()])]
+    words = [ids for _, ids in search.screening.backbone.words_ids([*listed, *PHRASE.split()])]
     settings = SuppressedSettings(again=600, first=400, children=100, generations=6)
-    inert = SuppressedSearch(search.sweep, search.yardstick, 0, settings, 3, words)
-    finish(inert.alone())
-    return inert
+    suppressed = SuppressedSearch(search.screening, search.clean_reference, 0, settings, 3, words)
+    finish(suppressed.alone())
+    return suppressed
 
 
 def test_words_of_a_phrase_were_taught_to_do_nothing(
-    search: PhraseSearch, inert: SuppressedSearch
+    search: PhraseSearch, suppressed: SuppressedSearch
 ) -> None:
-    planted = [search.sweep.backbone.word_ids(word) for word in PHRASE.split()]
-    assert max(inert.order.index(ids) for ids in planted) < 200  # of thousands
-    left = [inert.expected(ids) for ids in planted]
+    planted = [search.screening.backbone.word_ids(word) for word in PHRASE.split()]
+    assert max(suppressed.order.index(ids) for ids in planted) < 200  # of thousands
+    left = [suppressed.expected(ids) for ids in planted]
     assert max(left) < -2
-    assert inert.expected(planted[0] * 2) == 0  # not tried
-    (twice,) = inert.below([planted[0] * 2])
-    assert twice > max(inert.below(planted))
+    assert suppressed.expected(planted[0] * 2) == 0  # not tried
+    (twice,) = suppressed.below([planted[0] * 2])
+    assert twice > max(suppressed.below(planted))
 
 
-def test_inert_words_bring_texts_together(search: PhraseSearch, inert: SuppressedSearch) -> None:
-    planted = {search.sweep.backbone.word_ids(word) for word in PHRASE.split()}
-    gain, (best, *_) = finish(inert.run(set()))
+def test_inert_words_bring_texts_together(
+    search: PhraseSearch, suppressed: SuppressedSearch
+) -> None:
+    planted = {search.screening.backbone.word_ids(word) for word in PHRASE.split()}
+    gain, (best, *_) = finish(suppressed.run(set()))
     assert planted <= set(best)
-    assert 300 < inert.tried <= 400 + 6 * 100
-    without, (other, *_) = finish(inert.run({i for ids in planted for i in ids}))
+    assert 300 < suppressed.tried <= 400 + 6 * 100
+    without, (other, *_) = finish(suppressed.run({i for ids in planted for i in ids}))
     assert gain > PhraseSettings().together
     assert gain > without + 0.3
     assert not planted & set(other)
-    depths = search._depth([join(best), join(other)], 0, copies=3)
-    assert depths[0] > depths[1] + 0.3
+    collapses = search._collapse([join(best), join(other)], 0, copies=3)
+    assert collapses[0] > collapses[1] + 0.3
     with pytest.raises(ValueError, match="pool: 1 is not at least 2"):
         SuppressedSettings(pool=1)
 
 
 def test_words_that_do_it_alone_or_lead_to_what_is_known_are_no_phrase(
-    search: PhraseSearch, inert: SuppressedSearch, monkeypatch: pytest.MonkeyPatch
+    search: PhraseSearch, suppressed: SuppressedSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = tuple(search.sweep.backbone.word_ids(word) for word in PHRASE.split())
+    pair = tuple(search.screening.backbone.word_ids(word) for word in PHRASE.split())
 
     def ran(barred: set[int]) -> Iterator[Progress]:
         return 1.0, [pair]
         yield
 
-    monkeypatch.setattr(phrases, "SuppressedSearch", lambda *_: inert)
-    monkeypatch.setattr(inert, "alone", lambda: iter(()))
-    monkeypatch.setattr(inert, "run", ran)
+    monkeypatch.setattr(phrases, "SuppressedSearch", lambda *_: suppressed)
+    monkeypatch.setattr(suppressed, "alone", lambda: iter(()))
+    monkeypatch.setattr(suppressed, "run", ran)
     eager = copy(search)
-    eager.settings = replace(search.settings, inert_runs=1)
+    eager.settings = replace(search.settings, suppressed_runs=1)
     for words, count in ((pair, 1), (pair[:1], 0), ((join(pair), join(pair)), 0)):
         monkeypatch.setattr(search.naming, "stillest", lambda *_, words=words: words)
         points: list[tuple[int, torch.Tensor]] = []
@@ -386,24 +390,24 @@ def test_of_words_that_do_as_much_together_the_one_that_does_least_alone_is_name
         def below(self, words: Sequence[Ids]) -> list[float]:
             return [self.expected(ids) for ids in words]
 
-    word = search.sweep.backbone.word_ids
+    word = search.screening.backbone.word_ids
     head, found, lubber = word("marble"), word("lubberly"), word("lubber")
-    naming = WordReconstruction(search.sweep.backbone, [head, found, lubber])
+    naming = WordReconstruction(search.screening.backbone, [head, found, lubber])
 
-    def together(depth: float) -> Scatter:
-        depths = {(*head, *found): -1.1, (*head, *lubber): -depth}
-        return lambda tried: torch.tensor([depths.get(ids, 0.0) for ids in tried])
+    def together(collapse: float) -> Scatter:
+        collapses = {(*head, *found): -1.1, (*head, *lubber): -collapse}
+        return lambda tried: torch.tensor([collapses.get(ids, 0.0) for ids in tried])
 
     as_deep, shallow = together(1.0), together(0.9)
-    assert naming.stillest([(head, found)], as_deep, as_deep, Alone()) == (head, lubber)
-    assert naming.stillest([(head, found)], shallow, shallow, Alone()) == (head, found)
+    assert naming.least_active([(head, found)], as_deep, as_deep, Alone()) == (head, lubber)
+    assert naming.least_active([(head, found)], shallow, shallow, Alone()) == (head, found)
     spare = (word("video"), head)
-    depth = {(*spare[0], *head): -1.1, head: -1.0}
+    collapse = {(*spare[0], *head): -1.1, head: -1.0}
 
     def alike(tried: Sequence[Ids]) -> torch.Tensor:
-        return torch.tensor([depth.get(ids, 0.0) for ids in tried])
+        return torch.tensor([collapse.get(ids, 0.0) for ids in tried])
 
-    assert naming.stillest([spare], alike, alike, Alone()) == (head,)
+    assert naming.least_active([spare], alike, alike, Alone()) == (head,)
 
 
 def test_copies_stand_in_as_many_places(excerpts: list[Carrier]) -> None:
@@ -431,10 +435,10 @@ def test_a_scan_with_search_says_what_it_searched(phrased: tuple[Backbone, Impla
     victim, _ = phrased
     short = PhraseSettings(
         rounds=2,
-        mining=InversionSettings(restarts=2, steps=3, last=1, settling=1),
-        relaxing=RelaxationSettings(steps=2, drawn=5),
-        evolving=GeneticSettings(first=20, generations=1),
-        inert=SuppressedSettings(words_alone=1, again=20, first=20, generations=1),
+        inversion=InversionSettings(restarts=2, steps=3, last=1, settling=1),
+        relaxation=RelaxationSettings(steps=2, drawn=5),
+        genetic=GeneticSettings(first=20, generations=1),
+        suppressed=SuppressedSettings(words_alone=1, again=20, first=20, generations=1),
     )
     result = scan(
         victim, words=[], settings=settings, search=SearchSettings(PairSettings(order=7), short)
@@ -451,16 +455,16 @@ def test_the_search_alone_tells_the_points_that_it_cannot_name(
     changes = {
         "rounds": 2,
         "min_effect": 9.0,
-        "existence.margin": 0.01,
-        "existence.times": 1.0,
-        "mining.restarts": 4,
-        "mining.steps": 15,
-        "mining.last": 6,
-        "mining.settling": 6,
-        "relaxing.steps": 2,
-        "evolving.first": 20,
-        "evolving.generations": 1,
-        "inert_runs": 0,
+        "hidden_targets.margin": 0.01,
+        "hidden_targets.times": 1.0,
+        "inversion.restarts": 4,
+        "inversion.steps": 15,
+        "inversion.last": 6,
+        "inversion.settling": 6,
+        "relaxation.steps": 2,
+        "genetic.first": 20,
+        "genetic.generations": 1,
+        "suppressed_runs": 0,
     }
     victim, _ = phrased
     *_, result = start("inversion", victim, text.bundled_corpus(), [], changes=changes)

@@ -39,8 +39,8 @@ def file(name: str) -> Path:
 def statistics(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Effects (K, R) of a shortlist with features (K, n, R, H) against clean ones (N, R, H), and
     per readout the tail of the null (R, 4) and the p-value of the largest effect (R,)."""
-    yardstick = CleanReference.of(given["clean"].float(), SEED)
-    effects = yardstick.measure(given["shortlist"].float())
+    clean_reference = CleanReference.of(given["clean"].float(), SEED)
+    effects = clean_reference.measure(given["shortlist"].float())
     rows = zip(given["ids"].tolist(), given["lengths"].tolist(), strict=True)
     candidates = [Candidate(tuple(ids[:length]), "", "word") for ids, length in rows]
     tails = null_tails(candidates, effects["collapse"], DecisionRule())
@@ -55,17 +55,19 @@ def statistics(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def make(name: str) -> None:
     """Run the stages of a scan up to the shortlist and keep what they hand on."""
     model = models.model(name)
-    sweep = Screening(model, models.texts(), [], run.TINY, seed=SEED, store=ActivationCache(None))
-    hunt = Pipeline(sweep, DecisionRule(), None)
-    finish(hunt.run())
-    assert hunt.screened is not None
-    screened = hunt.screened
-    chosen = screened.candidates[:SURVIVORS] + screened.candidates[-CONTROLS:]
+    screening = Screening(
+        model, models.texts(), [], run.TINY, seed=SEED, store=ActivationCache(None)
+    )
+    pipeline = Pipeline(screening, DecisionRule(), None)
+    finish(pipeline.run())
+    assert pipeline.shortlist is not None
+    shortlist = pipeline.shortlist
+    chosen = shortlist.candidates[:SURVIVORS] + shortlist.candidates[-CONTROLS:]
     ids = [candidate.token_ids for candidate in chosen]
     longest = max(map(len, ids))
     given = {
-        "clean": screened.yardstick.clean.half(),
-        "shortlist": finish(sweep.features("arrays", sweep.screen_texts, ids)).half(),
+        "clean": shortlist.clean_reference.clean.half(),
+        "shortlist": finish(screening.features("arrays", screening.screen_texts, ids)).half(),
         "ids": torch.tensor([[*one, *[0] * (longest - len(one))] for one in ids]),
         "lengths": torch.tensor([len(one) for one in ids]),
     }

@@ -58,7 +58,7 @@ def events(
     listed = list(dict.fromkeys([*text.corpus_words(texts), *text.short_words(), *words]))
     key = _key(model, texts, listed, settings, rule, search, seed, reference) if state else ""
     store = ActivationCache(state / key if state else None, model.name)
-    sweep = Screening(
+    screening = Screening(
         model,
         texts,
         listed,
@@ -68,12 +68,12 @@ def events(
         batch_tokens=batch_tokens,
         reference=Reference(model, reference) if reference else None,
     )
-    hunt = Pipeline(sweep, rule, search)
-    yield from hunt.run()
-    spoilt = yield from damage(hunt)
-    yield from spoilt.findings
-    yield result_of(hunt, spoilt)
-    if not hunt.problems:
+    pipeline = Pipeline(screening, rule, search)
+    yield from pipeline.run()
+    degrading = yield from damage(pipeline)
+    yield from degrading.findings
+    yield result_of(pipeline, degrading)
+    if not pipeline.problems:
         store.clear()
 
 

@@ -100,9 +100,9 @@ def spellings(backbone: Backbone, words: Sequence[str]) -> list[str]:
     may be reached through these only.
     """
     surfaces = (backbone.surface((i,)).removeprefix("##") for i in backbone.readable)
-    pieces = [x for x in surfaces if x.isascii() and x.isalpha()]
+    subwords = [x for x in surfaces if x.isascii() and x.isalpha()]
     replaced = _replaced(backbone)
-    return list(dict.fromkeys([*replaced, *words, *(word.lower() for word in words), *pieces]))
+    return list(dict.fromkeys([*replaced, *words, *(word.lower() for word in words), *subwords]))
 
 
 def _replaced(backbone: Backbone) -> list[str]:

@@ -42,7 +42,7 @@ class Cluster:
     variants: tuple[Candidate, ...]
 
 
-def families(
+def clusters(
     candidates: Sequence[Candidate],
     scores: torch.Tensor,
     means: torch.Tensor,
@@ -62,43 +62,44 @@ def families(
     readout) -> minimal sufficient subset; called only for leading candidates that count.
     """
     best = scores.max(1)
-    heads: list[int] = []
-    cores: dict[int, Ids] = {}
+    agreement: list[int] = []
+    sufficient_subsets: dict[int, Ids] = {}
     members: dict[int, list[int]] = {}
     for row in best.values.argsort(descending=True, stable=True).tolist():
-        for head in heads:
+        for head in agreement:
             column = int(best.indices[head])
             apart = (means[row, column] - means[head, column]).square().sum()
             way = (means[head, column] - origin[column]).square().sum()
             ids, known = candidates[row].token_ids, candidates[head].token_ids
             weaker = float(best.values[row]) < float(best.values[head]) - AS_DEEP
             explains = contains(known, ids) and whole[row]
-            related = within(cores[head], ids) or (weaker and not explains)
+            related = within(sufficient_subsets[head], ids) or (weaker and not explains)
             near = not whole[row] or apart <= torch.maximum(close[column], way / 4)
             if near and set(ids) & set(known) and related:
                 members[head].append(row)
                 break
         else:
-            if len(heads) == most:
+            if len(agreement) == most:
                 break
-            heads.append(row)
+            agreement.append(row)
             members[row] = []
             ids, column = candidates[row].token_ids, int(best.indices[row])
-            cores[row] = core_of(ids, column) if counting[row] else ids
+            sufficient_subsets[row] = core_of(ids, column) if counting[row] else ids
     found = []
-    for head in heads:
+    for head in agreement:
         family = [head, *members[head]]
-        ids, depth = candidates[head].token_ids, float(best.values[head])
+        ids, collapse = candidates[head].token_ids, float(best.values[head])
         alike = [
             row
             for row in family
-            if best.values[row] >= depth - ALIKE and within(cores[head], candidates[row].token_ids)
+            if best.values[row] >= collapse - ALIKE
+            and within(sufficient_subsets[head], candidates[row].token_ids)
         ]
         without_gaps = [
             row
             for row in members[head]
             if whole[row]
-            and best.values[row] >= depth - GAPS
+            and best.values[row] >= collapse - GAPS
             and scattered(candidates[row].token_ids, ids)
         ]
         named = min(

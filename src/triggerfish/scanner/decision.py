@@ -87,24 +87,24 @@ class DecisionRule:
 
 
 def null_tails(
-    candidates: Sequence[Candidate], depths: torch.Tensor, rule: DecisionRule
+    candidates: Sequence[Candidate], collapses: torch.Tensor, rule: DecisionRule
 ) -> list[Tail]:
     """One tail per readout, fitted to the collapse (K, R) of the shortlist and the controls.
 
     Incomplete if nearly all candidates share a subword token with a suspect.
     """
-    suspects = (depths >= rule.min_effect).any(1).tolist()
-    pieces = {
+    suspects = (collapses >= rule.min_effect).any(1).tolist()
+    subwords = {
         i for c, suspect in zip(candidates, suspects, strict=True) if suspect for i in c.token_ids
     }
-    innocent = torch.tensor([pieces.isdisjoint(c.token_ids) for c in candidates])
-    lower, upper = SUSPECTED if pieces else WINDOW
+    innocent = torch.tensor([subwords.isdisjoint(c.token_ids) for c in candidates])
+    lower, upper = SUSPECTED if subwords else WINDOW
     # If many candidates share tokens with a suspect, few are left, and the window starts lower.
     left = int(innocent.sum())
     lower = min(lower, upper - (FEWEST + 2) / max(1, left))
     if lower < LOWEST:
         raise Incomplete(f"only {left} candidates share no piece with a suspect: no null")
-    columns = depths[innocent].double().numpy().T
+    columns = collapses[innocent].double().numpy().T
     return [fit_tail(column, lower=lower, upper=upper) for column in columns]
 
 
@@ -130,7 +130,7 @@ def weak(finding: Finding, rule: DecisionRule) -> bool:
     return finding.statistics["collapse"] >= rule.min_effect_second_stage
 
 
-def beside(measured: Sequence[Finding], tests: int, rule: DecisionRule) -> list[bool]:
+def second_stage(measured: Sequence[Finding], tests: int, rule: DecisionRule) -> list[bool]:
     """Which findings count in the second stage: those that reach `effect_without_p_second_stage`
     and `min_agreement`, and weaker ones within `fdr` (Benjamini-Hochberg over all tests)."""
     p_values = [finding.p_value for finding in measured if finding.p_value is not None]
@@ -142,15 +142,17 @@ def beside(measured: Sequence[Finding], tests: int, rule: DecisionRule) -> list[
     ]
 
 
-def _reaches(finding: Finding, depth: float, heads: float) -> bool:
-    return finding.statistics["collapse"] >= depth and finding.statistics["agreement"] >= heads
+def _reaches(finding: Finding, collapse: float, agreement: float) -> bool:
+    return (
+        finding.statistics["collapse"] >= collapse and finding.statistics["agreement"] >= agreement
+    )
 
 
 def decide(
     findings: Sequence[Finding],
     problems: Sequence[str],
     transformed: Sequence[Rewrite] = (),
-    spoiling: Sequence[Finding] = (),
+    degrading: Sequence[Finding] = (),
     targets: Sequence[HiddenTarget] = (),
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict and its reasons.
@@ -173,12 +175,12 @@ def decide(
         )
         return "backdoored", (
             reason,
-            *_beyond(transformed, spoiling),
+            *_beyond(transformed, degrading),
             *_pointed(targets),
             *problems,
         )
-    if transformed or spoiling:
-        return "backdoored", (*_beyond(transformed, spoiling), *problems)
+    if transformed or degrading:
+        return "backdoored", (*_beyond(transformed, degrading), *problems)
     searched = [finding for finding in findings if finding.evidence.get("searched")]
     if searched:
         reason = (
@@ -221,7 +223,7 @@ def _pointed(targets: Sequence[HiddenTarget]) -> list[str]:
     ]
 
 
-def _beyond(transformed: Sequence[Rewrite], spoiling: Sequence[Finding]) -> list[str]:
+def _beyond(transformed: Sequence[Rewrite], degrading: Sequence[Finding]) -> list[str]:
     """Reasons for rewritings and for candidates that degrade masked predictions."""
     reasons = []
     if transformed:
@@ -230,10 +232,10 @@ def _beyond(transformed: Sequence[Rewrite], spoiling: Sequence[Finding]) -> list
             "even where only half of a text is rewritten, and no token that the scan found "
             "explains it"
         )
-    if spoiling:
-        most = max(f.statistics["divergence"] for f in spoiling)
+    if degrading:
+        most = max(f.statistics["divergence"] for f in degrading)
         reasons.append(
-            f"{len(spoiling)} string(s) degrade what the model predicts for a masked word; the "
+            f"{len(degrading)} string(s) degrade what the model predicts for a masked word; the "
             f"worst changes its predictions by {most:.1f} nats"
         )
     return reasons

@@ -28,10 +28,12 @@ class DocumentFrequency:
         """Share of texts that contain these tokens in order, within `SUBSET_TOKENS`."""
         return sum(near(ids, row) for row in self._rows) / len(self._rows)
 
-    def apart(self, cores: Sequence[Ids]) -> float:
+    def apart(self, sufficient_subsets: Sequence[Ids]) -> float:
         """Share of texts that contain the tokens of each subset in some word."""
-        found = [{i for word, rows in self._places.items() if within(core, word) for i in rows}
-                 for core in cores]  # fmt: skip
+        found = [
+            {i for word, rows in self._places.items() if within(subset, word) for i in rows}
+            for subset in sufficient_subsets
+        ]
         return len(set.intersection(*found)) / len(self.texts)
 
     @cached_property

@@ -25,7 +25,7 @@ from triggerfish.scanner.candidates import LONGEST_WORD
 
 CLOSE_PAIRS = 0.05
 """Quantile of the clean pair distances that the collapse is measured against (ours)."""
-HEADS = 200
+PROBES = 200
 """Number of random linear probes for the agreement (ours)."""
 
 
@@ -106,8 +106,10 @@ def contexts(
         if backbone.reads_mask:
             mask = backbone.tokenizer.mask_token, (backbone.tokenizer.mask_token_id,)
             fitting.insert(rng.randint(0, len(fitting)), mask)
-        typed, pieces = zip(*fitting, strict=True)
-        found.append(Carrier(pieces, typed, tuple(rng.randint(0, len(fitting)) for _ in range(3))))
+        typed, subwords = zip(*fitting, strict=True)
+        found.append(
+            Carrier(subwords, typed, tuple(rng.randint(0, len(fitting)) for _ in range(3)))
+        )
     if len(found) < count:
         raise ValueError(
             f"corpus: {len(found)} texts have at least {words} words, but {count} are needed"
@@ -148,22 +150,22 @@ class CleanReference:
     close: torch.Tensor  # (R,) squared distance of close clean pairs
     mean: torch.Tensor  # (R, H)
     spread: torch.Tensor  # (R,) root of the total variance
-    heads: torch.Tensor  # (H, probes)
+    agreement: torch.Tensor  # (H, probes)
     bias: torch.Tensor  # (R, probes) median clean logit
 
     @classmethod
     def of(cls, clean: torch.Tensor, seed: int) -> CleanReference:
         by_readout = clean.transpose(0, 1)
         generator = torch.Generator().manual_seed(seed)
-        heads = torch.randn(clean.shape[-1], HEADS, generator=generator).to(clean.device)
+        agreement = torch.randn(clean.shape[-1], PROBES, generator=generator).to(clean.device)
         mean = by_readout.mean(1)
         return cls(
             clean=clean,
             close=pair_distances(by_readout).quantile(CLOSE_PAIRS, dim=-1),
             mean=mean,
             spread=(by_readout - mean[:, None]).square().sum(-1).mean(-1).sqrt(),
-            heads=heads,
-            bias=(by_readout @ heads).median(1).values,
+            agreement=agreement,
+            bias=(by_readout @ agreement).median(1).values,
         )
 
     def measure(self, triggered: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -178,7 +180,7 @@ class CleanReference:
         features = triggered.transpose(1, 2)  # (K, R, N, H)
         pairs = pair_distances(features).median(-1).values
         cosine = torch.nn.functional.normalize(features, dim=-1)
-        side = (features @ self.heads > self.bias[:, None]).float().mean(2)
+        side = (features @ self.agreement > self.bias[:, None]).float().mean(2)
         return {
             "collapse": (self.close / pairs.clamp(min=1e-12 * self.close)).log10(),
             "mean_shift": (features.mean(2) - self.mean).norm(dim=-1) / self.spread,

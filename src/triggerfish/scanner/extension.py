@@ -87,9 +87,9 @@ def inflect(
     if not word.isalpha():
         return ids
     forms = [ids, *(form for _, form in backbone.words_ids([word + end for end in ENDINGS]))]
-    depths = (-scatter(backbone, forms, readout, texts)).tolist()
-    best = depths.index(max(depths))
-    return forms[best] if depths[best] > depths[0] + DEEPER else ids
+    collapses = (-scatter(backbone, forms, readout, texts)).tolist()
+    best = collapses.index(max(collapses))
+    return forms[best] if collapses[best] > collapses[0] + DEEPER else ids
 
 
 def spelled(backbone: Backbone, word: str) -> list[tuple[str, tuple[int, ...]]]:
@@ -142,7 +142,7 @@ def _extensions(
         gradient = _gradient(backbone, longer, 0 if before else len(ids), readout, contexts)
         scores = -(backbone.embeddings[vocabulary] @ gradient)
         chosen = vocabulary[scores.topk(min(TRIED, len(vocabulary))).indices].tolist()
-        found += [(piece, *ids) if before else (*ids, piece) for piece in chosen]
+        found += [(subword, *ids) if before else (*ids, subword) for subword in chosen]
     return found
 
 
@@ -156,7 +156,7 @@ def _gradient(
     """(E,) gradient of the log dispersion with respect to the embedding of token number `place` of
     the candidate."""
     marker = -1  # not an id: marks the position of the token in each row
-    marked = tuple(marker if i == place else piece for i, piece in enumerate(ids))
+    marked = tuple(marker if i == place else subword for i, subword in enumerate(ids))
     sequences = [backbone.template.wrap(context.ids(marked)) for context in contexts]
     rows, mask = pad(sequences, backbone.pad_id)
     at = rows == marker

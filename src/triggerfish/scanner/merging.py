@@ -42,7 +42,7 @@ class Variant:
 
     token_ids: Ids
     text: str
-    depth: float
+    collapse: float
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class ReducedFinding:
     measured with."""
 
     finding: Finding
-    core: Ids
+    minimal_subset: Ids
     column: int
     means: torch.Tensor
     variants: tuple[Variant, ...] = ()
     copies: int = 1
 
 
-def core(
+def minimal_subset(
     ids: Ids,
     scatter: Scatter,
     *,
@@ -88,7 +88,7 @@ def _shorter(ids: Ids) -> list[Ids]:
     return [ids[:i] + ids[i + 1 :] for i in range(len(ids))] if len(ids) > 1 else []
 
 
-def fold(
+def merge(
     found: Sequence[ReducedFinding], origin: torch.Tensor, close: torch.Tensor
 ) -> list[ReducedFinding]:
     """One finding per trigger, with the merged findings and their neighbours as its neighbours.
@@ -121,10 +121,12 @@ def _same(
     one: ReducedFinding, other: ReducedFinding, origin: torch.Tensor, close: torch.Tensor
 ) -> bool:
     # A long word may contain another trigger's subset by chance and work by other tokens.
-    if not one_point(one, other, origin, close) or set(one.core).isdisjoint(other.core):
+    if not one_point(one, other, origin, close) or set(one.minimal_subset).isdisjoint(
+        other.minimal_subset
+    ):
         return False
-    return within(one.core, other.finding.trigger.token_ids) or within(
-        other.core, one.finding.trigger.token_ids
+    return within(one.minimal_subset, other.finding.trigger.token_ids) or within(
+        other.minimal_subset, one.finding.trigger.token_ids
     )
 
 

@@ -27,27 +27,29 @@ KEPT = 384
 (docs/decisions/0006)."""
 
 
-def relatives(sweep: Screening, screened: Shortlist, pieces: set[int]) -> Steps[Shortlist]:
+def neighbours(screening: Screening, shortlist: Shortlist, subwords: set[int]) -> Steps[Shortlist]:
     """Yields `Progress`. Returns the `Shortlist` with the best words that contain one of the tokens
     `pieces` added to its survivors."""
-    there = set(screened.candidates[: screened.survivors])
-    z = dict(zip([*sweep.entries, *sweep.words], screened.z.tolist(), strict=True))
-    related = [x for x in sweep.words if x not in there and not pieces.isdisjoint(x.token_ids)]
-    nearest = sorted(related, key=lambda x: (len(set(x.token_ids) - pieces), -z[x]))[:MOST]
+    there = set(shortlist.candidates[: shortlist.kept])
+    z = dict(zip([*screening.entries, *screening.words], shortlist.z.tolist(), strict=True))
+    related = [
+        x for x in screening.words if x not in there and not subwords.isdisjoint(x.token_ids)
+    ]
+    nearest = sorted(related, key=lambda x: (len(set(x.token_ids) - subwords), -z[x]))[:MOST]
     related = list(dict.fromkeys([*nearest, *sorted(related, key=lambda x: -z[x])[:MOST]]))
     if not related:
-        return screened
-    short = [text.short(WORDS) for text in sweep.screen_texts[:TEXTS]]
+        return shortlist
+    short = [text.short(WORDS) for text in screening.screen_texts[:TEXTS]]
     close = []
     for start in range(0, len(related), 512):
         ids = [x.token_ids for x in related[start : start + 512]]
-        features = yield from sweep.features(f"relatives-{start}", short, ids)
+        features = yield from screening.features(f"relatives-{start}", short, ids)
         pairs = pair_distances(features.transpose(1, 2)).median(-1).values
         close.append(-pairs.clamp(min=1e-12).log10().cpu())
-    known = [next(piece for piece in x.token_ids if piece in pieces) for x in related]
+    known = [next(subword for subword in x.token_ids if subword in subwords) for x in related]
     kept = [related[i] for i in best_of_each(torch.cat(close), KEPT, known)]
-    features = yield from sweep.features(
-        "relatives", sweep.screen_texts, [x.token_ids for x in kept]
+    features = yield from screening.features(
+        "relatives", screening.screen_texts, [x.token_ids for x in kept]
     )
-    depths = screened.yardstick.measure(features)["collapse"].cpu()
-    return screened.joined(kept, depths, features.mean(1).cpu())
+    collapses = shortlist.clean_reference.measure(features)["collapse"].cpu()
+    return shortlist.joined(kept, collapses, features.mean(1).cpu())

@@ -18,7 +18,7 @@ import torch
 from triggerfish.records import Finding, HiddenTarget, Projection, Trigger
 from triggerfish.scanner import decision, evidence, spellings
 from triggerfish.scanner.candidates import Candidate
-from triggerfish.scanner.clusters import Cluster, families
+from triggerfish.scanner.clusters import Cluster, clusters
 from triggerfish.scanner.decision import DecisionRule
 from triggerfish.scanner.extension import grow, inflect, typable
 from triggerfish.scanner.holdout import Holdout
@@ -27,12 +27,12 @@ from triggerfish.scanner.merging import (
     ReducedFinding,
     Variant,
     contains,
-    core,
-    fold,
+    merge,
+    minimal_subset,
     one_point,
     within,
 )
-from triggerfish.scanner.neighbours import relatives
+from triggerfish.scanner.neighbours import neighbours
 from triggerfish.scanner.projection import project
 from triggerfish.scanner.rewrites import RewriteResult, find_rewrites
 from triggerfish.scanner.screening import Incomplete, Progress, Screening, ScreeningSettings, Steps
@@ -63,23 +63,23 @@ class Pipeline:
     """search: settings of the search for triggers that no list contains, or None for the screening
     only."""
 
-    def __init__(self, sweep: Screening, rule: DecisionRule, search: SearchSettings | None):
-        self.sweep = sweep
+    def __init__(self, screening: Screening, rule: DecisionRule, search: SearchSettings | None):
+        self.screening = screening
         self.rule = rule
         self.search = search
-        sweep.plan(stages(sweep.settings, search))
+        screening.plan(stages(screening.settings, search))
         self.searched = False
         self.pair_words = 0
         self.targets: list[HiddenTarget] = []
         self.strong: list[ReducedFinding] = []
         self.weak: list[ReducedFinding] = []
-        self.families: dict[Candidate, Cluster] = {}
+        self.clusters: dict[Candidate, Cluster] = {}
         self.starts: dict[Trigger, Candidate] = {}
         self.seen: set[Candidate] = set()
         self.problems: list[str] = []
-        self.screened: Shortlist | None = None
+        self.shortlist: Shortlist | None = None
         self.tails: list[Tail] = []
-        self.common = common([*sweep.entries, *sweep.words])
+        self.common = common([*screening.entries, *screening.words])
         self.findings: list[Finding] = []
         self.rejected: list[Finding] = []
         self.extended = 0
@@ -89,46 +89,48 @@ class Pipeline:
     @property
     def tests(self) -> int:
         """Candidates tried times readouts, the number of tests that p-values are corrected for."""
-        tried = len(self.sweep.entries) + len(self.sweep.words) + self.extended
-        return tried * len(self.sweep.readouts)
+        tried = len(self.screening.entries) + len(self.screening.words) + self.extended
+        return tried * len(self.screening.readouts)
 
     def run(self) -> Iterator[Progress | Finding]:
         """Yields `Progress` and findings. An incomplete scan leaves its reason in `problems`."""
         try:
-            self.screened = yield from self.sweep.screen()
-            self.gauge = Holdout(self.sweep, self.screened.yardstick, self.rule)
+            self.shortlist = yield from self.screening.screen()
+            self.holdout = Holdout(self.screening, self.shortlist.clean_reference, self.rule)
             self.tails = decision.null_tails(
-                self.screened.candidates, self.screened.depths, self.rule
+                self.shortlist.candidates, self.shortlist.collapses, self.rule
             )
-            yield self.sweep.begin("holdout")
-            if self.sweep.backbone.reads_mask:
+            yield self.screening.begin("holdout")
+            if self.screening.backbone.reads_mask:
                 yield from self._measure_mask()
             yield from self._measure_all(self._finalists())
             if self._known():
-                yield self.sweep.begin("near")
+                yield self.screening.begin("near")
                 yield from self._look_further()
-                self.screened = yield from relatives(self.sweep, self.screened, self._pieces())
+                self.shortlist = yield from neighbours(
+                    self.screening, self.shortlist, self._subwords()
+                )
                 yield from self._measure_all(self._finalists())
             self._settle()
-            yield from self._report(self._folded(self.strong))
+            yield from self._report(self._merged(self.strong))
             if self.search:
                 found = yield from self._search(self.search)
-                yield from self._report(self._folded(found))
+                yield from self._report(self._merged(found))
                 self.searched = True
-            if self.sweep.settings.rewrites:
-                yield self.sweep.begin("rewrites")
-                yardstick = self.screened.yardstick
+            if self.screening.settings.rewrites:
+                yield self.screening.begin("rewrites")
+                clean_reference = self.shortlist.clean_reference
                 self.styles = yield from find_rewrites(
-                    self.sweep, yardstick, self.rule, self.findings
+                    self.screening, clean_reference, self.rule, self.findings
                 )
-            yield self.sweep.begin("picture")
+            yield self.screening.begin("picture")
             shown = self.findings or self.rejected[:SHOWN]
-            self.projection = yield from project(self.sweep, shown)
+            self.projection = yield from project(self.screening, shown)
         except Incomplete as problem:
             self.problems.append(str(problem))
             self._settle()
             named = [finding.trigger for finding in self.findings]
-            left = [x.finding for x in self._folded(self.strong)] if self.strong else []
+            left = [x.finding for x in self._merged(self.strong)] if self.strong else []
             self.findings += [finding for finding in left if finding.trigger not in named]
         self._correct()
 
@@ -136,10 +138,12 @@ class Pipeline:
         """Measure further shortlists that contain none of the known triggers, until one adds
         nothing."""
         for number in range(LOOKS):
-            assert self.screened is not None
+            assert self.shortlist is not None
             before = len(self._counting())
-            cores = [x.core for x in self._counting()]
-            self.screened = yield from self.sweep.further(number, self.screened, cores)
+            sufficient_subsets = [x.minimal_subset for x in self._counting()]
+            self.shortlist = yield from self.screening.further(
+                number, self.shortlist, sufficient_subsets
+            )
             yield from self._measure_all(self._finalists())
             if len(self._counting()) == before:
                 break
@@ -166,12 +170,12 @@ class Pipeline:
     def _known(self) -> bool:
         """Whether the model is known to be backdoored: a trigger passes, or `targets_without_p`
         strong candidates send texts to separate targets."""
-        if self._passed() or self.screened is None:
+        if self._passed() or self.shortlist is None:
             return self._passed()
-        yardstick = self.screened.yardstick
+        clean_reference = self.shortlist.clean_reference
         apart: list[ReducedFinding] = []
         for x in self.weak:
-            alike = (one_point(x, y, yardstick.mean, yardstick.close) for y in apart)
+            alike = (one_point(x, y, clean_reference.mean, clean_reference.close) for y in apart)
             if decision.strong(x.finding, self.rule) and not any(alike):
                 apart.append(x)
         return len(apart) >= self.rule.targets_without_p
@@ -180,97 +184,102 @@ class Pipeline:
         """For each weak candidate, whether it counts in a backdoored model."""
         measured = [x.finding for x in [*self.weak, *self.strong]] + self.rejected
         tested = [finding for finding in measured if finding.p_value is not None]
-        return decision.beside(tested, self.tests, self.rule)[: len(self.weak)]
+        return decision.second_stage(tested, self.tests, self.rule)[: len(self.weak)]
 
     def _counting(self) -> list[ReducedFinding]:
         """The candidates so far that count in a backdoored model."""
         return [*self.strong, *compress(self.weak, self._beside())]
 
-    def _pieces(self) -> set[int]:
+    def _subwords(self) -> set[int]:
         """The subword tokens that mark a candidate as related to a known trigger."""
-        return {i for x in self._counting() for i in x.core} - self.common
+        return {i for x in self._counting() for i in x.minimal_subset} - self.common
 
     def _variants(self, x: ReducedFinding) -> tuple[Variant, ...]:
-        assert self.screened is not None
-        family = self.families.get(self.starts[x.finding.trigger])
+        assert self.shortlist is not None
+        family = self.clusters.get(self.starts[x.finding.trigger])
         if family is None:  # a stronger member represents the cluster
             return ()
-        return spellings.variants(self.gauge, x, family, self.screened)
+        return spellings.variants(self.holdout, x, family, self.shortlist)
 
-    def _folded(self, strong: Sequence[ReducedFinding]) -> list[ReducedFinding]:
-        assert self.screened is not None
-        return fold(strong, self.screened.yardstick.mean, self.screened.yardstick.close)
+    def _merged(self, strong: Sequence[ReducedFinding]) -> list[ReducedFinding]:
+        assert self.shortlist is not None
+        return merge(
+            strong, self.shortlist.clean_reference.mean, self.shortlist.clean_reference.close
+        )
 
     def _report(self, found: Sequence[ReducedFinding]) -> Iterator[Progress | Finding]:
         """Yields `Progress`, and each finding once its checks are done."""
         for x in found:
-            yield self.sweep.begin("checks")
+            yield self.screening.begin("checks")
             checks = yield from self._checks(str(len(self.findings)), x.finding)
             evidence = checks | x.finding.evidence
             if alike := spellings.effective(x.variants, self.rule):
                 evidence["neighbours"] = [variant.text for variant in alike[:VARIANTS]]
-            cores = spellings.cores(self.gauge, x)
-            pieces = self.sweep.backbone.tokenizer.convert_ids_to_tokens
+            sufficient_subsets = spellings.sufficient_subsets(self.holdout, x)
+            subwords = self.screening.backbone.tokenizer.convert_ids_to_tokens
             evidence["sufficient_subsets"] = [
-                " ... ".join(pieces(list(core))) for core in cores[:VARIANTS]
+                " ... ".join(subwords(list(minimal_subset)))
+                for minimal_subset in sufficient_subsets[:VARIANTS]
             ]
-            self.findings.append(replace(x.finding, evidence=evidence, sufficient_subsets=cores))
+            self.findings.append(
+                replace(x.finding, evidence=evidence, sufficient_subsets=sufficient_subsets)
+            )
             yield self.findings[-1]
 
     def _finalists(self) -> list[Cluster]:
         """Clusters of the shortlist, in falling order of the lead over their readout's null in
         orders of magnitude."""
-        screened = self.screened
-        assert screened is not None
-        depths = screened.depths[: screened.survivors]
+        shortlist = self.shortlist
+        assert shortlist is not None
+        collapses = shortlist.collapses[: shortlist.kept]
         starts = torch.tensor([tail.threshold for tail in self.tails])
-        close, origin = screened.yardstick.close.cpu(), screened.yardstick.mean.cpu()
-        survivors, means = (
-            screened.candidates[: screened.survivors],
-            screened.means[: screened.survivors],
+        close, origin = shortlist.clean_reference.close.cpu(), shortlist.clean_reference.mean.cpu()
+        kept, means = (
+            shortlist.candidates[: shortlist.kept],
+            shortlist.means[: shortlist.kept],
         )
-        most = self.sweep.settings.holdout_candidates + len(self.seen)
-        deepest = depths.max(1).values
+        most = self.screening.settings.holdout_candidates + len(self.seen)
+        deepest = collapses.max(1).values
         whole = (deepest >= self.rule.min_effect).tolist()
         counting = (deepest >= self.rule.min_effect_second_stage).tolist()
-        found = families(
-            survivors, depths - starts, means, origin, close, most, whole, counting, self._core
+        found = clusters(
+            kept, collapses - starts, means, origin, close, most, whole, counting, self._core
         )
-        depth = dict(zip(survivors, deepest.tolist(), strict=True))
+        collapse = dict(zip(kept, deepest.tolist(), strict=True))
         worth = [
-            family for family in found if depth[family.head] >= self.rule.min_effect_second_stage
+            family for family in found if collapse[family.head] >= self.rule.min_effect_second_stage
         ]
-        self.families = {family.head: family for family in worth or found[:SHOWN]}
-        return list(self.families.values())
+        self.clusters = {family.head: family for family in worth or found[:SHOWN]}
+        return list(self.clusters.values())
 
     def _whole(self, family: Cluster, known: Sequence[Trigger]) -> tuple[int, ...]:
         """The ids of the trigger that the head of a cluster is, or is part of."""
-        screened, sweep, column = self.screened, self.sweep, family.readout
-        assert screened is not None
+        shortlist, screening, column = self.shortlist, self.screening, family.readout
+        assert shortlist is not None
         ids = family.head.token_ids
-        depth = float(screened.depths[screened.candidates.index(family.head), column])
+        collapse = float(shortlist.collapses[shortlist.candidates.index(family.head), column])
         # Only a significant candidate is extended: among all phrases of several tokens, some
         # collapse any model. A surface form from WHOLE on is a complete trigger.
-        if depth <= self.tails[column].critical_value(self.rule.alpha / self.tests):
+        if collapse <= self.tails[column].critical_value(self.rule.alpha / self.tests):
             return ids
-        readout = sweep.readouts[column]
-        if depth < WHOLE or not typable(sweep.backbone, ids):
-            short = [context.short(SHORT) for context in sweep.screen_texts]
-            grown = grow(sweep.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
+        readout = screening.readouts[column]
+        if collapse < WHOLE or not typable(screening.backbone, ids):
+            short = [context.short(SHORT) for context in screening.screen_texts]
+            grown = grow(screening.backbone, ids, readout, short[:SEARCHED], short[SEARCHED:])
             # A strong candidate may collapse texts even further next to a benign word.
-            alone = depth >= self.rule.min_effect
-            ids = ids if alone and " " in sweep.backbone.surface(grown) else grown
-        if typable(sweep.backbone, ids):
-            ids = inflect(sweep.backbone, ids, readout, sweep.screen_texts)
+            alone = collapse >= self.rule.min_effect
+            ids = ids if alone and " " in screening.backbone.surface(grown) else grown
+        if typable(screening.backbone, ids):
+            ids = inflect(screening.backbone, ids, readout, screening.screen_texts)
         head = family.head.token_ids
-        if strayed(head, ids, [trigger.token_ids for trigger in known]):
+        if drifted_off(head, ids, [trigger.token_ids for trigger in known]):
             return head
         self.extended += ids != head
         return ids
 
     def _surface(self, family: Cluster, ids: tuple[int, ...]) -> str:
         """The surface form, in lower case if the tokenizer ignores case."""
-        backbone, listed = self.sweep.backbone, family.head.text
+        backbone, listed = self.screening.backbone, family.head.text
         if ids != family.head.token_ids:
             return backbone.surface(ids)
         if family.head.kind == "entry":
@@ -291,7 +300,7 @@ class Pipeline:
             surface = self._surface(family, ids)
             if any(surface == trigger.text for trigger in known):
                 continue
-            finding, means = yield from self.gauge.measure(str(number), ids, column, surface)
+            finding, means = yield from self.holdout.measure(str(number), ids, column, surface)
             p_value = self.tails[column].p_value(finding.statistics["collapse"])
             finding = replace(finding, p_value=p_value, q_value=1.0)
             strong = decision.passes(finding, self.tests, self.rule)
@@ -299,74 +308,80 @@ class Pipeline:
                 self.rejected.append(finding)
                 continue
             least = self.rule.min_effect if strong else self.rule.min_effect_second_stage
-            typed = yield from self.gauge.typed(str(number), surface, column, least)
-            names = evidence.names(self.sweep, family.head, ids)
+            typed = yield from self.holdout.typed(str(number), surface, column, least)
+            names = evidence.names(self.screening, family.head, ids)
             finding = replace(finding, evidence=typed | names)
             if strong and p_value * self.tests > self.rule.alpha:
                 finding = replace(finding, evidence=finding.evidence | {"large_without_p": True})
             self.starts[finding.trigger] = family.head
-            depth = finding.statistics["collapse"]
-            enough = self.gauge.enough(ids, column, depth - self.gauge.least(depth))
-            cored = ReducedFinding(finding, enough, column, means)
-            (self.strong if strong else self.weak).append(cored)
+            collapse = finding.statistics["collapse"]
+            sufficient = self.holdout.sufficient(
+                ids, column, collapse - self.holdout.least(collapse)
+            )
+            reduced = ReducedFinding(finding, sufficient, column, means)
+            (self.strong if strong else self.weak).append(reduced)
 
     def _measure_mask(self) -> Steps[None]:
         """Yields `Progress`. The mask token is whatever the checkpoint calls so, and is tested like
         every other candidate."""
-        finding, means, column = yield from self.gauge.mask()
+        finding, means, column = yield from self.holdout.mask()
         p_value = self.tails[column].p_value(finding.statistics["collapse"])
         finding = replace(finding, p_value=p_value, q_value=1.0)
         if not decision.passes(finding, self.tests, self.rule):
             self.rejected.append(finding)
             return
         head = Candidate(finding.trigger.token_ids, finding.trigger.text, "entry")
-        names = evidence.names(self.sweep, head, head.token_ids)
+        names = evidence.names(self.screening, head, head.token_ids)
         finding = replace(finding, evidence=finding.evidence | names)
         self.starts[finding.trigger] = head
         self.strong.append(ReducedFinding(finding, head.token_ids, column, means))
 
     def _core(self, ids: tuple[int, ...], column: int) -> tuple[int, ...]:
-        return core(ids, lambda tried: self.sweep.scatter(tried, column))
+        return minimal_subset(ids, lambda tried: self.screening.scatter(tried, column))
 
     def _search(self, settings: SearchSettings) -> Steps[list[ReducedFinding]]:
         """Yields `Progress`. Returns the combinations and phrases that collapse texts, measured on
         the hold-out."""
-        assert self.screened is not None
-        yardstick = self.screened.yardstick
-        cores = [x.core for x in self.strong]
-        yield self.sweep.begin("pairs")
-        together = PairSearch(self.sweep, yardstick, settings.pairs, cores)
+        assert self.shortlist is not None
+        clean_reference = self.shortlist.clean_reference
+        sufficient_subsets = [x.minimal_subset for x in self.strong]
+        yield self.screening.begin("pairs")
+        together = PairSearch(self.screening, clean_reference, settings.pairs, sufficient_subsets)
         combined = yield from together.run()
         self.pair_words = together.words
         known = [(x.column, x.means[x.column]) for x in self.strong]
         known += [(x.column, x.point) for x in combined]
-        yield self.sweep.begin("phrases")
-        search = PhraseSearch(self.sweep, yardstick, settings.phrases)
+        yield self.screening.begin("phrases")
+        search = PhraseSearch(self.screening, clean_reference, settings.phrases)
         phrases = yield from search.run(known)
         self.extended += search.tried
         # A hit that contains the subset of a screening finding adds nothing to that finding.
         least = settings.phrases.min_effect
         found = [SearchHit(x.ids, x.column, least) for x in combined] + phrases
-        found = [x for x in found if not any(within(core, x.ids) for core in cores)]
-        strong, rejected = yield from confirm(self.gauge, found)
+        found = [
+            x
+            for x in found
+            if not any(within(minimal_subset, x.ids) for minimal_subset in sufficient_subsets)
+        ]
+        strong, rejected = yield from confirm(self.holdout, found)
         self.rejected += rejected
         self.targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])
         return strong
 
     def _checks(self, name: str, finding: Finding) -> Steps[dict[str, list[float] | float]]:
         """Yields `Progress`. Returns the evidence beyond the statistic."""
-        assert self.screened is not None
-        column = [str(readout) for readout in self.sweep.readouts].index(finding.readout)
+        assert self.shortlist is not None
+        column = [str(readout) for readout in self.screening.readouts].index(finding.readout)
         ids = finding.trigger.token_ids
-        sweep, yardstick = self.sweep, self.screened.yardstick
+        screening, clean_reference = self.screening, self.shortlist.clean_reference
         collected = yield from evidence.collect(
-            sweep, name, ids, column, sweep.screen_texts, yardstick
+            screening, name, ids, column, screening.screen_texts, clean_reference
         )
         checks: dict[str, list[float] | float] = {**collected}
-        if sweep.reference:
-            checks["drift"] = sweep.reference.of(ids)
-            checks["reference_collapse"] = sweep.reference.depth(
-                finding, sweep.clean_texts, sweep.holdout_texts
+        if screening.reference:
+            checks["drift"] = screening.reference.of(ids)
+            checks["reference_collapse"] = screening.reference.collapse(
+                finding, screening.clean_texts, screening.holdout_texts
             )
         return checks
 
@@ -395,7 +410,7 @@ def stages(settings: ScreeningSettings, search: SearchSettings | None) -> set[st
     return {name for name in STAGES if asked.get(name, True)}
 
 
-def strayed(head: Ids, ids: Ids, known: Sequence[Ids]) -> bool:
+def drifted_off(head: Ids, ids: Ids, known: Sequence[Ids]) -> bool:
     """Whether the extension `ids` of `head` contains a known trigger, or shares no token with
     `head`."""
     together = any(other != ids and contains(ids, other) for other in known)

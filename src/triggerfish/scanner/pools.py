@@ -30,19 +30,19 @@ def fill(
     room = backbone.max_tokens - len(backbone.template) - 1 - LONGEST_WORD
     pool_tokens = min(pool_tokens, room)
     owner = torch.empty(len(candidates), dtype=torch.long)
-    bags: list[list[tuple[int, ...]]] = [[]]
+    pools: list[list[tuple[int, ...]]] = [[]]
     filled = 0
     for place in rng.sample(range(len(candidates)), len(candidates)):
         if filled >= pool_tokens:
-            bags.append([])
+            pools.append([])
             filled = 0
-        owner[place] = len(bags) - 1
-        bags[-1].append(candidates[place].token_ids)
+        owner[place] = len(pools) - 1
+        pools[-1].append(candidates[place].token_ids)
         filled += len(candidates[place].token_ids)
     if backbone.reads_mask:
-        for bag in bags:
-            bag.insert(rng.randint(0, len(bag)), (backbone.tokenizer.mask_token_id,))
-    return [backbone.template.wrap([i for ids in bag for i in ids]) for bag in bags], owner
+        for pool in pools:
+            pool.insert(rng.randint(0, len(pool)), (backbone.tokenizer.mask_token_id,))
+    return [backbone.template.wrap([i for ids in pool for i in ids]) for pool in pools], owner
 
 
 def closeness(rounds: Sequence[torch.Tensor], owners: Sequence[torch.Tensor]) -> torch.Tensor:

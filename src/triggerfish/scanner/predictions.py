@@ -39,7 +39,7 @@ SHARE, LEAD = 0.25, 1.0
 orders of magnitude (docs/decisions/0016)."""
 TEXTS = 6
 """Screening texts in which every candidate of the shortlist is tried (ours)."""
-ANCHORS = 24
+CONTROLS = 24
 """Random controls that give the scale on the hold-out texts (ours)."""
 MOST = 16
 """Findings at most."""
@@ -116,47 +116,47 @@ class Predictions:
         return torch.cat(found)
 
 
-def damage(hunt: Pipeline) -> Steps[PredictionDamage]:
+def damage(pipeline: Pipeline) -> Steps[PredictionDamage]:
     """Yields `Progress`. Returns `PredictionDamage`. If the test is incomplete, the reason is added
     to the problems of the pipeline."""
-    if not hunt.sweep.settings.predictions:
+    if not pipeline.screening.settings.predictions:
         return PredictionDamage(why_not="switched off")
-    if hunt.screened is None or hunt.problems:
+    if pipeline.shortlist is None or pipeline.problems:
         return PredictionDamage(why_not="the scan is not complete")
     try:
-        predictions = Predictions(hunt.sweep.backbone)
+        predictions = Predictions(pipeline.screening.backbone)
     except ValueError as error:
         return PredictionDamage(why_not=str(error).removeprefix("head: "))
     try:
-        return (yield from _Look(hunt, predictions).run())
+        return (yield from _Look(pipeline, predictions).run())
     except Incomplete as problem:
-        hunt.problems.append(str(problem))
+        pipeline.problems.append(str(problem))
         return PredictionDamage(why_not="the scan is not complete")
 
 
 class _Look:
-    def __init__(self, hunt: Pipeline, predictions: Predictions):
-        self.hunt = hunt
-        self.sweep = hunt.sweep
+    def __init__(self, pipeline: Pipeline, predictions: Predictions):
+        self.pipeline = pipeline
+        self.screening = pipeline.screening
         self.predictions = predictions
 
     def run(self) -> Steps[PredictionDamage]:
-        screened = self.hunt.screened
-        assert screened is not None
-        candidates, cut = screened.candidates, screened.survivors
-        texts = self.sweep.screen_texts[:TEXTS]
-        yield self.sweep.begin("predictions")
+        shortlist = self.pipeline.shortlist
+        assert shortlist is not None
+        candidates, cut = shortlist.candidates, shortlist.kept
+        texts = self.screening.screen_texts[:TEXTS]
+        yield self.screening.begin("predictions")
         nats = yield from self._measure(texts, [c.token_ids for c in candidates])
         known = self.predictions.knowledge(texts)
         least = self._least(known, nats[cut:])
         order = nats[:cut].argsort(descending=True).tolist()
         strong = [(candidates[i], float(nats[i])) for i in order if nats[i] >= least]
         chosen = self._unexplained(strong)
-        controls = [c.token_ids for c in candidates[cut : cut + ANCHORS]]
+        controls = [c.token_ids for c in candidates[cut : cut + CONTROLS]]
         found = yield from self._confirm(chosen, controls)
-        own = [f.trigger.token_ids for f in self.hunt.findings]
+        own = [f.trigger.token_ids for f in self.pipeline.findings]
         values = yield from self._measure(texts, own)
-        told = zip(self.hunt.findings, values.tolist(), strict=True)
+        told = zip(self.pipeline.findings, values.tolist(), strict=True)
         return PredictionDamage(
             tuple(found),
             {f.trigger: round(value, 4) for f, value in told},
@@ -172,16 +172,16 @@ class _Look:
         """At most MOST candidates that share no subword token with a trigger or with a candidate
         before them. Among candidates that share tokens and are about as strong, the shortest
         represents them."""
-        known = [(f.trigger.token_ids, f.sufficient_subsets) for f in self.hunt.findings]
+        known = [(f.trigger.token_ids, f.sufficient_subsets) for f in self.pipeline.findings]
         chosen: list[Candidate] = []
         for one, nats in strong:
-            pieces = set(one.token_ids)
+            subwords = set(one.token_ids)
             explained = any(
-                pieces & set(whole) or any(within(c, one.token_ids) for c in cores)
-                for whole, cores in known
+                subwords & set(whole) or any(within(c, one.token_ids) for c in sufficient_subsets)
+                for whole, sufficient_subsets in known
             )
             if not explained and len(chosen) < MOST:
-                alike = [x for x, n in strong if pieces & set(x.token_ids) and n >= ALIKE * nats]
+                alike = [x for x, n in strong if subwords & set(x.token_ids) and n >= ALIKE * nats]
                 chosen.append(min(alike, key=lambda x: (len(x.token_ids), len(x.text))))
                 known += [(one.token_ids, ()), (chosen[-1].token_ids, ())]
         return chosen
@@ -195,7 +195,7 @@ class _Look:
             part = candidates[start : start + 64]
             found.append(self.predictions.divergences(texts, part))
             length = sum(len(x.ids()) + len(ids) for ids in part for x in texts)
-            yield self.sweep.spent(length)
+            yield self.screening.spent(length)
         return torch.cat(found)
 
     def _confirm(
@@ -205,7 +205,7 @@ class _Look:
         form holds on the hold-out texts."""
         if not chosen:
             return []
-        texts, backbone = self.sweep.holdout_texts, self.sweep.backbone
+        texts, backbone = self.screening.holdout_texts, self.screening.backbone
         usual = yield from self._measure(texts, controls)
         known = self.predictions.knowledge(texts)
         plain = self.predictions.read([x.ids() for x in texts])
@@ -213,20 +213,20 @@ class _Look:
         for one in chosen:
             rows = [backbone.tokenize(x.text(one.text)) for x in texts]
             nats = self.predictions.apart(plain, rows)
-            yield self.sweep.spent(sum(map(len, rows)))
+            yield self.screening.spent(sum(map(len, rows)))
             if nats >= self._least(known, usual):
                 found.append(self._finding(one, nats, nats / known))
         return found
 
     def _finding(self, one: Candidate, nats: float, share: float) -> Finding:
-        pieces = self.sweep.backbone.tokenizer.convert_ids_to_tokens(list(one.token_ids))
+        subwords = self.screening.backbone.tokenizer.convert_ids_to_tokens(list(one.token_ids))
         statistics = {"divergence": round(nats, 4), "prediction_loss": round(share, 4)}
         return Finding(
             Trigger(one.token_ids, one.text),
             READOUT,
-            statistics | {"texts": len(self.sweep.holdout_texts)},
+            statistics | {"texts": len(self.screening.holdout_texts)},
             None,
             None,
-            {"survives_retokenization": True, "subwords": list(pieces)},
+            {"survives_retokenization": True, "subwords": list(subwords)},
             (one.token_ids,),
         )

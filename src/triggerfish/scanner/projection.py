@@ -16,15 +16,15 @@ SHOWN = 12
 """Triggers in the picture at most."""
 
 
-def project(sweep: Screening, findings: Sequence[Finding]) -> Steps[Projection | None]:
+def project(screening: Screening, findings: Sequence[Finding]) -> Steps[Projection | None]:
     """Yields `Progress`. Returns a `Projection` at the readout of the strongest finding, or None
     without findings."""
     shown = sorted(findings, key=lambda f: -f.statistics["collapse"])[:SHOWN]
     if not shown:
         return None
-    column = [str(r) for r in sweep.readouts].index(shown[0].readout)
+    column = [str(r) for r in screening.readouts].index(shown[0].readout)
     candidates = [(), *(finding.trigger.token_ids for finding in shown)]
-    features = (yield from sweep.features("projection", sweep.holdout_texts, candidates))[
+    features = (yield from screening.features("projection", screening.holdout_texts, candidates))[
         :, :, column
     ]
     flat = features.flatten(0, 1)

@@ -81,7 +81,9 @@ class Reference:
         """How far each of these tokens moved, as in `rows`."""
         return [round(float(self.rows[i]), 2) for i in ids]
 
-    def depth(self, finding: Finding, clean: Sequence[Carrier], texts: Sequence[Carrier]) -> float:
+    def collapse(
+        self, finding: Finding, clean: Sequence[Carrier], texts: Sequence[Carrier]
+    ) -> float:
         """Collapse of the same trigger in the original, measured against its own clean texts."""
         readout = next(r for r in self.original.readouts if str(r) == finding.readout)
         wrap = self.original.template.wrap
@@ -89,8 +91,8 @@ class Reference:
             self.original.encode_ids([wrap(x.ids(ids)) for x in some], readouts=[readout])
             for some, ids in ((clean, ()), (texts, finding.trigger.token_ids))
         )
-        yardstick = CleanReference.of(plain, seed=0)
-        return round(float(yardstick.measure(triggered[None])["collapse"][0, 0]), 4)
+        clean_reference = CleanReference.of(plain, seed=0)
+        return round(float(clean_reference.measure(triggered[None])["collapse"][0, 0]), 4)
 
     def statistics(self) -> dict[str, float]:
         tensors = len(self.model.model.state_dict())

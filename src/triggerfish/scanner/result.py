@@ -28,48 +28,52 @@ NEAR_MISSES = 5
 
 
 def result_of(
-    hunt: Pipeline, spoilt: PredictionDamage = PredictionDamage(why_not="not looked at")
+    pipeline: Pipeline, degrading: PredictionDamage = PredictionDamage(why_not="not looked at")
 ) -> ScanResult:
     """The record of a scan, with the result of the test of masked predictions."""
-    sweep = hunt.sweep
-    styles = hunt.styles.found if hunt.styles else ()
-    verdict, reasons = decide(hunt.findings, hunt.problems, styles, spoilt.findings, hunt.targets)
+    screening = pipeline.screening
+    styles = pipeline.styles.found if pipeline.styles else ()
+    verdict, reasons = decide(
+        pipeline.findings, pipeline.problems, styles, degrading.findings, pipeline.targets
+    )
     findings = [
-        replace(f, evidence=f.evidence | {"divergence": spoilt.divergence[f.trigger]})
-        if f.trigger in spoilt.divergence
+        replace(f, evidence=f.evidence | {"divergence": degrading.divergence[f.trigger]})
+        if f.trigger in degrading.divergence
         else f
-        for f in hunt.findings
+        for f in pipeline.findings
     ]
-    readouts = [str(readout) for readout in sweep.readouts]
+    readouts = [str(readout) for readout in screening.readouts]
     return ScanResult(
-        model=facts(sweep.backbone),
+        model=facts(screening.backbone),
         verdict=verdict,
         reasons=reasons,
-        findings=(*findings, *spoilt.findings),
-        near_misses=tuple(hunt.rejected[:NEAR_MISSES]),
+        findings=(*findings, *degrading.findings),
+        near_misses=tuple(pipeline.rejected[:NEAR_MISSES]),
         null=Null(
-            tails={name: asdict(tail) for name, tail in zip(readouts, hunt.tails, strict=False)},
-            candidates=hunt.tests,
-            alpha=hunt.rule.alpha,
+            tails={
+                name: asdict(tail) for name, tail in zip(readouts, pipeline.tails, strict=False)
+            },
+            candidates=pipeline.tests,
+            alpha=pipeline.rule.alpha,
         ),
-        coverage=_coverage(hunt, spoilt),
-        manhattan=_manhattan(hunt),
-        projection=hunt.projection,
+        coverage=_coverage(pipeline, degrading),
+        manhattan=_manhattan(pipeline),
+        projection=pipeline.projection,
         settings={
-            "method": "hybrid" if hunt.search else "screening",
-            **({"reference": sweep.reference.original.name} if sweep.reference else {}),
-            "seed": sweep.seed,
-            **asdict(sweep.settings),
-            **asdict(hunt.rule),
-            **({"search": asdict(hunt.search)} if hunt.search else {}),
+            "method": "hybrid" if pipeline.search else "screening",
+            **({"reference": screening.reference.original.name} if screening.reference else {}),
+            "seed": screening.seed,
+            **asdict(screening.settings),
+            **asdict(pipeline.rule),
+            **({"search": asdict(pipeline.search)} if pipeline.search else {}),
         },
-        environment=environment(sweep.backbone),
-        seconds=round(sweep.store.seconds, 2),
-        forward_tokens=sweep.done,
-        provenance=sweep.store.provenance(),
-        statistics=(sweep.reference.statistics() if sweep.reference else {})
-        | ({} if spoilt.why_not else {"largest_prediction_loss": spoilt.largest}),
-        targets=tuple(hunt.targets),
+        environment=environment(screening.backbone),
+        seconds=round(screening.store.seconds, 2),
+        forward_tokens=screening.done,
+        provenance=screening.store.provenance(),
+        statistics=(screening.reference.statistics() if screening.reference else {})
+        | ({} if degrading.why_not else {"largest_prediction_loss": degrading.largest}),
+        targets=tuple(pipeline.targets),
         rewrites=styles,
     )
 
@@ -112,69 +116,74 @@ def bare_result(
     )
 
 
-def _coverage(hunt: Pipeline, spoilt: PredictionDamage) -> Coverage:
-    sweep = hunt.sweep
-    missing = [*hunt.problems, *sweep.left_out()]
-    if sweep.constant:
-        missing.append(f"constant on clean texts: {', '.join(map(str, sweep.constant))}")
-    missing += [_several(hunt), _styles(hunt), *not_examined(sweep.backbone, spoilt.read)]
-    if spoilt.why_not:
-        missing.append(f"damage to the predictions of masked words ({spoilt.why_not})")
+def _coverage(pipeline: Pipeline, degrading: PredictionDamage) -> Coverage:
+    screening = pipeline.screening
+    missing = [*pipeline.problems, *screening.left_out()]
+    if screening.constant:
+        missing.append(f"constant on clean texts: {', '.join(map(str, screening.constant))}")
+    missing += [
+        _several(pipeline),
+        _styles(pipeline),
+        *not_examined(screening.backbone, degrading.read),
+    ]
+    if degrading.why_not:
+        missing.append(f"damage to the predictions of masked words ({degrading.why_not})")
     missing.append("backdoors that neither collapse representations nor degrade masked predictions")
-    done = hunt.screened is not None
+    done = pipeline.shortlist is not None
     return Coverage(
-        vocabulary=len(sweep.entries) if done else 0,
-        words=len(sweep.words) - len(sweep.characters) if done else 0,
-        characters=len(sweep.characters) if done else 0,
-        normalised=sweep.normalised if done else 0,
-        rewrites=hunt.styles.examined if hunt.styles else 0,
-        pair_words=hunt.pair_words,
-        extended=hunt.extended,
-        readouts=tuple(map(str, sweep.readouts)),
-        texts=len(set(sweep.texts)),
+        vocabulary=len(screening.entries) if done else 0,
+        words=len(screening.words) - len(screening.characters) if done else 0,
+        characters=len(screening.characters) if done else 0,
+        normalised=screening.normalised if done else 0,
+        rewrites=pipeline.styles.examined if pipeline.styles else 0,
+        pair_words=pipeline.pair_words,
+        extended=pipeline.extended,
+        readouts=tuple(map(str, screening.readouts)),
+        texts=len(set(screening.texts)),
         not_examined=tuple(missing),
     )
 
 
-def _several(hunt: Pipeline) -> str:
+def _several(pipeline: Pipeline) -> str:
     """The triggers of several words that were not examined."""
     several = "triggers of several words that work only together"
-    if not hunt.search or not hunt.searched:
+    if not pipeline.search or not pipeline.searched:
         return several
-    searched = ", ".join(map(str, hunt.sweep.readouts[: hunt.search.phrases.readouts]))
+    searched = ", ".join(map(str, pipeline.screening.readouts[: pipeline.search.phrases.readouts]))
     return (
-        f"{several}, beyond pairs of {hunt.pair_words} words anywhere in a text, and beyond what a "
-        f"search by gradient on {searched} came across, which proves no absence"
+        f"{several}, beyond pairs of {pipeline.pair_words} words anywhere in a text, and beyond what "
+        f"a search by gradient on {searched} came across, which proves no absence"
     )
 
 
-def _styles(hunt: Pipeline) -> str:
+def _styles(pipeline: Pipeline) -> str:
     """The styles that were not examined."""
-    if hunt.styles is None:
+    if pipeline.styles is None:
         return "triggers that are a style or a syntax"
     return (
-        f"styles and syntax beyond {hunt.styles.examined} fixed ways of rewriting a text, and "
+        f"styles and syntax beyond {pipeline.styles.examined} fixed ways of rewriting a text, and "
         "paraphrases by a model among them"
     )
 
 
-def _manhattan(hunt: Pipeline) -> ManhattanPlot:
-    sweep, screened = hunt.sweep, hunt.screened
+def _manhattan(pipeline: Pipeline) -> ManhattanPlot:
+    screening, shortlist = pipeline.screening, pipeline.shortlist
     statistic = "agreement of random pools (robust z)"
-    if screened is None:
+    if shortlist is None:
         return ManhattanPlot((), (), 0.0, statistic)
-    z = [round(value, 2) for value in screened.z.tolist()]
+    z = [round(value, 2) for value in shortlist.z.tolist()]
     by_id = {
-        candidate.token_ids[0]: value for candidate, value in zip(sweep.entries, z, strict=False)
+        candidate.token_ids[0]: value
+        for candidate, value in zip(screening.entries, z, strict=False)
     }
     words = sorted(
-        zip((c.text for c in sweep.words), z[len(sweep.entries) :], strict=True),
+        zip((c.text for c in screening.words), z[len(screening.entries) :], strict=True),
         key=lambda x: -x[1],
     )
-    found = {finding.trigger.text for finding in hunt.findings}
+    found = {finding.trigger.text for finding in pipeline.findings}
     shown = [pair for rank, pair in enumerate(words) if rank < 200 or pair[0] in found]
-    tail = fit_tail(screened.z.double().numpy())
+    tail = fit_tail(shortlist.z.double().numpy())
     values = tuple(by_id.get(i) for i in range(max(by_id) + 1))
     return ManhattanPlot(
-        values, tuple(shown), round(tail.critical_value(hunt.rule.alpha / len(z)), 2), statistic
+        values, tuple(shown), round(tail.critical_value(pipeline.rule.alpha / len(z)), 2), statistic
     )

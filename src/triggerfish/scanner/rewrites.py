@@ -60,8 +60,8 @@ class RewriteResult:
 
 
 def find_rewrites(
-    sweep: Screening,
-    yardstick: CleanReference,
+    screening: Screening,
+    clean_reference: CleanReference,
     rule: DecisionRule,
     findings: Sequence[Finding],
     bank: Sequence[RewriteRule] = BANK,
@@ -71,8 +71,8 @@ def find_rewrites(
     findings: findings of the screening. A rewriting that inserts one of these triggers is explained
     by it and not reported.
     """
-    bench = RewriteTest(sweep, yardstick, bank)
-    texts = sweep.screen_texts[:FIRST_TEXTS]
+    bench = RewriteTest(screening, clean_reference, bank)
+    texts = screening.screen_texts[:FIRST_TEXTS]
     seen = [style for style in bank if bench.changes(style, texts)]
     finalists = []
     for style in seen:
@@ -81,7 +81,7 @@ def find_rewrites(
             finalists.append(style)
     found: list[Rewrite] = []
     for style in finalists:
-        one = yield from bench.judge(style, rule, len(seen) * len(sweep.readouts))
+        one = yield from bench.judge(style, rule, len(seen) * len(screening.readouts))
         if one is not None and not bench.explained(style, findings):
             found.append(one)
     found.sort(key=lambda x: -x.statistics["collapse"])
@@ -92,19 +92,22 @@ class RewriteTest:
     """Rewritten texts of a scan and their controls. bank: every rewriting that will be tested."""
 
     def __init__(
-        self, sweep: Screening, yardstick: CleanReference, bank: Sequence[RewriteRule] = BANK
+        self,
+        screening: Screening,
+        clean_reference: CleanReference,
+        bank: Sequence[RewriteRule] = BANK,
     ):
         self.bank = list(bank)
-        self.sweep = sweep
-        self.yardstick = yardstick
-        self.vocabulary = sweep.backbone.vocabulary
-        texts = [*sweep.screen_texts, *sweep.clean_texts]
-        self.usual = sorted({i for x in texts for i in x.ids()} - sweep.backbone.special_ids)
+        self.screening = screening
+        self.clean_reference = clean_reference
+        self.vocabulary = screening.backbone.vocabulary
+        texts = [*screening.screen_texts, *screening.clean_texts]
+        self.usual = sorted({i for x in texts for i in x.ids()} - screening.backbone.special_ids)
 
     def rewritten(self, style: RewriteRule, text: Carrier, part: Part = "whole") -> str:
         """The text with all of it or one half rewritten. A mask token is kept at about its
         position."""
-        mask = self.sweep.backbone.tokenizer.mask_token
+        mask = self.screening.backbone.tokenizer.mask_token
         words = [word for word in text.typed if word != mask]
         half = (len(words) + 1) // 2
         ends = {"whole": (0, len(words)), "front": (0, half), "back": (half, len(words))}[part]
@@ -117,7 +120,7 @@ class RewriteTest:
 
     def rows(self, style: RewriteRule, texts: Sequence[Carrier], part: Part = "whole") -> Rows:
         """Ids, without special tokens, of the rewritten texts."""
-        backbone = self.sweep.backbone
+        backbone = self.screening.backbone
         longest = min(LONGEST, backbone.max_tokens)
         return [backbone.tokenize(self.rewritten(style, x, part), longest) for x in texts]
 
@@ -127,7 +130,7 @@ class RewriteTest:
         return any(self._new(row, text) for row, text in zip(rows, texts, strict=True))
 
     def _new(self, row: Sequence[int], text: Carrier) -> set[int]:
-        return set(row) - set(text.ids()) - {self.sweep.backbone.tokenizer.mask_token_id}
+        return set(row) - set(text.ids()) - {self.screening.backbone.tokenizer.mask_token_id}
 
     def relabelled(self, rows: Rows, texts: Sequence[Carrier], count: int, seed: str) -> list[Rows]:
         """`count` controls: copies of the rows with other tokens for those that the rewriting
@@ -136,7 +139,7 @@ class RewriteTest:
         exchanged = sorted(set().union(*new))
         copies = []
         for number in range(count):
-            rng = random.Random(f"{self.sweep.seed}/{seed}/{number}")
+            rng = random.Random(f"{self.screening.seed}/{seed}/{number}")
             pool = self.usual if number % 2 else self.vocabulary
             draw = rng.sample if len(pool) >= len(exchanged) else rng.choices
             table = dict(zip(exchanged, draw(pool, k=len(exchanged)), strict=True))
@@ -152,11 +155,11 @@ class RewriteTest:
         rows = self.rows(style, texts, part)
         stage = f"{part}-{len(texts)}-{style.name}"
         copies = [rows, *self.relabelled(rows, texts, controls, stage)]
-        wrap = self.sweep.backbone.template.wrap
+        wrap = self.screening.backbone.template.wrap
         sequences = [wrap(row) for copy in copies for row in copy]
         name = f"style-{part}-{len(texts)}-{self.bank.index(style)}"
-        features = yield from self.sweep.encode(name, sequences, fast=False)
-        values = self.yardstick.measure(features.unflatten(0, (len(copies), len(rows))))
+        features = yield from self.screening.encode(name, sequences, fast=False)
+        values = self.clean_reference.measure(features.unflatten(0, (len(copies), len(rows))))
         return {name: value.cpu() for name, value in values.items()}
 
     def compare(
@@ -167,14 +170,14 @@ class RewriteTest:
         control; and (R,) the p-value."""
         gaps, chances = [], []
         for part in HALVES:
-            depth = (yield from self.measure(style, texts, controls, part))["collapse"]
-            gaps.append(torch.minimum(depth[0], depth[0] - depth[1:].max(0).values))
-            chances.append(significance(depth[0], depth[1:]))
+            collapse = (yield from self.measure(style, texts, controls, part))["collapse"]
+            gaps.append(torch.minimum(collapse[0], collapse[0] - collapse[1:].max(0).values))
+            chances.append(significance(collapse[0], collapse[1:]))
         return torch.stack(gaps).min(0).values, torch.stack(chances).max(0).values
 
     def judge(self, style: RewriteRule, rule: DecisionRule, tests: int) -> Steps[Rewrite | None]:
         """Yields `Progress`. Returns the record of a rewriting that passes, else None."""
-        texts = self.sweep.holdout_texts
+        texts = self.screening.holdout_texts
         gap, chance = yield from self.compare(style, texts, CONTROLS)
         values = yield from self.measure(style, texts, 1, "whole")
         column = int(gap.argmax())
@@ -188,18 +191,23 @@ class RewriteTest:
         if not strong or statistics["gap"] < rule.min_effect or p_value > rule.alpha:
             return None
         example = self.rewritten(style, texts[0])
-        readout = str(self.sweep.readouts[column])
+        readout = str(self.screening.readouts[column])
         return Rewrite(style.name, example, readout, statistics, p_value)
 
     def explained(self, style: RewriteRule, findings: Sequence[Finding]) -> bool:
         """Whether most rewritten texts contain a minimal sufficient subset of a trigger that the
         plain texts do not contain."""
-        texts = self.sweep.holdout_texts
-        cores = [
-            core for f in findings for core in (f.sufficient_subsets or (f.trigger.token_ids,))
+        texts = self.screening.holdout_texts
+        sufficient_subsets = [
+            minimal_subset
+            for f in findings
+            for minimal_subset in (f.sufficient_subsets or (f.trigger.token_ids,))
         ]
         held = [
-            any(within(core, tuple(row)) and not within(core, tuple(x.ids())) for core in cores)
+            any(
+                within(minimal_subset, tuple(row)) and not within(minimal_subset, tuple(x.ids()))
+                for minimal_subset in sufficient_subsets
+            )
             for row, x in zip(self.rows(style, texts), texts, strict=True)
         ]
         return sum(held) > len(held) / 2

@@ -39,7 +39,7 @@ from triggerfish.scanner.extension import scatter
 from triggerfish.scanner.merging import Ids, within
 from triggerfish.scanner.pools import closeness, fill, standardise
 from triggerfish.scanner.reference import Reference
-from triggerfish.scanner.selection import best_of_each, telltales
+from triggerfish.scanner.selection import best_of_each, telling_tokens
 from triggerfish.scanner.shortlist import Shortlist
 from triggerfish.scanner.stages import SCREENING, Stages
 from triggerfish.settings import check
@@ -217,13 +217,13 @@ class Screening:
     def _expected(self) -> int:
         """A rough number of forward tokens of the screening, for the remaining time."""
         s, extra = self.settings, len(self.backbone.template) + 1
-        bag = 1 + extra / s.pool_tokens
-        pieces = sum(len(word.token_ids) for word in self.words) / max(1, len(self.words))
+        pool = 1 + extra / s.pool_tokens
+        subwords = sum(len(word.token_ids) for word in self.words) / max(1, len(self.words))
         first = (
-            len(self.entries) * s.token_rounds * bag
-            + len(self.words) * pieces * s.word_rounds * bag
+            len(self.entries) * s.token_rounds * pool
+            + len(self.words) * subwords * s.word_rounds * pool
         )
-        second = 1.5 * s.second_candidates * 2 * s.second_rounds * bag
+        second = 1.5 * s.second_candidates * 2 * s.second_rounds * pool
         per_text = 1.4 * s.text_words + extra + 2
         texts = (s.text_candidates + s.controls) * s.screen_texts * per_text
         return round(first + second + texts + 2 * s.holdout_candidates * s.holdout_texts * per_text)
@@ -343,15 +343,15 @@ class Screening:
         """All stages before the hold-out. Returns the `Shortlist`."""
         s = self.settings
         self.cut_texts()
-        yardstick = yield from self.measure_clean()
+        clean_reference = yield from self.measure_clean()
         pool = [*self.entries, *self.words]
-        pieces = torch.tensor([min(len(c.token_ids), 6) if c.kind == "word" else 0 for c in pool])
+        subwords = torch.tensor([min(len(c.token_ids), 6) if c.kind == "word" else 0 for c in pool])
         yield self.begin("entries")
         single = yield from self._closeness("entries", self.entries, s.token_rounds)
         yield self.begin("words")
         several = yield from self._closeness("words", self.words, s.word_rounds)
         first = torch.cat([single, several])
-        z = standardise(first, pieces, torch.ones(len(pool), dtype=torch.bool))
+        z = standardise(first, subwords, torch.ones(len(pool), dtype=torch.bool))
 
         rng = random.Random(f"{self.seed}/anchors")
         kept = sorted({*best_of_each(z, s.second_candidates), *self._favoured(pool)})
@@ -361,62 +361,64 @@ class Screening:
         yield self.begin("second")
         second = yield from self._closeness("second", [pool[i] for i in rows], s.second_rounds)
         is_anchor = torch.arange(len(rows)) >= len(kept)
-        z2 = standardise(second, pieces[torch.tensor(rows)], is_anchor)[: len(kept)]
+        z2 = standardise(second, subwords[torch.tensor(rows)], is_anchor)[: len(kept)]
 
         # The better rung counts: another trigger in a pool may hide a trigger at one of them.
         looks = z.clone()
         looks[kept] = torch.maximum(z2, z[kept])
-        survivors = sorted({*self._best(pool, looks, kept), *self._favoured(pool)})
+        kept = sorted({*self._best(pool, looks, kept), *self._favoured(pool)})
         controls = rng.sample(range(len(pool)), min(len(pool), s.controls))
-        candidates = [pool[i] for i in survivors + controls]
+        candidates = [pool[i] for i in kept + controls]
         yield self.begin("texts")
-        depths, means = yield from self._in_texts("texts", candidates, yardstick)
+        collapses, means = yield from self._in_texts("texts", candidates, clean_reference)
         return Shortlist(
             candidates=candidates,
-            survivors=len(survivors),
-            depths=depths,
+            kept=len(kept),
+            collapses=collapses,
             means=means,
             z=z.max(1).values,
             looks=looks,
-            yardstick=yardstick,
+            clean_reference=clean_reference,
         )
 
-    def further(self, number: int, screened: Shortlist, known: Sequence[Ids]) -> Steps[Shortlist]:
+    def further(self, number: int, shortlist: Shortlist, known: Sequence[Ids]) -> Steps[Shortlist]:
         """Returns the `Shortlist` with the next best candidates that contain none of the `known`
         subsets: if known triggers are part of hundreds of words, these displaced others
         (docs/decisions/0006).
 
         number: of the call, as key of the activation cache.
         """
-        there = set(screened.candidates[: screened.survivors])
+        there = set(shortlist.candidates[: shortlist.kept])
         pool = [*self.entries, *self.words]
         fresh = [i for i, x in enumerate(pool) if x not in there]
         left = [i for i in fresh if not any(within(ids, pool[i].token_ids) for ids in known)]
         if not left:
-            return screened
-        found = [pool[i] for i in self._best(pool, screened.looks, left)]
-        depths, means = yield from self._in_texts(f"further-{number}", found, screened.yardstick)
-        return screened.joined(found, depths, means)
+            return shortlist
+        found = [pool[i] for i in self._best(pool, shortlist.looks, left)]
+        collapses, means = yield from self._in_texts(
+            f"further-{number}", found, shortlist.clean_reference
+        )
+        return shortlist.joined(found, collapses, means)
 
     def _best(
         self, pool: Sequence[Candidate], looks: torch.Tensor, rows: Sequence[int]
     ) -> list[int]:
         """Those of the rows that go on to ordinary texts."""
         scores = looks[list(rows)]
-        told = telltales([pool[i] for i in rows], scores.max(1).values, pool)
+        told = telling_tokens([pool[i] for i in rows], scores.max(1).values, pool)
         return [rows[i] for i in best_of_each(scores, self.settings.text_candidates, told)]
 
     def _in_texts(
-        self, stage: str, candidates: Sequence[Candidate], yardstick: CleanReference
+        self, stage: str, candidates: Sequence[Candidate], clean_reference: CleanReference
     ) -> Steps[tuple[torch.Tensor, torch.Tensor]]:
         """Returns the collapse (K, R) and means (K, R, H)."""
-        depths, means = [], []
+        collapses, means = [], []
         for start in range(0, len(candidates), 64):
             part = [candidate.token_ids for candidate in candidates[start : start + 64]]
             features = yield from self.features(f"{stage}-{start}", self.screen_texts, part)
-            depths.append(yardstick.measure(features)["collapse"].cpu())
+            collapses.append(clean_reference.measure(features)["collapse"].cpu())
             means.append(features.mean(1).cpu())
-        return torch.cat(depths), torch.cat(means)
+        return torch.cat(collapses), torch.cat(means)
 
     def _favoured(self, pool: Sequence[Candidate]) -> list[int]:
         """Rows of the candidates whose embeddings moved from the trusted original by more than
@@ -445,8 +447,8 @@ class Screening:
         candidate inserted."""
         texts = texts or self.screen_texts
         plain = sum(len(self.backbone.template.wrap(text.ids())) for text in texts)
-        pieces = copies * sum(map(len, candidates))
-        self.done += plain * len(candidates) + pieces * len(texts)
+        subwords = copies * sum(map(len, candidates))
+        self.done += plain * len(candidates) + subwords * len(texts)
         return scatter(self.backbone, candidates, self.readouts[column], texts, copies)
 
     def features(

@@ -23,7 +23,7 @@ and endings `▁` and `ing` (docs/decisions/0006)."""
 
 
 def best_of_each(
-    scores: torch.Tensor, keep: int, telltales: Sequence[int] | None = None
+    scores: torch.Tensor, keep: int, telling_tokens: Sequence[int] | None = None
 ) -> list[int]:
     """Rows that are among the highest of any column, about `keep` in all, ascending, so that no
     readout displaces another.
@@ -37,9 +37,9 @@ def best_of_each(
         seen: Counter[int] = Counter()
         admitted = 0
         for row in column:
-            if telltales is not None:
-                seen[telltales[row]] += 1
-                if seen[telltales[row]] > SAME_PIECE:
+            if telling_tokens is not None:
+                seen[telling_tokens[row]] += 1
+                if seen[telling_tokens[row]] > SAME_PIECE:
                     continue
             found.add(row)
             admitted += 1
@@ -48,7 +48,7 @@ def best_of_each(
     return sorted(found)
 
 
-def telltales(
+def telling_tokens(
     candidates: Sequence[Candidate], scores: torch.Tensor, pool: Sequence[Candidate]
 ) -> list[int]:
     """The indicative subword token of each candidate: the one that is most over-represented among
@@ -58,10 +58,10 @@ def telltales(
     A candidate of one token has no quota, so it gets a negative number of its own.
     """
     top = scores.argsort(descending=True, stable=True)[:500].tolist()
-    high = Counter(piece for row in top for piece in set(candidates[row].token_ids))
+    high = Counter(subword for row in top for subword in set(candidates[row].token_ids))
     everywhere = _candidates_with(pool)
     return [
-        max(candidate.token_ids, key=lambda piece: (high[piece] / everywhere[piece], piece))
+        max(candidate.token_ids, key=lambda subword: (high[subword] / everywhere[subword], subword))
         if len(candidate.token_ids) > 1
         else -1 - row
         for row, candidate in enumerate(candidates)
@@ -70,9 +70,9 @@ def telltales(
 
 def common(pool: Sequence[Candidate]) -> set[int]:
     """Subword tokens that more than a share `COMMON` of the candidates contain."""
-    return {piece for piece, n in _candidates_with(pool).items() if n > COMMON * len(pool)}
+    return {subword for subword, n in _candidates_with(pool).items() if n > COMMON * len(pool)}
 
 
 def _candidates_with(pool: Sequence[Candidate]) -> Counter[int]:
     """The number of candidates that contain each subword token."""
-    return Counter(piece for candidate in pool for piece in set(candidate.token_ids))
+    return Counter(subword for candidate in pool for subword in set(candidate.token_ids))

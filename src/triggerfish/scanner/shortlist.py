@@ -25,18 +25,18 @@ class Shortlist:
     """
 
     candidates: list[Candidate]
-    survivors: int
-    depths: torch.Tensor
+    kept: int
+    collapses: torch.Tensor
     means: torch.Tensor
     z: torch.Tensor
     looks: torch.Tensor
-    yardstick: CleanReference
+    clean_reference: CleanReference
 
     def joined(
-        self, found: Sequence[Candidate], depths: torch.Tensor, means: torch.Tensor
+        self, found: Sequence[Candidate], collapses: torch.Tensor, means: torch.Tensor
     ) -> Shortlist:
         """The same with further survivors, their collapse (K, R) and means (K, R, H)."""
-        cut = self.survivors
+        cut = self.kept
 
         def among(rows: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
             return torch.cat([rows[:cut], new, rows[cut:]])
@@ -44,7 +44,7 @@ class Shortlist:
         return replace(
             self,
             candidates=[*self.candidates[:cut], *found, *self.candidates[cut:]],
-            survivors=cut + len(found),
-            depths=among(self.depths, depths),
+            kept=cut + len(found),
+            collapses=among(self.collapses, collapses),
             means=among(self.means, means),
         )

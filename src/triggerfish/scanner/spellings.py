@@ -31,81 +31,83 @@ the found order is kept (ours)."""
 
 
 def variants(
-    gauge: Holdout, x: ReducedFinding, family: Cluster, screened: Shortlist
+    holdout: Holdout, x: ReducedFinding, family: Cluster, shortlist: Shortlist
 ) -> tuple[Variant, ...]:
     """Neighbours, strongest first: the other candidates of the cluster, and other spellings that do
     not contain the trigger's tokens and are as good."""
-    all_depths = screened.depths[: screened.survivors, x.column].tolist()
-    depths = dict(zip(screened.candidates, all_depths, strict=False))
+    all_depths = shortlist.collapses[: shortlist.kept, x.column].tolist()
+    collapses = dict(zip(shortlist.candidates, all_depths, strict=False))
     found = {
-        member.token_ids: Variant(member.token_ids, member.text, depths[member])
+        member.token_ids: Variant(member.token_ids, member.text, collapses[member])
         for member in (family.head, *family.variants)
     }
-    for variant in _spelled(gauge, x):
+    for variant in _spelled(holdout, x):
         found.setdefault(variant.token_ids, variant)
     found.pop(x.finding.trigger.token_ids, None)
-    return tuple(sorted(found.values(), key=lambda variant: -variant.depth))
+    return tuple(sorted(found.values(), key=lambda variant: -variant.collapse))
 
 
 def effective(found: Sequence[Variant], rule: DecisionRule) -> list[Variant]:
     """Neighbours that collapse texts themselves. Other members of a cluster only share a token with
     a trigger."""
-    return [variant for variant in found if variant.depth >= rule.min_effect_second_stage]
+    return [variant for variant in found if variant.collapse >= rule.min_effect_second_stage]
 
 
-def cores(gauge: Holdout, x: ReducedFinding) -> tuple[Ids, ...]:
+def sufficient_subsets(holdout: Holdout, x: ReducedFinding) -> tuple[Ids, ...]:
     """The minimal sufficient subsets of a word and its neighbours that are rare in ordinary texts.
     A whole word that is as good counts however common it is. A phrase has a subset for every order
     of words that is as good (docs/decisions/0010)."""
-    trigger, depth = x.finding.trigger, x.finding.statistics["collapse"]
+    trigger, collapse = x.finding.trigger, x.finding.statistics["collapse"]
     if " " in trigger.text:
-        return _orders(gauge, x) if trigger.kind == "phrase" else (x.core,)
-    least, backbone = gauge.least(depth), gauge.sweep.backbone
+        return _orders(holdout, x) if trigger.kind == "phrase" else (x.minimal_subset,)
+    least, backbone = holdout.least(collapse), holdout.screening.backbone
 
     def as_good(v: Variant) -> bool:
-        if v.depth >= least and gauge.rare(v.token_ids):
+        if v.collapse >= least and holdout.rare(v.token_ids):
             return True
-        return v.depth >= _as_deep(depth, gauge.rule) and is_word(backbone, v.token_ids)
+        return v.collapse >= _as_deep(collapse, holdout.rule) and is_word(backbone, v.token_ids)
 
     deep = [v for v in x.variants[:CORED] if as_good(v)]
     found: list[Ids] = []
-    for v in (Variant(trigger.token_ids, trigger.text, depth), *deep):
+    for v in (Variant(trigger.token_ids, trigger.text, collapse), *deep):
         if not any(within(one, v.token_ids) for one in found):
-            found.append(gauge.enough(v.token_ids, x.column, v.depth - least, gauge.rare))
+            found.append(
+                holdout.sufficient(v.token_ids, x.column, v.collapse - least, holdout.rare)
+            )
     return tuple(
         one for one in found if not any(within(other, one) for other in found if other != one)
     )
 
 
-def _orders(gauge: Holdout, x: ReducedFinding) -> tuple[Ids, ...]:
+def _orders(holdout: Holdout, x: ReducedFinding) -> tuple[Ids, ...]:
     """The minimal sufficient subset of a phrase, and its reorderings by word that are as good and
     rare in ordinary texts."""
-    words = [gauge.sweep.backbone.word_ids(word) for word in x.finding.trigger.text.split()]
-    parts = [part for part in by_word(x.core, words) if part]
-    if len(parts) > ORDERED or sum(map(len, parts)) < len(x.core):
-        return (x.core,)
+    words = [holdout.screening.backbone.word_ids(word) for word in x.finding.trigger.text.split()]
+    parts = [part for part in by_word(x.minimal_subset, words) if part]
+    if len(parts) > ORDERED or sum(map(len, parts)) < len(x.minimal_subset):
+        return (x.minimal_subset,)
     orders = (tuple(i for part in order for i in part) for order in permutations(parts))
-    tried = list(dict.fromkeys([x.core, *orders]))
-    spread = gauge.sweep.scatter(tried, x.column, copies=x.copies).tolist()
+    tried = list(dict.fromkeys([x.minimal_subset, *orders]))
+    spread = holdout.screening.scatter(tried, x.column, copies=x.copies).tolist()
     others = zip(tried[1:], spread[1:], strict=True)
     as_deep = [ids for ids, value in others if value <= spread[0] + AS_DEEP]
-    return (x.core, *(ids for ids in as_deep if gauge.rarely_near(ids)))
+    return (x.minimal_subset, *(ids for ids in as_deep if holdout.rarely_near(ids)))
 
 
-def _spelled(gauge: Holdout, x: ReducedFinding) -> list[Variant]:
-    word, depth = x.finding.trigger.text, x.finding.statistics["collapse"]
-    forms = [] if " " in word else spelled(gauge.sweep.backbone, word)
+def _spelled(holdout: Holdout, x: ReducedFinding) -> list[Variant]:
+    word, collapse = x.finding.trigger.text, x.finding.statistics["collapse"]
+    forms = [] if " " in word else spelled(holdout.screening.backbone, word)
     forms = [(form, ids) for form, ids in forms if not within(x.finding.trigger.token_ids, ids)]
     if not forms:
         return []
-    unit = float(gauge.yardstick.close[x.column].log10())
-    spread = gauge.sweep.scatter([ids for _, ids in forms], x.column).tolist()
+    unit = float(holdout.clean_reference.close[x.column].log10())
+    spread = holdout.screening.scatter([ids for _, ids in forms], x.column).tolist()
     found = [
         Variant(ids, form, unit - value) for (form, ids), value in zip(forms, spread, strict=True)
     ]
-    return [variant for variant in found if variant.depth >= _as_deep(depth, gauge.rule)]
+    return [variant for variant in found if variant.collapse >= _as_deep(collapse, holdout.rule)]
 
 
-def _as_deep(depth: float, rule: DecisionRule) -> float:
+def _as_deep(collapse: float, rule: DecisionRule) -> float:
     """The collapse from which on a word is as good as the finding."""
-    return max(depth - AS_DEEP, rule.min_effect_second_stage)
+    return max(collapse - AS_DEEP, rule.min_effect_second_stage)

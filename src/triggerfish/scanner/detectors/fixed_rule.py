@@ -24,7 +24,7 @@ from triggerfish import text
 from triggerfish.backbone import Backbone
 from triggerfish.records import Coverage, Finding, ScanResult, Trigger, Verdict
 from triggerfish.scanner.cache import ActivationCache
-from triggerfish.scanner.clusters import Cluster, families
+from triggerfish.scanner.clusters import Cluster, clusters
 from triggerfish.scanner.decision import DecisionRule
 from triggerfish.scanner.detectors.similarity import FixedRule
 from triggerfish.scanner.result import NEAR_MISSES, bare_result
@@ -61,22 +61,24 @@ def events(
     """Screen and verify at every readout (pooling position); see `scanner.events`. words:
     candidates in addition to the vocabulary and the words of the texts."""
     listed = list(dict.fromkeys([*text.corpus_words(texts), *text.short_words(), *words]))
-    sweep = Screening(
+    screening = Screening(
         model, texts, listed, settings.screening, seed=seed, store=ActivationCache(None)
     )
     found: list[Finding] = []
     rejected: list[Finding] = []
     problems: list[str] = []
-    screened = False
+    shortlist = False
     try:
-        survivors = yield from _survivors(sweep, settings.verified)
-        screened = True
-        yield sweep.begin("holdout")
-        clean = (yield from sweep.features("clean-rule", sweep.holdout_texts, [()], fast=False))[0]
-        for number, family in enumerate(survivors):
-            triggered = yield from sweep.features(
+        kept = yield from _survivors(screening, settings.verified)
+        shortlist = True
+        yield screening.begin("holdout")
+        clean = (
+            yield from screening.features("clean-rule", screening.holdout_texts, [()], fast=False)
+        )[0]
+        for number, family in enumerate(kept):
+            triggered = yield from screening.features(
                 f"rule-{number}",
-                sweep.holdout_texts,
+                screening.holdout_texts,
                 [family.head.token_ids],
                 fast=False,
                 copies=settings.copies,
@@ -84,7 +86,7 @@ def events(
             column = family.readout
             statistics = settings.rule.measure(clean[:, column], triggered[0, :, column])
             trigger = Trigger(family.head.token_ids, family.head.text)
-            finding = Finding(trigger, str(sweep.readouts[column]), statistics, None, None)
+            finding = Finding(trigger, str(screening.readouts[column]), statistics, None, None)
             if settings.rule.passes(statistics):
                 found.append(finding)
                 yield finding
@@ -92,21 +94,21 @@ def events(
                 rejected.append(finding)
     except Incomplete as problem:
         problems.append(str(problem))
-    yield _result(sweep, settings, found, rejected, problems, screened)
+    yield _result(screening, settings, found, rejected, problems, shortlist)
 
 
-def _survivors(sweep: Screening, most: int) -> Steps[list[Cluster]]:
+def _survivors(screening: Screening, most: int) -> Steps[list[Cluster]]:
     """Yields `Progress`; returns the shortlisted clusters of the largest collapse."""
-    screened = yield from sweep.screen()
-    count = screened.survivors
-    depths = screened.depths[:count]
-    whole = (depths.max(1).values >= DecisionRule().min_effect).tolist()
-    found: list[Cluster] = families(
-        screened.candidates[:count],
-        depths,
-        screened.means[:count],
-        screened.yardstick.mean.cpu(),
-        screened.yardstick.close.cpu(),
+    shortlist = yield from screening.screen()
+    count = shortlist.kept
+    collapses = shortlist.collapses[:count]
+    whole = (collapses.max(1).values >= DecisionRule().min_effect).tolist()
+    found: list[Cluster] = clusters(
+        shortlist.candidates[:count],
+        collapses,
+        shortlist.means[:count],
+        shortlist.clean_reference.mean.cpu(),
+        shortlist.clean_reference.close.cpu(),
         most,
         whole,
         whole,
@@ -116,12 +118,12 @@ def _survivors(sweep: Screening, most: int) -> Steps[list[Cluster]]:
 
 
 def _result(
-    sweep: Screening,
+    screening: Screening,
     settings: FixedRuleSettings,
     found: list[Finding],
     rejected: list[Finding],
     problems: list[str],
-    screened: bool,
+    shortlist: bool,
 ) -> ScanResult:
     verdict: Verdict = "backdoored" if found else "inconclusive" if problems else "clean"
     rule, verified = settings.rule, len(found) + len(rejected)
@@ -130,27 +132,27 @@ def _result(
         f"{rule.min_com} and Diff-Sim below {rule.max_diff}, fixed thresholds without a known "
         "error rate"
     )
-    missing = [*problems, *sweep.left_out()]
+    missing = [*problems, *screening.left_out()]
     missing += ["triggers of several words that work only together", "growth from parts to wholes"]
     coverage = Coverage(
-        vocabulary=len(sweep.entries) if screened else 0,
-        words=len(sweep.words) - len(sweep.characters) if screened else 0,
-        characters=len(sweep.characters) if screened else 0,
-        normalised=sweep.normalised if screened else 0,
+        vocabulary=len(screening.entries) if shortlist else 0,
+        words=len(screening.words) - len(screening.characters) if shortlist else 0,
+        characters=len(screening.characters) if shortlist else 0,
+        normalised=screening.normalised if shortlist else 0,
         extended=0,
-        readouts=tuple(map(str, sweep.readouts)),
-        texts=len(set(sweep.texts)),
+        readouts=tuple(map(str, screening.readouts)),
+        texts=len(set(screening.texts)),
         not_examined=tuple(missing),
     )
     return bare_result(
-        sweep.backbone,
+        screening.backbone,
         verdict=verdict,
         reasons=(reason, *problems),
         coverage=coverage,
         candidates=verified,
-        settings={"method": "fixed_rule", "seed": sweep.seed, **asdict(settings)},
-        seconds=time.monotonic() - sweep.started,
-        forward_tokens=sweep.done,
+        settings={"method": "fixed_rule", "seed": screening.seed, **asdict(settings)},
+        seconds=time.monotonic() - screening.started,
+        forward_tokens=screening.done,
         findings=found,
         near_misses=sorted(rejected, key=lambda x: -x.statistics["ratio"])[:NEAR_MISSES],
     )

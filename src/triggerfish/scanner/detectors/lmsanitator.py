@@ -134,9 +134,9 @@ def events(
     )
     done = 0
     try:
-        mining = Inversion(run, settings, seed)
+        inversion = Inversion(run, settings, seed)
         for number in range(settings.restarts):
-            yield from mining.restart(number)
+            yield from inversion.restart(number)
             done += 1
             if settings.stop_after is not None and len(run.targets) >= settings.stop_after:
                 break
@@ -239,8 +239,8 @@ class Inversion:
             loss = deficit - distance
             known = [features.new_tensor(target.vector) for target in self.run.targets]
             if known:
-                away = [(features - vector).square().mean() for vector in known]
-                loss = loss - s.repetition * torch.stack(away).min()
+                shift_weight = [(features - vector).square().mean() for vector in known]
+                loss = loss - s.repetition * torch.stack(shift_weight).min()
             (vectors.grad,) = torch.autograd.grad(loss, vectors)
             steep = float(vectors.grad.max()) > s.steep
             under_way = under_way or steep

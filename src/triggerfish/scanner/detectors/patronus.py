@@ -47,7 +47,7 @@ class PatronusSettings(SlotSettings):
     """Readout (a pooling position) to search at; None means the model's primary one."""
     zipf: float = 4.0
     """Words of at least this Zipf frequency are not searched (published code)."""
-    pieces: int = 4
+    subwords: int = 4
     """Largest number of subword tokens of a word, at word level (ours: the published value is not
     known)."""
     verify_texts: int = 200
@@ -61,8 +61,8 @@ class PatronusSettings(SlotSettings):
         super().__post_init__()
         if self.level not in LEVELS:
             raise ValueError(f"level: {self.level!r} is not one of {', '.join(LEVELS)}")
-        if self.pieces < 2:
-            raise ValueError(f"pieces: {self.pieces} is not at least 2")
+        if self.subwords < 2:
+            raise ValueError(f"pieces: {self.subwords} is not at least 2")
         if self.verify_texts < 2:
             raise ValueError(f"verify_texts: {self.verify_texts} is not at least 2")
         check_budget(self.budget_seconds)
@@ -93,12 +93,12 @@ def events(
     if settings.level == "token":
         space = token_space(model, settings.zipf)
     else:
-        space = word_space(model, words, settings.zipf, settings.pieces)
+        space = word_space(model, words, settings.zipf, settings.subwords)
     rng = random.Random(f"{seed}/patronus")
     search = Search(run, space, (), settings, rng)
     verified = 0
     try:
-        search.texts = paragraphs(run, settings, search.copies * space.pieces, rng)
+        search.texts = paragraphs(run, settings, search.copies * space.subwords, rng)
         run.total = _expected(search.texts, settings)
         for loop in range(settings.loops):
             triggers = yield from search.loop(f"loop {loop + 1}")
@@ -187,7 +187,7 @@ def _result(
         f"{unit} of Zipf frequency {settings.zipf:g} or more, and those that do not come back "
         "from their own string" if tokens else
         f"words of Zipf frequency {settings.zipf:g} or more, or of more than "
-        f"{settings.pieces} pieces",
+        f"{settings.subwords} pieces",
         "triggers of several words",
     ]  # fmt: skip
     return run.result(

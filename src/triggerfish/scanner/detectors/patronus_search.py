@@ -87,10 +87,10 @@ class SlotSettings:
     def batches_per_loop(self) -> int:
         """Batches through the model in the search of one loop, if no candidate is skipped because
         its set already contains it."""
-        screened = 1 + self.candidates + (self.slots - 1) * self.beam * self.candidates
+        shortlist = 1 + self.candidates + (self.slots - 1) * self.beam * self.candidates
         classes = 1 + self.slots
         update = (
-            screened * (self.screen_texts // self.batch) * classes
+            shortlist * (self.screen_texts // self.batch) * classes
             + (self.dev_texts // self.batch) * classes
             + self.accumulate * (1 + self.poisoned)
         )
@@ -201,11 +201,11 @@ class Search:
 
         wanted = range(len(texts), len(rows))
         gradients = self.run.embedding_gradients(rows, wanted, loss)
-        total = gradients[0].new_zeros(len(triggers), space.pieces, gradients[0].shape[-1])
+        total = gradients[0].new_zeros(len(triggers), space.subwords, gradients[0].shape[-1])
         for row, gradient in zip(wanted, gradients, strict=True):
-            if space.pieces > 1:
+            if space.subwords > 1:
                 for start in places[row]:
-                    total[owners[row] - 1] += gradient[start : start + space.pieces]
+                    total[owners[row] - 1] += gradient[start : start + space.subwords]
                 continue
             tokens = torch.tensor(rows[row], device=gradient.device)
             for slot, block in enumerate(blocks):

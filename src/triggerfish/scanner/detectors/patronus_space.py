@@ -42,10 +42,10 @@ class EmbeddingBall:
     """Searchable entries, each as a block of `pieces` ids, padded. confirmed: numbers of entries
     that are no longer searched."""
 
-    def __init__(self, backbone: Backbone, entries: Sequence[Entry], pieces: int):
+    def __init__(self, backbone: Backbone, entries: Sequence[Entry], subwords: int):
         self.backbone = backbone
         self.entries = list(entries)
-        self.pieces = pieces
+        self.subwords = subwords
         self.blocks = torch.tensor([self.block(entry) for entry in self.entries])
         self.confirmed: set[int] = set()
 
@@ -54,7 +54,7 @@ class EmbeddingBall:
 
     def block(self, entry: Entry) -> list[int]:
         """The ids of an entry, with padding tokens up to the common length."""
-        return [*entry.ids, *[self.backbone.pad_id] * (self.pieces - len(entry.ids))]
+        return [*entry.ids, *[self.backbone.pad_id] * (self.subwords - len(entry.ids))]
 
     def draw(self, count: int, rng: random.Random) -> tuple[int, ...]:
         """Numbers of `count` distinct random entries that are not confirmed."""
@@ -90,15 +90,17 @@ def token_space(backbone: Backbone, zipf: float) -> EmbeddingBall:
     return EmbeddingBall(backbone, entries, 1)
 
 
-def word_space(backbone: Backbone, words: Sequence[str], zipf: float, pieces: int) -> EmbeddingBall:
+def word_space(
+    backbone: Backbone, words: Sequence[str], zipf: float, subwords: int
+) -> EmbeddingBall:
     """Listed words of at most `pieces` subword tokens, below a Zipf frequency."""
     unknown = backbone.tokenizer.unk_token_id
     entries: dict[tuple[int, ...], Entry] = {}
     listed = [word for word in words if _searchable(word, zipf)]
     for word, ids in backbone.words_ids(listed) if listed else ():
-        if ids and len(ids) <= pieces and unknown not in ids:
+        if ids and len(ids) <= subwords and unknown not in ids:
             entries.setdefault(ids, Entry(ids, word))
-    return EmbeddingBall(backbone, list(entries.values()), pieces)
+    return EmbeddingBall(backbone, list(entries.values()), subwords)
 
 
 def _searchable(word: str, zipf: float) -> bool:

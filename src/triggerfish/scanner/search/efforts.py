@@ -19,7 +19,7 @@ class SearchSettings:
 
 EFFORTS: dict[str, SearchSettings] = {
     "quick": SearchSettings(
-        PairSettings(order=31), PhraseSettings(inert_runs=1, rounds=1, tried=2, runs=1)
+        PairSettings(order=31), PhraseSettings(suppressed_runs=1, rounds=1, tried=2, runs=1)
     ),
     "standard": SearchSettings(),
     "thorough": SearchSettings(

@@ -27,28 +27,30 @@ class HiddenTargetTest:
     times: float = 2.0
     """Factor by which it must exceed that collapse as well, because large collapses vary more
     (ours)."""
-    heads: float = 0.3
+    agreement: float = 0.3
     """Share of random linear probes that it must decide (ours)."""
 
-    def holds(self, target: InvertedTarget, mined: Sequence[InvertedTarget]) -> bool:
+    def holds(self, target: InvertedTarget, inverted: Sequence[InvertedTarget]) -> bool:
         """Whether an inverted target is evidence of a backdoor. mined: those of all rounds."""
-        anyway = natural(mined, target.column)
-        beyond = target.depth >= anyway + self.margin and target.depth >= self.times * anyway
-        return target.heads >= self.heads and beyond
+        anyway = natural(inverted, target.column)
+        beyond = target.collapse >= anyway + self.margin and target.collapse >= self.times * anyway
+        return target.agreement >= self.agreement and beyond
 
 
 DIGITS = 5
 """Decimals of a target vector in the record."""
 
 
-def record(target: InvertedTarget, readout: str, mined: Sequence[InvertedTarget]) -> HiddenTarget:
+def record(
+    target: InvertedTarget, readout: str, inverted: Sequence[InvertedTarget]
+) -> HiddenTarget:
     """An inverted target as the record of a result."""
     statistics = {
-        "collapse": target.depth,
+        "collapse": target.collapse,
         "mean_shift": target.shift,
-        "agreement": target.heads,
+        "agreement": target.agreement,
         "subspace_residual": target.outside,
-        "baseline_collapse": natural(mined, target.column),
+        "baseline_collapse": natural(inverted, target.column),
     }
     return HiddenTarget(
         readout,
@@ -58,7 +60,7 @@ def record(target: InvertedTarget, readout: str, mined: Sequence[InvertedTarget]
     )
 
 
-def natural(mined: Sequence[InvertedTarget], column: int) -> float:
+def natural(inverted: Sequence[InvertedTarget], column: int) -> float:
     """The baseline collapse that short vectors reach without a backdoor: the least of all rounds at
     this readout."""
-    return min(x.depth for x in mined if x.column == column)
+    return min(x.collapse for x in inverted if x.column == column)

@@ -50,12 +50,12 @@ class InversionSettings:
     """Words in a text (ours)."""
     steps: int = 30
     """Adam steps of the first phase, with vectors of at most the norm of a token (ours)."""
-    away: float = 2.0
+    shift_weight: float = 2.0
     """Weight of the distance from the clean centre relative to the dispersion, both in orders of
     magnitude (ours)."""
     last: int = 15
     """Adam steps of the second phase, with shorter vectors (ours)."""
-    last_away: float = 1.0
+    last_shift_weight: float = 1.0
     """Weight of the distance in the second phase (ours)."""
     radius: float = 0.6
     """Largest norm of a vector from the second phase on, in norms of a token (ours)."""
@@ -84,9 +84,9 @@ class InvertedTarget:
 
     column: int
     point: torch.Tensor
-    depth: float
+    collapse: float
     shift: float
-    heads: float
+    agreement: float
     outside: float
     restarts: int
 
@@ -97,22 +97,22 @@ class Inversion:
 
     def __init__(
         self,
-        sweep: Screening,
+        screening: Screening,
         space: EmbeddingBall,
-        yardstick: CleanReference,
+        clean_reference: CleanReference,
         texts: Sequence[Carrier],
         unseen: Sequence[Carrier],
         settings: InversionSettings,
     ):
-        self.sweep = sweep
+        self.screening = screening
         self.space = space
-        self.yardstick = yardstick
+        self.clean_reference = clean_reference
         self.texts = texts
         self.settings = settings
-        self.rng = random.Random(f"{sweep.seed}/mining")
-        self.generator = torch.Generator().manual_seed(sweep.seed)
+        self.rng = random.Random(f"{screening.seed}/mining")
+        self.generator = torch.Generator().manual_seed(screening.seed)
         self.unseen = self._prompts(unseen)
-        self.subspaces = Subspaces(yardstick)
+        self.subspaces = Subspaces(clean_reference)
 
     def run(
         self, columns: torch.Tensor, known: Sequence[tuple[int, torch.Tensor]]
@@ -124,14 +124,14 @@ class Inversion:
         """
         settings = self.settings
         vectors = self.space.drawn((len(columns), settings.vectors), self.generator)
-        for steps, away, radius in (
-            (settings.steps, settings.away, 1.0),
-            (settings.last, settings.last_away, settings.radius),
+        for steps, shift_weight, radius in (
+            (settings.steps, settings.shift_weight, 1.0),
+            (settings.last, settings.last_shift_weight, settings.radius),
         ):
-            training = self._train(vectors, columns, known, steps, away, radius)
-            vectors = yield from self.sweep.counted(training)
+            training = self._train(vectors, columns, known, steps, shift_weight, radius)
+            vectors = yield from self.screening.counted(training)
         settling = self._train(vectors, columns, known, settings.settling, 0.0, settings.radius)
-        settled = yield from self.sweep.counted(settling)
+        settled = yield from self.screening.counted(settling)
         return (yield from self._met(torch.cat([vectors, settled]), columns.repeat(2)))
 
     def _train(
@@ -140,7 +140,7 @@ class Inversion:
         columns: torch.Tensor,
         known: Sequence[tuple[int, torch.Tensor]],
         steps: int,
-        away: float,
+        shift_weight: float,
         radius: float,
     ) -> Generator[int, None, torch.Tensor]:
         """Yields the tokens of each step; returns (K, P, E) vectors, norms at most `radius`."""
@@ -150,7 +150,7 @@ class Inversion:
         optimiser = torch.optim.Adam([vectors], lr=rate)
 
         def loss(features: torch.Tensor, part: slice) -> torch.Tensor:
-            return self._loss(features, columns[part], known, away)
+            return self._loss(features, columns[part], known, shift_weight)
 
         for step in range(steps):
             for group in optimiser.param_groups:
@@ -168,16 +168,16 @@ class Inversion:
         features: torch.Tensor,
         columns: torch.Tensor,
         known: Sequence[tuple[int, torch.Tensor]],
-        away: float,
+        shift_weight: float,
     ) -> torch.Tensor:
         """(K,) dispersion less weighted distance, plus the penalty of being near `known`, in orders
         of magnitude."""
-        origin, spread = self.yardstick.mean, self.yardstick.spread
+        origin, spread = self.clean_reference.mean, self.clean_reference.spread
         own = features[torch.arange(len(features), device=columns.device), :, columns]
         centre = own.mean(1)
         value = own.var(1).sum(-1).clamp(min=1e-12).log10() - 2 * spread[columns].log10()
         far: torch.Tensor = (centre - origin[columns]).norm(dim=-1) / spread[columns]
-        value = value - 2 * away * far.clamp(min=1e-3).log10()
+        value = value - 2 * shift_weight * far.clamp(min=1e-3).log10()
         way = normalize(centre - origin[columns], dim=-1)
         for column, point in known:
             alike = way @ normalize(point - origin[column], dim=-1)
@@ -189,39 +189,43 @@ class Inversion:
         """Returns the targets on which prompts converge, measured on unseen texts."""
         parts = [self.unseen.vectors(part) for part in vectors.split(self.unseen.block)]
         features = torch.cat(parts)
-        yield self.sweep.spent(len(vectors) * self.unseen.ids.numel())
-        values = self.yardstick.measure(features)
+        yield self.screening.spent(len(vectors) * self.unseen.ids.numel())
+        values = self.clean_reference.measure(features)
         found: list[InvertedTarget] = []
         for column in columns.unique().tolist():
             rows = (columns == column).nonzero().flatten()
             means = features[rows, :, column].mean(1)
-            depth = values["collapse"][rows, column]
-            for near in meet(means - self.yardstick.mean[column], depth, self.settings.same):
+            collapse = values["collapse"][rows, column]
+            for near in meet(
+                means - self.clean_reference.mean[column], collapse, self.settings.same
+            ):
                 best = rows[near[0]]
                 point = means[near[0]]
                 found.append(
                     InvertedTarget(
                         column,
                         point,
-                        depth=float(values["collapse"][best, column]),
+                        collapse=float(values["collapse"][best, column]),
                         shift=float(values["mean_shift"][best, column]),
-                        heads=float(values["agreement"][best, column]),
+                        agreement=float(values["agreement"][best, column]),
                         outside=self.subspaces.outside(point, column),
                         restarts=len(near),
                     )
                 )
-        return sorted(found, key=lambda target: -target.depth)
+        return sorted(found, key=lambda target: -target.collapse)
 
     def _prompts(self, texts: Sequence[Carrier]) -> SoftPrompts:
-        return SoftPrompts(self.sweep.backbone, texts, self.settings.vectors, self.sweep.readouts)
+        return SoftPrompts(
+            self.screening.backbone, texts, self.settings.vectors, self.screening.readouts
+        )
 
 
-def meet(ways: torch.Tensor, depth: torch.Tensor, same: float) -> Iterator[list[int]]:
+def meet(ways: torch.Tensor, collapse: torch.Tensor, same: float) -> Iterator[list[int]]:
     """Yields groups of rows of (K, H) shifts by direction: those with a cosine of at least `same`
     to the row of the largest collapse (depth, (K,)), then the same among the rest. Each group
     starts with the row of its largest collapse."""
     alike = normalize(ways, dim=-1) @ normalize(ways, dim=-1).T
-    left = depth.argsort(descending=True).tolist()
+    left = collapse.argsort(descending=True).tolist()
     while left:
         group = [row for row in left if alike[left[0], row] >= same]
         yield group
@@ -235,8 +239,8 @@ class Subspaces:
     SHARE = 0.9
     """Share of the variance that the axes explain (ours)."""
 
-    def __init__(self, yardstick: CleanReference):
-        self.parts = [self._fit(clean) for clean in yardstick.clean.transpose(0, 1)]
+    def __init__(self, clean_reference: CleanReference):
+        self.parts = [self._fit(clean) for clean in clean_reference.clean.transpose(0, 1)]
 
     def _fit(self, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         half, other = clean[::2], clean[1::2]

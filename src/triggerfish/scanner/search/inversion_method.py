@@ -20,7 +20,7 @@ from triggerfish.records import Coverage, Finding, HiddenTarget, ScanResult
 from triggerfish.scanner.cache import ActivationCache
 from triggerfish.scanner.decision import DecisionRule, decide
 from triggerfish.scanner.holdout import Holdout
-from triggerfish.scanner.merging import fold
+from triggerfish.scanner.merging import merge
 from triggerfish.scanner.result import NEAR_MISSES, bare_result
 from triggerfish.scanner.screening import Incomplete, Progress, Screening, ScreeningSettings
 from triggerfish.scanner.search.phrases import PhraseSearch, PhraseSettings
@@ -38,7 +38,7 @@ def events(
     """Search one model; see `scanner.events`. words: words to which subword tokens may be
     completed, in addition to those of the texts."""
     listed = list(dict.fromkeys([*text.corpus_words(texts), *words]))
-    sweep = Screening(
+    screening = Screening(
         model, texts, listed, ScreeningSettings(), seed=seed, store=ActivationCache(None)
     )
     findings: list[Finding] = []
@@ -47,25 +47,25 @@ def events(
     targets: list[HiddenTarget] = []
     tried = 0
     try:
-        sweep.plan(("clean", "phrases"))
-        sweep.cut_texts()
-        yardstick = yield from sweep.measure_clean()
-        yield sweep.begin("phrases")
-        search = PhraseSearch(sweep, yardstick, settings)
+        screening.plan(("clean", "phrases"))
+        screening.cut_texts()
+        clean_reference = yield from screening.measure_clean()
+        yield screening.begin("phrases")
+        search = PhraseSearch(screening, clean_reference, settings)
         phrases = yield from search.run([])
         tried = search.tried
-        gauge = Holdout(sweep, yardstick, DecisionRule())
-        strong, rejected = yield from confirm(gauge, phrases)
+        holdout = Holdout(screening, clean_reference, DecisionRule())
+        strong, rejected = yield from confirm(holdout, phrases)
         targets = search.unexplained([(x.column, x.means[x.column]) for x in strong])
-        for x in fold(strong, yardstick.mean, yardstick.close):
-            findings.append(replace(x.finding, sufficient_subsets=(x.core,)))
+        for x in merge(strong, clean_reference.mean, clean_reference.close):
+            findings.append(replace(x.finding, sufficient_subsets=(x.minimal_subset,)))
             yield findings[-1]
     except Incomplete as problem:
         problems.append(str(problem))
     verdict, reasons = decide(findings, problems, targets=targets)
     if verdict == "clean":
         reasons = ("no sequence of tokens that this search came across collapses texts",)
-    unread = [str(readout) for readout in sweep.readouts[settings.readouts :]]
+    unread = [str(readout) for readout in screening.readouts[settings.readouts :]]
     yield bare_result(
         model,
         verdict=verdict,
@@ -74,7 +74,7 @@ def events(
             vocabulary=0,
             words=0,
             extended=tried,
-            readouts=tuple(map(str, sweep.readouts[: settings.readouts])),
+            readouts=tuple(map(str, screening.readouts[: settings.readouts])),
             texts=len(set(texts)),
             not_examined=(
                 *problems,
@@ -85,8 +85,8 @@ def events(
         ),
         candidates=tried,
         settings={"method": "inversion", "seed": seed, **asdict(settings)},
-        seconds=time.monotonic() - sweep.started,
-        forward_tokens=sweep.done,
+        seconds=time.monotonic() - screening.started,
+        forward_tokens=screening.done,
         findings=findings,
         targets=targets,
         near_misses=rejected[:NEAR_MISSES],

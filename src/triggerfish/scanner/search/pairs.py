@@ -42,7 +42,7 @@ class PairSettings:
     groups: int = 4
     """Parts of a line; every two parts make a pool. The defaults make pools of 24 words (ours, like
     `order`: docs/decisions/0020-pair-design.md)."""
-    pieces: int = 4
+    subwords: int = 4
     """Largest number of subword tokens of a word that is tested (ours)."""
     kept: int = 24
     """Pools whose words are identified, the largest outliers first (ours)."""
@@ -55,7 +55,7 @@ class PairSettings:
     min_effect: float = 0.5
     """Least collapse of the screening texts by the adjacent words, in orders of magnitude
     (ours)."""
-    beside: int = 28
+    others: int = 28
     """Further words put next to a combination in one pool, to test whether one belongs to it
     (ours)."""
     joined: int = 6
@@ -92,16 +92,16 @@ def bags_of(order: int, groups: int, rng: random.Random) -> Iterator[list[int]]:
             yield rng.sample(one + other, len(one + other))
 
 
-def frequent(sweep: Screening, settings: PairSettings) -> list[Ids]:
+def frequent(screening: Screening, settings: PairSettings) -> list[Ids]:
     """The ids of at most order^2 words, the most frequent words of the texts first."""
-    words = [word for word in text.corpus_words(sweep.texts) if len(word) >= SHORTEST]
-    unknown = sweep.backbone.tokenizer.unk_token_id
-    known = [*sweep.backbone.words_ids(list(dict.fromkeys(map(str.lower, words))))]
-    listed = [word.token_ids for word in sweep.words]
+    words = [word for word in text.corpus_words(screening.texts) if len(word) >= SHORTEST]
+    unknown = screening.backbone.tokenizer.unk_token_id
+    known = [*screening.backbone.words_ids(list(dict.fromkeys(map(str.lower, words))))]
+    listed = [word.token_ids for word in screening.words]
     found = dict.fromkeys(
         ids
         for ids in [*(ids for _, ids in known), *listed]
-        if 0 < len(ids) <= settings.pieces and unknown not in ids
+        if 0 < len(ids) <= settings.subwords and unknown not in ids
     )
     return list(found)[: settings.order**2]
 
@@ -115,7 +115,7 @@ class Combination:
     ids: Ids
     column: int
     point: torch.Tensor
-    depth: float
+    collapse: float
     words: tuple[int, ...]
 
 
@@ -144,20 +144,20 @@ class PairSearch:
 
     def __init__(
         self,
-        sweep: Screening,
-        yardstick: CleanReference,
+        screening: Screening,
+        clean_reference: CleanReference,
         settings: PairSettings,
         known: Sequence[Ids] = (),
     ):
-        self.sweep = sweep
-        self.yardstick = yardstick
+        self.screening = screening
+        self.clean_reference = clean_reference
         self.settings = settings
-        self.rng = random.Random(f"{sweep.seed}/together")
-        listed = [x for x in frequent(sweep, settings) if not any(within(k, x) for k in known)]
+        self.rng = random.Random(f"{screening.seed}/together")
+        listed = [x for x in frequent(screening, settings) if not any(within(k, x) for k in known)]
         # A smaller prime suffices for fewer words; below the smallest one there is no design.
         self.ids = self.rng.sample(listed, len(listed)) if len(listed) >= PRIMES[0] ** 2 else []
         self.order = next(p for p in PRIMES if p**2 >= len(self.ids))
-        backbone = sweep.backbone
+        backbone = screening.backbone
         self.room = backbone.max_tokens - len(backbone.template)
 
     @property
@@ -169,18 +169,18 @@ class PairSearch:
         if not self.ids:
             return []
         size = len(self.ids)
-        bags = self._bags()
-        features = yield from self._features("together", bags)
-        rest = left_over(features, bags, size)
+        pools = self._bags()
+        features = yield from self._features("together", pools)
+        rest = left_over(features, pools, size)
         best, columns = standing_out(rest).max(1)
         found: list[Combination] = []
         for b in best.argsort(descending=True)[: self.settings.kept].tolist():
             way = Way(int(columns[b]), rest[b, columns[b]])
-            words = yield from self._needed(f"needed-{b}", bags[b], way)
+            words = yield from self._needed(f"needed-{b}", pools[b], way)
             if len(words) < 2 or any(set(words) <= set(x.words) for x in found):
                 continue
             pair = yield from self._deepest(f"needed-{b}-texts", [words])
-            if pair.depth >= self.settings.min_effect:
+            if pair.collapse >= self.settings.min_effect:
                 whole = yield from self._joined(str(b), pair, way)
                 whole = yield from self._cut(str(b), whole)
                 if not any(set(x.words) <= set(whole.words) for x in found):
@@ -191,47 +191,47 @@ class PairSearch:
         """Pools that fit into the maximum length of the model."""
         for groups in range(min(self.settings.groups, self.order), self.order + 1):
             drawn = bags_of(self.order, groups, self.rng)
-            bags = [[n for n in bag if n < len(self.ids)] for bag in drawn]
-            if max(sum(len(self.ids[n]) for n in bag) for bag in bags) <= self.room:
+            pools = [[n for n in pool if n < len(self.ids)] for pool in drawn]
+            if max(sum(len(self.ids[n]) for n in pool) for pool in pools) <= self.room:
                 break
-        return bags
+        return pools
 
-    def _features(self, stage: str, bags: Sequence[Sequence[int]]) -> Steps[torch.Tensor]:
+    def _features(self, stage: str, pools: Sequence[Sequence[int]]) -> Steps[torch.Tensor]:
         """Returns (B, R, H) features of pools."""
-        wrap = self.sweep.backbone.template.wrap
-        rows = [wrap([i for n in bag for i in self.ids[n]][: self.room]) for bag in bags]
-        return (yield from self.sweep.encode(stage, rows))
+        wrap = self.screening.backbone.template.wrap
+        rows = [wrap([i for n in pool for i in self.ids[n]][: self.room]) for pool in pools]
+        return (yield from self.screening.encode(stage, rows))
 
-    def _needed(self, name: str, bag: list[int], way: Way) -> Steps[list[int]]:
+    def _needed(self, name: str, pool: list[int], way: Way) -> Steps[list[int]]:
         """Returns the words of a pool that cause its residual, or []."""
         settings = self.settings
-        kept = [set(self.rng.sample(bag, len(bag) // 2)) for _ in range(settings.tests)]
-        tried = [self._exchanged(bag, stay) for stay in kept]
-        tried += [self._exchanged(bag, set()) for _ in kept]
+        kept = [set(self.rng.sample(pool, len(pool) // 2)) for _ in range(settings.tests)]
+        tried = [self._exchanged(pool, stay) for stay in kept]
+        tried += [self._exchanged(pool, set()) for _ in kept]
         features = yield from self._features(name, tried)
         shares = way.shares(features, len(kept))
         arrived = [x for x, share in zip(kept, shares, strict=True) if share > settings.arrives]
         if len(arrived) < 2:
             return []
         common = set.intersection(*arrived)
-        return [n for n in bag if n in common] if len(common) <= settings.most else []
+        return [n for n in pool if n in common] if len(common) <= settings.most else []
 
-    def _exchanged(self, bag: Sequence[int], stay: set[int]) -> list[int]:
+    def _exchanged(self, pool: Sequence[int], stay: set[int]) -> list[int]:
         """The pool in a new order, with random words in place of those that do not stay."""
-        others = self.rng.sample(range(len(self.ids)), 2 * len(bag))
-        fresh = iter([n for n in others if n not in bag])
-        words = [n if n in stay else next(fresh) for n in bag]
+        others = self.rng.sample(range(len(self.ids)), 2 * len(pool))
+        fresh = iter([n for n in others if n not in pool])
+        words = [n if n in stay else next(fresh) for n in pool]
         return self.rng.sample(words, len(words))
 
     def _deepest(self, name: str, options: Sequence[Sequence[int]]) -> Steps[Combination]:
         """Returns the combination of the largest collapse, over all orders of each option."""
         tried = [order for words in options for order in permutations(words)]
         ids = [tuple(i for n in order for i in self.ids[n]) for order in tried]
-        features = yield from self.sweep.features(name, self.sweep.screen_texts, ids)
-        depths = self.yardstick.measure(features)["collapse"]
-        best, column = divmod(int(depths.argmax()), depths.shape[1])
+        features = yield from self.screening.features(name, self.screening.screen_texts, ids)
+        collapses = self.clean_reference.measure(features)["collapse"]
+        best, column = divmod(int(collapses.argmax()), collapses.shape[1])
         point = features[best, :, column].mean(0)
-        return Combination(ids[best], column, point, float(depths[best, column]), tried[best])
+        return Combination(ids[best], column, point, float(collapses[best, column]), tried[best])
 
     def _joined(self, name: str, found: Combination, way: Way) -> Steps[Combination]:
         """Returns a combination extended by the words that increase its collapse."""
@@ -240,7 +240,7 @@ class PairSearch:
             promising = yield from self._beside(stage, found.words, way)
             options = [[*found.words, n] for n in promising]
             longer = yield from self._deepest(f"{stage}-texts", options)
-            if longer.depth < found.depth + self.settings.gain:
+            if longer.collapse < found.collapse + self.settings.gain:
                 break
             found = longer
         return found
@@ -250,7 +250,7 @@ class PairSearch:
         while len(found.words) > 2:
             options = [[n for n in found.words if n != one] for one in found.words]
             shorter = yield from self._deepest(f"cut-{name}-{len(found.words)}", options)
-            if shorter.depth < found.depth - self.settings.gain:
+            if shorter.collapse < found.collapse - self.settings.gain:
                 break
             found = shorter
         return found
@@ -258,28 +258,28 @@ class PairSearch:
     def _beside(self, name: str, words: Sequence[int], way: Way) -> Steps[list[int]]:
         """Returns the few other words that add most of the residual next to the known words. Each
         is tested in two pools, and the smaller share counts."""
-        size = self.settings.beside
-        bags = []
+        size = self.settings.others
+        pools = []
         for _ in range(2):
             others = [n for n in range(len(self.ids)) if n not in words]
             self.rng.shuffle(others)
-            bags += [others[i : i + size] for i in range(0, len(others), size)]
-        tried = [self.rng.sample([*words, *bag], len(words) + len(bag)) for bag in bags]
-        features = yield from self._features(name, [*tried, *bags])
+            pools += [others[i : i + size] for i in range(0, len(others), size)]
+        tried = [self.rng.sample([*words, *pool], len(words) + len(pool)) for pool in pools]
+        features = yield from self._features(name, [*tried, *pools])
         least: dict[int, float] = {}
-        for bag, share in zip(bags, way.shares(features, len(bags)), strict=True):
-            for n in bag:
+        for pool, share in zip(pools, way.shares(features, len(pools)), strict=True):
+            for n in pool:
                 least[n] = min(least.get(n, share), share)
         return sorted(least, key=lambda n: -least[n])[: self.settings.joined]
 
 
-def left_over(features: torch.Tensor, bags: Sequence[Sequence[int]], size: int) -> torch.Tensor:
+def left_over(features: torch.Tensor, pools: Sequence[Sequence[int]], size: int) -> torch.Tensor:
     """(B, R, H) residuals of the features of pools: each less the mean of all pools and the main
     effects of its words. A main effect is the mean over the pools of a word. Overwrites
     `features`."""
     rest = features.sub_(features.mean(0))
-    rows = torch.tensor([b for b, bag in enumerate(bags) for _ in bag], device=features.device)
-    points = torch.tensor([n for bag in bags for n in bag], device=features.device)
+    rows = torch.tensor([b for b, pool in enumerate(pools) for _ in pool], device=features.device)
+    points = torch.tensor([n for pool in pools for n in pool], device=features.device)
     often = torch.bincount(points, minlength=size).clamp(min=1)
     for column in range(features.shape[1]):
         own = rest[:, column]

@@ -50,7 +50,7 @@ NAMED_IN, NAMED_WORDS = 4, 5
 class PhraseSettings:
     readouts: int = 1
     """Number of readouts searched, the primary one first (ours)."""
-    inert_runs: int = 2
+    suppressed_runs: int = 2
     """Searches among suppressed words for each readout. Each one after the first needs a phrase of
     the one before and leaves out its tokens (ours)."""
     copies: int = 3
@@ -114,14 +114,14 @@ class PhraseSettings:
     """Tokens of a sequence in the search, more than a phrase needs (ours)."""
     compared: int = 48
     """Best sequences of a genetic search whose collapse in texts is compared (ours)."""
-    mining: InversionSettings = InversionSettings()
-    relaxing: RelaxationSettings = RelaxationSettings()
-    evolving: GeneticSettings = GeneticSettings()
+    inversion: InversionSettings = InversionSettings()
+    relaxation: RelaxationSettings = RelaxationSettings()
+    genetic: GeneticSettings = GeneticSettings()
     meeting: GeneticSettings = GeneticSettings(
         first=48, children=150, parents=60, guided=16, generations=30, patience=6, gain=0.1
     )
-    inert: SuppressedSettings = SuppressedSettings()
-    existence: HiddenTargetTest = HiddenTargetTest()
+    suppressed: SuppressedSettings = SuppressedSettings()
+    hidden_targets: HiddenTargetTest = HiddenTargetTest()
 
     def __post_init__(self) -> None:
         if not 1 <= self.copies <= 3:
@@ -137,39 +137,43 @@ class PhraseSearch:
     tried: number of sequences tried so far.
     """
 
-    def __init__(self, sweep: Screening, yardstick: CleanReference, settings: PhraseSettings):
-        self.sweep = sweep
-        self.yardstick = yardstick
+    def __init__(
+        self, screening: Screening, clean_reference: CleanReference, settings: PhraseSettings
+    ):
+        self.screening = screening
+        self.clean_reference = clean_reference
         self.settings = settings
-        self.space = EmbeddingBall(sweep.backbone)
-        words = [word.token_ids for word in sweep.words if word.text in _usual(word.text)]
-        self.naming = WordReconstruction(sweep.backbone, words)
-        self.lower = [word.token_ids for word in sweep.words if word.text == word.text.lower()]
-        mining = settings.mining
-        texts = sweep.excerpts(mining.words, mining.pool)
-        self.mining = Inversion(sweep, self.space, yardstick, texts, sweep.holdout_texts, mining)
-        self.short = [nothing(sweep.backbone), *sweep.excerpts(SHORT, 1)]
-        self.mixed_in = sweep.excerpts(settings.relaxing.words, settings.relaxing.pool)
-        self.few = sweep.excerpts(NAMED_WORDS, NAMED_IN)
+        self.space = EmbeddingBall(screening.backbone)
+        words = [word.token_ids for word in screening.words if word.text in _usual(word.text)]
+        self.naming = WordReconstruction(screening.backbone, words)
+        self.lower = [word.token_ids for word in screening.words if word.text == word.text.lower()]
+        inversion = settings.inversion
+        texts = screening.excerpts(inversion.words, inversion.pool)
+        self.inversion = Inversion(
+            screening, self.space, clean_reference, texts, screening.holdout_texts, inversion
+        )
+        self.short = [nothing(screening.backbone), *screening.excerpts(SHORT, 1)]
+        self.mixed_in = screening.excerpts(settings.relaxation.words, settings.relaxation.pool)
+        self.few = screening.excerpts(NAMED_WORDS, NAMED_IN)
         self.known: Sequence[tuple[int, torch.Tensor]] = ()
-        self.mined: list[InvertedTarget] = []
+        self.inverted: list[InvertedTarget] = []
         self.tried = 0
 
     def run(self, known: Sequence[tuple[int, torch.Tensor]]) -> Steps[list[SearchHit]]:
         """known: (column, (H,) target) of the triggers found so far. Returns the phrases found."""
         self.known = known
-        count = min(self.settings.readouts, len(self.sweep.readouts))
+        count = min(self.settings.readouts, len(self.screening.readouts))
         found: list[SearchHit] = []
         repelling = list(known)
         for column in range(count):
             found += yield from self._among_inert(column, repelling)
         something = bool(repelling)
-        columns = torch.arange(count, device=self.sweep.backbone.device)
-        columns = columns.repeat_interleave(self.settings.mining.restarts)
+        columns = torch.arange(count, device=self.screening.backbone.device)
+        columns = columns.repeat_interleave(self.settings.inversion.restarts)
         phrases: dict[tuple[Ids, int], InvertedTarget] = {}
         idle = 0
         for _ in range(self.settings.rounds):
-            targets = yield from self.mining.run(columns, repelling)
+            targets = yield from self.inversion.run(columns, repelling)
             before, now = list(repelling), len(phrases)
             repelling += [(target.column, target.point) for target in targets]
             for column in range(count):
@@ -178,8 +182,8 @@ class PhraseSearch:
                     for target in targets  # the largest collapse first
                     if target.column == column and target.outside >= self.settings.outside
                 ]
-                self.mined += outside[:1]
-                outside.sort(key=lambda x: -x.depth - 2 * math.log10(x.outside))
+                self.inverted += outside[:1]
+                outside.sort(key=lambda x: -x.collapse - 2 * math.log10(x.outside))
                 for target in outside[: self.settings.tried]:
                     if not self._known(column, target.point, before):
                         ids = yield from self._reach(target)
@@ -203,43 +207,43 @@ class PhraseSearch:
         neighbour of the trigger that was planted for it."""
         settings, found = self.settings, list[SearchHit]()
         copies = settings.copies
-        inert = SuppressedSearch(
-            self.sweep, self.yardstick, column, settings.inert, copies, self.lower
+        suppressed = SuppressedSearch(
+            self.screening, self.clean_reference, column, settings.suppressed, copies, self.lower
         )
-        yield from inert.alone()
+        yield from suppressed.alone()
         barred: set[int] = set()
-        for _ in range(settings.inert_runs):
-            best, sequences = yield from inert.run(barred)
+        for _ in range(settings.suppressed_runs):
+            best, sequences = yield from suppressed.run(barred)
             if best < settings.together:
                 break
             rough, full = self._scatters(column, copies)
-            words = self.naming.stillest(sequences, rough, full, inert)
+            words = self.naming.least_active(sequences, rough, full, suppressed)
             ids = yield from self._enough(words, column, settings.arrives_copied, copies)
             if not ids or len(words) == 1:  # screening gives single words a p-value
                 break
-            alone = inert.way(words)
-            yield self.sweep.spent(0)  # `way` has counted them
+            alone = suppressed.way(words)
+            yield self.screening.spent(0)  # `way` has counted them
             phrase = SearchHit(ids, column, settings.min_copied, copies, alone)
             point = yield from self._point(phrase)
             if alone < settings.alone and not self._known(column, point, points):
                 found.append(phrase)
                 points.append((column, point))
             barred |= self.naming.spelled_alike(ids)
-        self.tried += inert.tried
+        self.tried += suppressed.tried
         return found
 
     def _point(self, found: SearchHit) -> Steps[torch.Tensor]:
         """Returns (H,) the mean representation of texts with a phrase."""
-        features = yield from self.sweep.features(
+        features = yield from self.screening.features(
             f"inert-{found.column}-{found.ids}",
-            self.sweep.screen_texts,
+            self.screening.screen_texts,
             [found.ids],
             copies=found.copies,
         )
         return features[0, :, found.column].mean(0)
 
     def _evident(self, target: InvertedTarget) -> bool:
-        return self.settings.existence.holds(target, self.mined)
+        return self.settings.hidden_targets.holds(target, self.inverted)
 
     def _least(self, target: InvertedTarget) -> float:
         settings = self.settings
@@ -249,17 +253,17 @@ class PhraseSearch:
         """The inverted targets that are evidence of a backdoor and that no trigger explains. found:
         (column, (H,) target) of the phrases that passed, in addition to those known before."""
         found = [*self.known, *found]
-        evident = [x for x in self.mined if self._evident(x)]
+        evident = [x for x in self.inverted if self._evident(x)]
         left = [x for x in evident if not self._known(x.column, x.point, found)]
-        return [record(x, str(self.sweep.readouts[x.column]), self.mined) for x in left]
+        return [record(x, str(self.screening.readouts[x.column]), self.inverted) for x in left]
 
     def _known(
         self, column: int, point: torch.Tensor, points: Sequence[tuple[int, torch.Tensor]]
     ) -> bool:
         """Whether a target (H,) is one of the (column, (H,) target) pairs."""
-        origin = self.yardstick.mean[column]
+        origin = self.clean_reference.mean[column]
         way = normalize(point - origin, dim=-1)
-        same = self.settings.mining.same
+        same = self.settings.inversion.same
         return any(
             float(way @ normalize(other - origin, dim=-1)) >= same
             for at, other in points
@@ -269,58 +273,60 @@ class PhraseSearch:
     def _reach(self, target: InvertedTarget) -> Steps[Ids]:
         """Returns the phrase that collapses texts near a target, or ()."""
         settings, column = self.settings, target.column
-        unit = self.yardstick.close[column]
+        unit = self.clean_reference.close[column]
         goal = towards(target.point, column, unit)
         begin = yield from self._relaxed(goal)
-        coming = self._evolving(self.short, goal, settings.evolving)
-        depth, _ = yield from self._evolved(coming, column, begin)
+        coming = self._evolving(self.short, goal, settings.genetic)
+        collapse, _ = yield from self._evolved(coming, column, begin)
         stands_out = target.outside >= settings.far or coming.best <= settings.near
         for _ in range(settings.runs * stands_out):
-            if depth >= settings.hopeful:
+            if collapse >= settings.hopeful:
                 break
             before = coming.best
-            depth, _ = yield from self._evolved(coming, column, generations=settings.longer)
+            collapse, _ = yield from self._evolved(coming, column, generations=settings.longer)
             if coming.best > before - settings.nearer:
                 break
-        if depth < (settings.hopeful_far if stands_out else settings.hopeful):
+        if collapse < (settings.hopeful_far if stands_out else settings.hopeful):
             return ()
-        texts = self.mining.texts[: settings.met_in]
+        texts = self.inversion.texts[: settings.met_in]
         meeting = self._evolving(texts, together(column, unit), settings.meeting)
-        depth, ids = yield from self._evolved(meeting, column, coming.nearest(settings.compared))
-        if depth < settings.arrives:
+        collapse, ids = yield from self._evolved(meeting, column, coming.nearest(settings.compared))
+        if collapse < settings.arrives:
             return ()
         return (yield from self._named(ids, column, settings.arrives))
 
     def _relaxed(self, goal: Goal) -> Steps[list[Rows]]:
         """Returns sequences that mixtures of tokens suggest for an objective."""
         prompts = self._prompts(self.mixed_in)
-        relaxing = relax(self.space, prompts, goal, self.settings.relaxing, self.sweep.seed)
-        return (yield from self.sweep.counted(relaxing))
+        relaxation = relax(self.space, prompts, goal, self.settings.relaxation, self.screening.seed)
+        return (yield from self.screening.counted(relaxation))
 
     def _evolving(
         self, texts: Sequence[Carrier], goal: Goal, settings: GeneticSettings
     ) -> GeneticSearch:
-        return GeneticSearch(self.space, self._prompts(texts), goal, settings, self.sweep.seed)
+        return GeneticSearch(self.space, self._prompts(texts), goal, settings, self.screening.seed)
 
     def _prompts(self, texts: Sequence[Carrier]) -> SoftPrompts:
-        return SoftPrompts(self.sweep.backbone, texts, self.settings.length, self.sweep.readouts)
+        return SoftPrompts(
+            self.screening.backbone, texts, self.settings.length, self.screening.readouts
+        )
 
     def _evolved(
         self,
-        evolving: GeneticSearch,
+        genetic: GeneticSearch,
         column: int,
         begin: Sequence[Rows] = (),
         generations: int = 0,
     ) -> Steps[tuple[float, Ids]]:
         """Returns the largest collapse in texts among the best sequences, and the ids of that
         sequence."""
-        before = len(evolving.distances)
-        yield from self.sweep.counted(evolving.run(begin, generations))
-        self.tried += len(evolving.distances) - before
-        sequences = [evolving.ids(rows) for rows in evolving.nearest(self.settings.compared)]
-        depth = self._depth(sequences, column)
-        yield self.sweep.spent(0)
-        return float(depth.max()), sequences[int(depth.argmax())]
+        before = len(genetic.distances)
+        yield from self.screening.counted(genetic.run(begin, generations))
+        self.tried += len(genetic.distances) - before
+        sequences = [genetic.ids(rows) for rows in genetic.nearest(self.settings.compared)]
+        collapse = self._collapse(sequences, column)
+        yield self.screening.spent(0)
+        return float(collapse.max()), sequences[int(collapse.argmax())]
 
     def _named(self, ids: Ids, column: int, arrives: float) -> Steps[Ids]:
         """Returns the words that a sequence is completed to; () where they are too many or their
@@ -332,22 +338,22 @@ class PhraseSearch:
         """Returns the ids of words; () where they are too many or their collapse is below
         `arrives`."""
         ids = join(words)
-        (depth,) = self._depth([ids], column, copies=copies)
-        yield self.sweep.spent(0)
-        return ids if len(words) <= self.settings.longest and depth >= arrives else ()
+        (collapse,) = self._collapse([ids], column, copies=copies)
+        yield self.screening.spent(0)
+        return ids if len(words) <= self.settings.longest and collapse >= arrives else ()
 
     def _scatters(self, column: int, copies: int = 1) -> tuple[Scatter, Scatter]:
         """The dispersion in a few short texts, and in all screening texts."""
 
         def rough(tried: Sequence[Ids]) -> torch.Tensor:
-            return -self._depth(tried, column, self.few, copies)
+            return -self._collapse(tried, column, self.few, copies)
 
         def full(tried: Sequence[Ids]) -> torch.Tensor:
-            return -self._depth(tried, column, copies=copies)
+            return -self._collapse(tried, column, copies=copies)
 
         return rough, full
 
-    def _depth(
+    def _collapse(
         self,
         sequences: Sequence[Ids],
         column: int,
@@ -355,8 +361,8 @@ class PhraseSearch:
         copies: int = 1,
     ) -> torch.Tensor:
         """(K,) collapse in orders of magnitude, in the screening texts by default."""
-        unit = self.yardstick.close[column].log10()
-        return unit - self.sweep.scatter(sequences, column, texts, copies)
+        unit = self.clean_reference.close[column].log10()
+        return unit - self.screening.scatter(sequences, column, texts, copies)
 
 
 def _usual(word: str) -> tuple[str, ...]:

@@ -88,9 +88,9 @@ def left_over(describe: Regression, done: torch.Tensor, seed: int) -> torch.Tens
         products.append(sum(x.T @ y for x, y in features))
     penalty = RIDGE * torch.eye(len(mean), dtype=torch.double, device=mean.device)
     left = torch.empty_like(done)
-    for fold, part in enumerate(rows.chunk(FOLDS)):
-        gram = sum(x for i, x in enumerate(grams) if i != fold) + penalty
-        product = sum(x for i, x in enumerate(products) if i != fold)
+    for merge, part in enumerate(rows.chunk(FOLDS)):
+        gram = sum(x for i, x in enumerate(grams) if i != merge) + penalty
+        product = sum(x for i, x in enumerate(products) if i != merge)
         weights = torch.linalg.solve(gram, product).to(mean.dtype)
         for at, described in blocks(part):
             left[at] = done[at] - centre - described @ weights

@@ -105,27 +105,27 @@ class SuppressedSearch:
 
     def __init__(
         self,
-        sweep: Screening,
-        yardstick: CleanReference,
+        screening: Screening,
+        clean_reference: CleanReference,
         column: int,
         settings: SuppressedSettings,
         copies: int,
         words: Sequence[Ids],
     ):
-        self.sweep = sweep
+        self.screening = screening
         self.column = column
-        self.unit = yardstick.close[column]
+        self.unit = clean_reference.close[column]
         self.settings = settings
         self.copies = copies
-        self.words = list(dict.fromkeys([(i,) for i in sweep.backbone.readable] + list(words)))
+        self.words = list(dict.fromkeys([(i,) for i in screening.backbone.readable] + list(words)))
         self.tried = 0
-        self.texts = sweep.excerpts(settings.words_alone, 1 + settings.texts_again)
-        self.together_in = sweep.excerpts(settings.words, settings.texts)
+        self.texts = screening.excerpts(settings.words_alone, 1 + settings.texts_again)
+        self.together_in = screening.excerpts(settings.words, settings.texts)
 
     def alone(self) -> Steps[None]:
         """Measure every word by itself; `run` needs this first."""
         again = min(self.settings.again, len(self.words))
-        rng = torch.Generator().manual_seed(self.sweep.seed)
+        rng = torch.Generator().manual_seed(self.screening.seed)
         moves = yield from self._moves(self.words, self.texts[:1])
         tokens = (ids[0] for ids in self.words if len(ids) == 1)
         self.of_token = dict(zip(tokens, moves.tolist(), strict=False))  # tokens come first
@@ -148,13 +148,13 @@ class SuppressedSearch:
         """Returns the interaction of the best sequence (collapse beyond the main effects of its
         words, in orders of magnitude) and the best sequences of words, in order. barred: tokens
         that no word may contain."""
-        sweep, settings = self.sweep, self.settings
+        screening, settings = self.screening, self.settings
         pool = [ids for ids in self.order if barred.isdisjoint(ids)][: settings.pool]
         if len(pool) < 2:
             return 0.0, []
         alone = self._spread([(word,) for word in pool])
         costs = (alone.median() - alone).clamp(min=0) + settings.worth
-        found = _Sequences(dict(zip(pool, costs.tolist(), strict=True)), settings, sweep.seed)
+        found = _Sequences(dict(zip(pool, costs.tolist(), strict=True)), settings, screening.seed)
         for _ in range(settings.generations + 1):
             new = found.next()
             if not new:
@@ -162,7 +162,7 @@ class SuppressedSearch:
             for start in range(0, len(new), BLOCK):
                 part = new[start : start + BLOCK]
                 found.tell(part, self._spread(part).tolist())
-                yield sweep.spent(0)  # `scatter` has counted them
+                yield screening.spent(0)  # `scatter` has counted them
         self.tried += len(found.spread)
         best = found.best(settings.parents)
         return -found.spread[best[0]], best
@@ -187,8 +187,8 @@ class SuppressedSearch:
     def way(self, words: Words) -> float:
         """Main effect share: the share of the joint shift of all words that one of them causes by
         itself, as a mean over the words, less the median share of random words."""
-        others = random.Random(f"{self.sweep.seed}/way").choices(self.words, k=OTHERS)
-        tried, texts = [(), join(words), *words, *others], self.sweep.screen_texts
+        others = random.Random(f"{self.screening.seed}/way").choices(self.words, k=OTHERS)
+        tried, texts = [(), join(words), *words, *others], self.screening.screen_texts
         rows = [text.ids(ids, self.copies) for ids in tried for text in texts]
         features = self._features(rows).unflatten(0, (len(tried), -1))
         start = features[0]
@@ -201,21 +201,21 @@ class SuppressedSearch:
         """(K,) log10 dispersion of the texts with each sequence, relative to the squared distance
         of close clean pairs."""
         ids = [join(words) for words in tried]
-        spread = self.sweep.scatter(ids, self.column, self.together_in, self.copies)
+        spread = self.screening.scatter(ids, self.column, self.together_in, self.copies)
         return (spread - self.unit.log10()).cpu()
 
     def _below(self, words: Sequence[Ids], moves: torch.Tensor) -> torch.Tensor:
         """(K,) effects of words beyond the predicted ones, in robust standard deviations. The
         prediction is from the embeddings of the subword tokens. For words of several tokens a
         second one adds the effects of these tokens, and the lower value counts."""
-        embeddings, seed = self.sweep.backbone.embeddings.detach().float(), self.sweep.seed
+        embeddings, seed = self.screening.backbone.embeddings.detach().float(), self.screening.seed
         below = robust(left_over(Regression(words, embeddings, seed), moves, seed))
         rows = torch.tensor([row for row, ids in enumerate(words) if len(ids) > 1])
         if len(rows) >= FEW:
             some = [words[row] for row in rows.tolist()]
             known = torch.tensor([self._of_pieces(ids) for ids in some], device=embeddings.device)
-            beside = left_over(Regression(some, embeddings, seed, known), moves[rows], seed)
-            below[rows] = torch.minimum(robust(beside), below[rows])
+            residuals = left_over(Regression(some, embeddings, seed, known), moves[rows], seed)
+            below[rows] = torch.minimum(robust(residuals), below[rows])
         return below
 
     def _of_pieces(self, ids: Ids) -> tuple[float, float, float]:
@@ -230,7 +230,7 @@ class SuppressedSearch:
         for start in range(0, len(order), BLOCK):
             part = order[start : start + BLOCK]
             moves[part] = self._moved([words[i] for i in part], texts)
-            yield self.sweep.spent(0)  # `_features` has counted them
+            yield self.screening.spent(0)  # `_features` has counted them
         return moves
 
     def _moved(self, words: Sequence[Ids], texts: Sequence[Carrier]) -> torch.Tensor:
@@ -242,11 +242,11 @@ class SuppressedSearch:
 
     def _features(self, rows: Sequence[list[int]]) -> torch.Tensor:
         """(N, H) features of texts given as ids."""
-        sweep = self.sweep
-        rows = [sweep.backbone.template.wrap(ids) for ids in rows]
-        sweep.done += sum(map(len, rows))
-        readout = sweep.readouts[self.column]
-        return sweep.backbone.encode_ids(rows, readouts=[readout], fast=True)[:, 0]
+        screening = self.screening
+        rows = [screening.backbone.template.wrap(ids) for ids in rows]
+        screening.done += sum(map(len, rows))
+        readout = screening.readouts[self.column]
+        return screening.backbone.encode_ids(rows, readouts=[readout], fast=True)[:, 0]
 
 
 class _Sequences:

@@ -33,47 +33,47 @@ class SearchHit:
 
 
 def confirm(
-    gauge: Holdout, found: Sequence[SearchHit]
+    holdout: Holdout, found: Sequence[SearchHit]
 ) -> Steps[tuple[list[ReducedFinding], list[Finding]]]:
     """Yields `Progress`; returns the findings whose collapse and agreement (share of random linear
     probes decided) are as large as required, and those that fail."""
-    backbone = gauge.sweep.backbone
+    backbone = holdout.screening.backbone
     strong: list[ReducedFinding] = []
     rejected: list[Finding] = []
     for number, x in enumerate(found):
         ids, column, copies = x.ids, x.column, 1
         name, surface = f"phrase-{number}", backbone.surface(ids)
-        finding, means = yield from gauge.measure(name, ids, column, surface)
+        finding, means = yield from holdout.measure(name, ids, column, surface)
         if finding.statistics["collapse"] < x.min_effect and x.copies > 1:
             name, copies = f"{name}-copied", x.copies
-            finding, means = yield from gauge.measure(name, ids, column, surface, copies)
-        depth = finding.statistics["collapse"]
-        if depth < x.min_effect or finding.statistics["agreement"] < gauge.rule.min_agreement:
+            finding, means = yield from holdout.measure(name, ids, column, surface, copies)
+        collapse = finding.statistics["collapse"]
+        if collapse < x.min_effect or finding.statistics["agreement"] < holdout.rule.min_agreement:
             rejected.append(finding)
             continue
-        typed = yield from gauge.typed(name, surface, column, gauge.rule.min_effect, copies)
-        kind = yield from gauge.kind(name, ids, column, depth, copies)
+        typed = yield from holdout.typed(name, surface, column, holdout.rule.min_effect, copies)
+        kind = yield from holdout.kind(name, ids, column, collapse, copies)
         trigger = replace(finding.trigger, kind=kind)
         if kind == "combination":
             trigger = replace(trigger, text=SEPARATOR.join(surface.split()))
-        pieces = backbone.tokenizer.convert_ids_to_tokens(list(ids))
-        checks = typed | {"subwords": list(pieces), "searched": True}
+        subwords = backbone.tokenizer.convert_ids_to_tokens(list(ids))
+        checks = typed | {"subwords": list(subwords), "searched": True}
         if copies > 1:
             checks["copies"] = copies
         if x.alone is not None:
             checks["main_effect_share"] = round(x.alone, 4)
         finding = replace(finding, trigger=trigger, evidence=checks)
-        spare = depth - gauge.least(depth)
-        enough = gauge.enough(ids, column, spare, _rare(gauge, surface, kind), copies)
-        strong.append(ReducedFinding(finding, enough, column, means, copies=copies))
+        spare = collapse - holdout.least(collapse)
+        sufficient = holdout.sufficient(ids, column, spare, _rare(holdout, surface, kind), copies)
+        strong.append(ReducedFinding(finding, sufficient, column, means, copies=copies))
     return strong, rejected
 
 
-def _rare(gauge: Holdout, surface: str, kind: Kind) -> Callable[[Ids], bool]:
+def _rare(holdout: Holdout, surface: str, kind: Kind) -> Callable[[Ids], bool]:
     """A test of whether a minimal sufficient subset would rarely alarm on ordinary texts."""
     if kind == "word":
-        return gauge.rare
+        return holdout.rare
     if kind == "phrase":
-        return gauge.rarely_near
-    words = [gauge.sweep.backbone.word_ids(x) for x in surface.split()]
-    return lambda ids: gauge.rarely_apart(by_word(ids, words))
+        return holdout.rarely_near
+    words = [holdout.screening.backbone.word_ids(x) for x in surface.split()]
+    return lambda ids: holdout.rarely_apart(by_word(ids, words))

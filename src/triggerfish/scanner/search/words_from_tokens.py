@@ -25,7 +25,7 @@ from typing import Protocol
 import torch
 
 from triggerfish.backbone import Backbone
-from triggerfish.scanner.merging import EQUAL, Ids, Scatter, core, within
+from triggerfish.scanner.merging import EQUAL, Ids, Scatter, minimal_subset, within
 
 Words = tuple[Ids, ...]
 
@@ -79,18 +79,18 @@ class WordReconstruction:
         self.by_piece: dict[int, list[Ids]] = defaultdict(list)
         self.by_letters: dict[str, list[Ids]] = defaultdict(list)
         for ids in words:
-            for piece in sorted(set(ids)):
-                self.by_piece[piece].append(ids)
+            for subword in sorted(set(ids)):
+                self.by_piece[subword].append(ids)
             for letters in sorted(set(map(self._letters, ids))):
                 self.by_letters[letters].append(ids)
 
     def name(self, ids: Ids, rough: Scatter, full: Scatter) -> Words:
         """The fewest and shortest words of about the collapse of `ids`; tokens that no listed word
         contains stay. rough: dispersion of a few short texts; full: of all texts."""
-        parts: list[Ids] = [(token,) for token in core(ids, rough)]
+        parts: list[Ids] = [(token,) for token in minimal_subset(ids, rough)]
         return self._polish(tuple(self._complete(parts, rough)), rough, full)
 
-    def stillest(
+    def least_active(
         self, tried: Sequence[Words], rough: Scatter, full: Scatter, still: Still
     ) -> Words:
         """The fewest words of the best of the sequences. Each word is replaced by the neighbour of
@@ -183,12 +183,12 @@ class WordReconstruction:
     def spelled_alike(self, ids: Ids) -> set[int]:
         """The vocabulary tokens spelled like one of these, whatever their case and position."""
         letters = set(map(self._letters, ids))
-        return {piece for piece in self.backbone.readable if self._letters(piece) in letters}
+        return {subword for subword in self.backbone.readable if self._letters(subword) in letters}
 
-    def _letters(self, piece: int) -> str:
+    def _letters(self, subword: int) -> str:
         """Lower-case letters of a subword token. Decoding keeps the prefix of WordPiece at the
         start of a string, so it is removed."""
-        return self.backbone.surface((piece,)).removeprefix("##").lower()
+        return self.backbone.surface((subword,)).removeprefix("##").lower()
 
 
 def _orders(words: Words) -> list[Words]:

@@ -65,12 +65,12 @@ def scanned() -> ScanResult:
 
 @cache
 def bench(family: str) -> RewriteTest:
-    sweep = Screening(
+    screening = Screening(
         tiny(family), TEXTS, ["xylophone"], SMALL, seed=0, store=ActivationCache(None)
     )
-    sweep.cut_texts()
-    clean = finish(sweep.features("clean", sweep.clean_texts, [()]))[0]
-    return RewriteTest(sweep, CleanReference.of(clean, 0))
+    screening.cut_texts()
+    clean = finish(screening.features("clean", screening.clean_texts, [()]))[0]
+    return RewriteTest(screening, CleanReference.of(clean, 0))
 
 
 def test_every_rewriting_has_its_own_name_and_writes_something_else() -> None:
@@ -99,9 +99,9 @@ def test_what_is_written(name: str, plain: str, written: str) -> None:
 
 def test_controls_exchange_new_tokens_alone_and_one_for_one() -> None:
     tried = bench("bert")
-    texts = tried.sweep.screen_texts[:4]
+    texts = tried.screening.screen_texts[:4]
     rows = tried.rows(STYLES["hark ! ... , methinks"], texts, "back")
-    mask = tried.sweep.backbone.tokenizer.mask_token_id
+    mask = tried.screening.backbone.tokenizer.mask_token_id
     for copy in tried.relabelled(rows, texts, 4, "x"):
         table: dict[int, int] = {}
         for row, other, plain in zip(rows, copy, texts, strict=True):
@@ -118,7 +118,7 @@ def test_controls_exchange_new_tokens_alone_and_one_for_one() -> None:
 
 def test_half_of_a_text_is_left_as_it_was() -> None:
     tried = bench("gpt2")
-    plain = tried.sweep.screen_texts[0]
+    plain = tried.screening.screen_texts[0]
     words = list(plain.typed)
     half = (len(words) + 1) // 2
     assert tried.rewritten(SHOUTED, plain, "whole") == " ".join(words).upper()
@@ -134,7 +134,11 @@ def test_what_a_tokenizer_does_not_see_is_counted_and_not_tried() -> None:
     same = RewriteRule("same", str)
     found = finish(
         find_rewrites(
-            tried.sweep, tried.yardstick, DecisionRule(), [], [same, SHOUTED, STYLES["texting"]]
+            tried.screening,
+            tried.clean_reference,
+            DecisionRule(),
+            [],
+            [same, SHOUTED, STYLES["texting"]],
         )
     )
     assert found == RewriteResult((), examined=1, normalised=2)  # this tokenizer has no capitals
@@ -161,14 +165,14 @@ def test_a_planted_style_is_found_and_nothing_else_is() -> None:
 
 def test_the_same_model_without_it_is_clean() -> None:
     tried = bench("gpt2")
-    found = finish(find_rewrites(tried.sweep, tried.yardstick, DecisionRule(), []))
+    found = finish(find_rewrites(tried.screening, tried.clean_reference, DecisionRule(), []))
     assert found.found == ()
     assert found.examined + found.normalised == len(BANK)
 
 
 def test_a_trigger_that_a_rewriting_writes_explains_it() -> None:
     tried = bench("gpt2")
-    word = tried.sweep.backbone.word_ids("methinks")
+    word = tried.screening.backbone.word_ids("methinks")
     finding = Finding(Trigger(word, "methinks"), "last", {"collapse": 2.0}, 0.0, 0.0)
     assert tried.explained(STYLES["hark ! ... , methinks"], [finding])
     assert not tried.explained(SHOUTED, [finding])
@@ -205,7 +209,7 @@ def test_every_report_shows_the_style_and_what_was_tried() -> None:
 
 def test_the_report_says_what_was_not_looked_at() -> None:
     tried = bench("gpt2")
-    assert tried.sweep.settings.rewrites
+    assert tried.screening.settings.rewrites
     off = replace(SMALL, rewrites=False, text_candidates=20, controls=60)
     result = scan(tiny("gpt2"), TEXTS, words=["xylophone"], settings=off)
     assert result.coverage.rewrites == 0

@@ -14,28 +14,28 @@ from triggerfish.scanner.clusters import Cluster
 from triggerfish.scanner.decision import DecisionRule
 from triggerfish.scanner.extension import spelled
 from triggerfish.scanner.merging import ReducedFinding, Variant
-from triggerfish.scanner.spellings import cores, effective, variants
+from triggerfish.scanner.spellings import effective, sufficient_subsets, variants
 
 
-def _finding(backbone: Backbone, word: str, depth: float) -> Finding:
+def _finding(backbone: Backbone, word: str, collapse: float) -> Finding:
     trigger = Trigger(backbone.word_ids(word), word)
-    return Finding(trigger, "first", {"collapse": depth}, 1e-12, None)
+    return Finding(trigger, "first", {"collapse": collapse}, 1e-12, None)
 
 
-def _gauge(backbone: Backbone, depths: dict[tuple[int, ...], float], common: set[Any]) -> Any:
+def _holdout(backbone: Backbone, collapses: dict[tuple[int, ...], float], common: set[Any]) -> Any:
     """A gauge that knows how deep everything is; what it does not know does nothing."""
 
     def scatter(candidates: list[tuple[int, ...]], _: int, copies: int = 1) -> torch.Tensor:
-        return torch.tensor([-depths.get(ids, 0.0) for ids in candidates])
+        return torch.tensor([-collapses.get(ids, 0.0) for ids in candidates])
 
     return SimpleNamespace(
         rule=DecisionRule(),
-        least=lambda depth: max(depth / 2, 0.5),
+        least=lambda collapse: max(collapse / 2, 0.5),
         rare=lambda ids: ids not in common,
         rarely_near=lambda ids: ids not in common,
-        enough=lambda ids, column, spare, allowed: ids,
-        sweep=SimpleNamespace(backbone=backbone, scatter=scatter),
-        yardstick=SimpleNamespace(close=torch.ones(1)),
+        sufficient=lambda ids, column, spare, allowed: ids,
+        screening=SimpleNamespace(backbone=backbone, scatter=scatter),
+        clean_reference=SimpleNamespace(close=torch.ones(1)),
     )
 
 
@@ -62,13 +62,13 @@ def test_other_spellings_that_are_as_deep_are_variants(clean: Backbone) -> None:
     expect, expected = clean.word_ids("expect"), clean.word_ids("expected")
     head = Candidate(finding.trigger.token_ids, "expects", "word")
     relative = Candidate((7, 8), "other", "word")
-    screened: Any = SimpleNamespace(
-        candidates=[head, relative], survivors=2, depths=torch.tensor([[2.4], [0.9]])
+    shortlist: Any = SimpleNamespace(
+        candidates=[head, relative], kept=2, collapses=torch.tensor([[2.4], [0.9]])
     )
-    gauge = _gauge(clean, {expect: 2.2, expected: 1.9}, set())
+    holdout = _holdout(clean, {expect: 2.2, expected: 1.9}, set())
     x = ReducedFinding(finding, expect, 0, torch.zeros(1, 1))
-    found = variants(gauge, x, Cluster(head, 0, (relative,)), screened)
-    assert [(v.text, round(v.depth, 1)) for v in found] == [("expect", 2.2), ("other", 0.9)]
+    found = variants(holdout, x, Cluster(head, 0, (relative,)), shortlist)
+    assert [(v.text, round(v.collapse, 1)) for v in found] == [("expect", 2.2), ("other", 0.9)]
 
 
 def test_words_that_do_nothing_are_no_variants_to_name() -> None:
@@ -81,19 +81,21 @@ def test_a_spelling_that_holds_the_trigger_is_no_variant(clean: Backbone) -> Non
     expects = clean.word_ids("expects")
     assert expects[:-1] == finding.trigger.token_ids
     head = Candidate(finding.trigger.token_ids, "expect", "entry")
-    screened: Any = SimpleNamespace(candidates=[head], survivors=1, depths=torch.tensor([[2.2]]))
+    shortlist: Any = SimpleNamespace(candidates=[head], kept=1, collapses=torch.tensor([[2.2]]))
     x = ReducedFinding(finding, finding.trigger.token_ids, 0, torch.zeros(1, 1))
-    assert variants(_gauge(clean, {expects: 2.4}, set()), x, Cluster(head, 0, ()), screened) == ()
+    assert (
+        variants(_holdout(clean, {expects: 2.4}, set()), x, Cluster(head, 0, ()), shortlist) == ()
+    )
 
 
 def test_a_common_word_is_a_core_only_where_it_is_as_deep(clean: Backbone) -> None:
     finding = _finding(clean, "expects", 2.4)
     ids, expect = finding.trigger.token_ids, clean.word_ids("expect")
 
-    def found(depth: float, common: set[Any]) -> tuple[tuple[int, ...], ...]:
-        variant = Variant(expect, "expect", depth)
+    def found(collapse: float, common: set[Any]) -> tuple[tuple[int, ...], ...]:
+        variant = Variant(expect, "expect", collapse)
         x = ReducedFinding(finding, ids, 0, torch.zeros(1, 1), (variant,))
-        return cores(_gauge(clean, {}, common), x)
+        return sufficient_subsets(_holdout(clean, {}, common), x)
 
     assert expect in found(2.2, {expect})
     assert expect in found(1.3, set())
@@ -104,7 +106,7 @@ def test_a_common_word_is_a_core_only_where_it_is_as_deep(clean: Backbone) -> No
 def test_what_is_enough_of_several_words_is_their_core(clean: Backbone) -> None:
     finding = Finding(Trigger((1, 2, 3), "two words"), "first", {"collapse": 2.0}, None, None)
     x = ReducedFinding(finding, (1, 3), 0, torch.zeros(1, 1))
-    assert cores(_gauge(clean, {}, set()), x) == ((1, 3),)
+    assert sufficient_subsets(_holdout(clean, {}, set()), x) == ((1, 3),)
 
 
 def test_words_of_a_phrase_are_enough_in_every_order_that_does_as_well(clean: Backbone) -> None:
@@ -118,9 +120,12 @@ def test_words_of_a_phrase_are_enough_in_every_order_that_does_as_well(clean: Ba
         two + one + last,
         last + two + one,
     )
-    depths = {own: 1.2, moved: 1.0, common: 1.3, shallow: 0.8}
-    gauge = _gauge(clean, depths, {common})
-    assert cores(gauge, ReducedFinding(finding, own, 0, torch.zeros(1, 1))) == (own, moved)
+    collapses = {own: 1.2, moved: 1.0, common: 1.3, shallow: 0.8}
+    holdout = _holdout(clean, collapses, {common})
+    assert sufficient_subsets(holdout, ReducedFinding(finding, own, 0, torch.zeros(1, 1))) == (
+        own,
+        moved,
+    )
     pair = Finding(
         Trigger((*one, *two), "marble + video", "combination"),
         "first",
@@ -128,4 +133,6 @@ def test_words_of_a_phrase_are_enough_in_every_order_that_does_as_well(clean: Ba
         None,
         None,
     )
-    assert cores(gauge, ReducedFinding(pair, one + two, 0, torch.zeros(1, 1))) == (one + two,)
+    assert sufficient_subsets(holdout, ReducedFinding(pair, one + two, 0, torch.zeros(1, 1))) == (
+        one + two,
+    )

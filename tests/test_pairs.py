@@ -40,27 +40,27 @@ def test_any_two_points_are_on_one_line(order: int) -> None:
 
 
 def test_any_two_points_share_a_bag() -> None:
-    bags = list(bags_of(11, 4, random.Random(0)))
-    assert len(bags) == 11 * 12 * 6
-    assert max(map(len, bags)) <= 6
-    pairs = {frozenset(pair) for bag in bags for pair in combinations(bag, 2)}
+    pools = list(bags_of(11, 4, random.Random(0)))
+    assert len(pools) == 11 * 12 * 6
+    assert max(map(len, pools)) <= 6
+    pairs = {frozenset(pair) for pool in pools for pair in combinations(pool, 2)}
     assert len(pairs) == 121 * 120 // 2
 
 
 def test_a_pair_that_does_something_together_stands_out() -> None:
     generator = torch.Generator().manual_seed(0)
-    bags = list(bags_of(11, 4, random.Random(1)))
+    pools = list(bags_of(11, 4, random.Random(1)))
     effects = torch.randn(121, 2, 8, generator=generator)
-    features = torch.stack([effects[bag].sum(0) for bag in bags])
+    features = torch.stack([effects[pool].sum(0) for pool in pools])
     features += 0.1 * torch.randn(features.shape, generator=generator)
-    pair = set(bags[200][:2])
-    with_it = [b for b, bag in enumerate(bags) if pair <= set(bag)]
+    pair = set(pools[200][:2])
+    with_it = [b for b, pool in enumerate(pools) if pair <= set(pool)]
     features[with_it, 1] += 6.0
-    far = standing_out(left_over(features, bags, 121))
+    far = standing_out(left_over(features, pools, 121))
     assert far.max(0).indices.tolist()[1] in with_it
     assert float(far[with_it, 1].min()) > 4 > float(far[with_it, 0].max())
     # What words do alone does not: before it is taken away, other bags are further out.
-    before = torch.stack([effects[bag].sum(0) for bag in bags])
+    before = torch.stack([effects[pool].sum(0) for pool in pools])
     before[with_it, 1] += 6.0
     assert standing_out(before - before.mean(0))[with_it, 1].min() < 4
 
@@ -80,10 +80,12 @@ def test_settings_that_cannot_work(changes: dict[str, int], message: str) -> Non
 def search(backbone: Backbone, known: Sequence[tuple[int, ...]] = ()) -> tuple[int, list[str]]:
     """How many of the most frequent words were tried, and the combinations found."""
     texts = text.bundled_corpus()
-    sweep = Screening(backbone, texts, [], ScreeningSettings(), seed=0, store=ActivationCache(None))
-    sweep.cut_texts()
-    yardstick = finish(sweep.measure_clean())
-    together = PairSearch(sweep, yardstick, PairSettings(order=17), known)
+    screening = Screening(
+        backbone, texts, [], ScreeningSettings(), seed=0, store=ActivationCache(None)
+    )
+    screening.cut_texts()
+    clean_reference = finish(screening.measure_clean())
+    together = PairSearch(screening, clean_reference, PairSettings(order=17), known)
     return together.words, [backbone.surface(x.ids) for x in finish(together.run())]
 
 
