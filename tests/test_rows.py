@@ -30,8 +30,8 @@ def write(folder: Path, name: str, data: bytes) -> Path:
         ("mixed.txt", b"one\r\ntwo\rthree\nfour", ["one", "two", "three", "four"]),
         ("windows.txt", b"a\r\nb\r\n\r\nc\r\n", ["a b", "c"]),
         ("ends.txt", b"one\ntwo\n\n", ["one", "two"]),
-        ("no ending", gzip.compress(b"one\ntwo"), ["one", "two"]),
-        ("two.txt.gz", gzip.compress(b"one\n") + gzip.compress(b"two\n"), ["one", "two"]),
+        ("no ending", gzip.compress(b"one\ntwo", mtime=0), ["one", "two"]),
+        ("two.txt.gz", gzip.compress(b"one\n", mtime=0) + gzip.compress(b"two\n", mtime=0), ["one", "two"]),
         ("bom.csv", b'\xef\xbb\xbfid,text\r\n1,"a\r\nb"\r\n\r\n2,\r\n', ["a\r\nb"]),
         ("long.csv", b"text\n" + b"a" * 200_000, ["a" * 200_000]),
         ("crlf.jsonl", b'{"text": "a"}\r\n \r\n{"text": "b\\u2028"}', ["a", "b\u2028"]),
@@ -81,7 +81,7 @@ def test_damaged_corpora_are_named(tmp_path: Path, name: str, data: bytes, messa
 @pytest.mark.parametrize("text", [b"a", b"a\n"])
 def test_a_bomb_is_not_unpacked(tmp_path: Path, text: bytes) -> None:
     """Memory is measured by the hostile corpus (`hostile/run.py`)."""
-    bomb = write(tmp_path, "bomb.txt.gz", gzip.compress(text * 4 * SMALL, compresslevel=1))
+    bomb = write(tmp_path, "bomb.txt.gz", gzip.compress(text * 4 * SMALL, compresslevel=1, mtime=0))
     with pytest.raises(ValueError, match=r"bomb.txt.gz unpacks to more than 50 times its size"):
         read_corpus(bomb)
 
@@ -92,7 +92,7 @@ def test_streams_are_read_where_they_are_named(tmp_path: Path) -> None:
     threading.Thread(target=fifo.write_text, args=["one\ntwo"]).start()
     assert read_corpus(fifo) == ["one", "two"]
     inlet, outlet = os.pipe()
-    os.write(outlet, gzip.compress(b"three"))
+    os.write(outlet, gzip.compress(b"three", mtime=0))
     os.close(outlet)
     assert read_corpus(f"/dev/fd/{inlet}") == ["three"]
     os.close(inlet)
