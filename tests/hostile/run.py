@@ -38,7 +38,7 @@ MEGABYTES = 1500
 """Limits of one case: seconds of the processor, seconds by the clock, which a case spends that
 waits for ever or a machine that is busy, and memory beyond that of the loaded libraries."""
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-SPECIFIC = re.compile(r"^error: [\w -]+: ", re.M)
+SPECIFIC = re.compile(r"^error: (Invalid value for '--|/|[\w .\[\]-]+: )", re.M)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _wrong(case: Case, code: int, place: Place) -> Iterator[str]:
     last = " ".join(said["stderr"].split())[-200:]
     if code not in case.codes:
         yield f"exit code {code}, expected {' or '.join(map(str, case.codes))}: {last}"
-    if "Traceback (most recent" in said["stderr"] or "panicked at" in said["stderr"]:
+    if "Traceback (most recent" in said["stderr"]:
         yield f"a traceback: {last}"
     if "--debug shows where" in said["stderr"] or (
         code == 2 and not SPECIFIC.search(said["stderr"])

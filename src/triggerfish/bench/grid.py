@@ -76,7 +76,9 @@ def read_grid(path: Path) -> Grid:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise ValueError(f"grid: {path} does not exist") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ValueError(f"grid: {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"grid: {path} is not YAML: {' '.join(str(error).split())}") from error
     return make_grid(raw)
 
