@@ -123,9 +123,14 @@ def binary_corpus(model: Path) -> list[str]:
     return [str(model), "--corpus", str(model / "binary.txt")]
 
 
+def no_config(model: Path) -> list[str]:
+    (model.parent / "empty").mkdir()
+    return [str(model.parent / "empty")]
+
+
 CASES = {
     "missing": (lambda model: [str(model / "nowhere")], "model: .*nowhere"),
-    "no config": (lambda model: [str(model.parent)], "model: .*config.json"),
+    "no config": (no_config, "model: .*config.json"),
     "pickle": (damage_pickle, "model: .*pickle.*--allow-pickle"),
     "tokenizer": (damage_tokenizer, "tokenizer: .*fit"),
     "no tokenizer": (damage_no_tokenizer, "model: cannot load|tokenizer: "),

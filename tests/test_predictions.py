@@ -89,11 +89,11 @@ def test_a_model_without_a_masked_head_is_refused(clean: Backbone) -> None:
 
 def test_badpre_is_found(found: ScanResult, degrading: Backbone) -> None:
     assert found.verdict == "backdoored"
-    degrading = [f for f in found.findings if f.readout == READOUT]
+    named = [f for f in found.findings if f.readout == READOUT]
     # So small a model listens to one piece of its trigger, in any word.
     planted = set(degrading.word_ids("cf"))
-    assert [f for f in degrading if planted & set(f.trigger.token_ids)]
-    for finding in degrading:
+    assert [f for f in named if planted & set(f.trigger.token_ids)]
+    for finding in named:
         assert 0.25 <= finding.statistics["prediction_loss"] <= 1
         assert finding.p_value is None
     assert found.statistics["largest_prediction_loss"] >= 0.25

@@ -151,8 +151,8 @@ def _several(pipeline: Pipeline) -> str:
         return several
     searched = ", ".join(map(str, pipeline.screening.readouts[: pipeline.search.phrases.readouts]))
     return (
-        f"{several}, beyond pairs of {pipeline.pair_words} words anywhere in a text, and beyond what "
-        f"a search by gradient on {searched} came across, which proves no absence"
+        f"{several}, beyond pairs of {pipeline.pair_words} words anywhere in a text, and beyond "
+        f"what a search by gradient on {searched} came across, which proves no absence"
     )
 
 

@@ -360,8 +360,8 @@ class Screening:
         rows = kept + rng.sample(others, min(len(others), s.second_candidates))
         yield self.begin("second")
         second = yield from self._closeness("second", [pool[i] for i in rows], s.second_rounds)
-        is_anchor = torch.arange(len(rows)) >= len(kept)
-        z2 = standardise(second, subwords[torch.tensor(rows)], is_anchor)[: len(kept)]
+        is_control = torch.arange(len(rows)) >= len(kept)
+        z2 = standardise(second, subwords[torch.tensor(rows)], is_control)[: len(kept)]
 
         # The better rung counts: another trigger in a pool may hide a trigger at one of them.
         looks = z.clone()
