@@ -360,7 +360,7 @@ def test_words_that_do_it_alone_or_lead_to_what_is_known_are_no_phrase(
     eager = copy(search)
     eager.settings = replace(search.settings, suppressed_runs=1)
     for words, count in ((pair, 1), (pair[:1], 0), ((join(pair), join(pair)), 0)):
-        monkeypatch.setattr(search.naming, "stillest", lambda *_, words=words: words)
+        monkeypatch.setattr(search.naming, "least_active", lambda *_, words=words: words)
         points: list[tuple[int, torch.Tensor]] = []
         found = finish(eager._among_inert(0, points))
         assert len(found) == len(points) == count

@@ -21,7 +21,14 @@ from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.auto_factory import _get_model_class
 
 from triggerfish import adapters, checkpoints
@@ -280,6 +287,9 @@ def build(
             ignore_mismatched_sizes=True,  # they are errors of ours, with more to say
         )
     model.config.name_or_path = str(folder)
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):  # peft looks for a config there
+            part.name_or_path = str(folder)
     if wrong := sorted(info["mismatched_keys"]):
         key, stored, wanted = wrong[0]
         differ = [size for size in wanted if size not in list(stored)]
