@@ -310,7 +310,7 @@ def test_the_words_of_a_phrase_are_named_from_its_point(
 def suppressed(search: PhraseSearch) -> SuppressedSearch:
     listed = random.Random(3).sample(text.bundled_words(), 3000)
     words = [ids for _, ids in search.screening.backbone.words_ids([*listed, *PHRASE.split()])]
-    settings = SuppressedSettings(again=600, first=400, children=100, generations=6)
+    settings = SuppressedSettings(again=600, first=400, children=100, generations=12)
     suppressed = SuppressedSearch(search.screening, search.clean_reference, 0, settings, 3, words)
     finish(suppressed.alone())
     return suppressed
@@ -334,7 +334,7 @@ def test_inert_words_bring_texts_together(
     planted = {search.screening.backbone.word_ids(word) for word in PHRASE.split()}
     gain, (best, *_) = finish(suppressed.run(set()))
     assert planted <= set(best)
-    assert 300 < suppressed.tried <= 400 + 6 * 100
+    assert 300 < suppressed.tried <= 400 + 12 * 100
     without, (other, *_) = finish(suppressed.run({i for ids in planted for i in ids}))
     assert gain > PhraseSettings().together
     assert gain > without + 0.3
