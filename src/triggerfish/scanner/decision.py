@@ -97,14 +97,14 @@ def null_tails(
     subwords = {
         i for c, suspect in zip(candidates, suspects, strict=True) if suspect for i in c.token_ids
     }
-    innocent = torch.tensor([subwords.isdisjoint(c.token_ids) for c in candidates])
+    benign = torch.tensor([subwords.isdisjoint(c.token_ids) for c in candidates])
     lower, upper = SUSPECTED if subwords else WINDOW
     # If many candidates share tokens with a suspect, few are left, and the window starts lower.
-    left = int(innocent.sum())
+    left = int(benign.sum())
     lower = min(lower, upper - (FEWEST + 2) / max(1, left))
     if lower < LOWEST:
         raise Incomplete(f"only {left} candidates share no piece with a suspect: no null")
-    columns = collapses[innocent].double().numpy().T
+    columns = collapses[benign].double().numpy().T
     return [fit_tail(column, lower=lower, upper=upper) for column in columns]
 
 
