@@ -18,11 +18,15 @@ def unknown(field: str, name: object, known: Iterable[str]) -> ValueError:
     return ValueError(f"{field}: unknown name {name!r}; expected one of {', '.join(listed)}{hint}")
 
 
-def load_named(what: str, name: str, table: Mapping[str, str]) -> Any:
-    """The object that `table` ("module:NAME" by name), or else the entry-point group
-    `triggerfish.<what>s`, has under `name`; ValueError if neither has it."""
+def named(what: str, table: Mapping[str, str]) -> dict[str, str]:
+    """`table` ("module:NAME" by name) with the entry-point group `triggerfish.<what>s`."""
     others = {point.name: point.value for point in entry_points(group=f"triggerfish.{what}s")}
-    known = others | dict(table)
+    return others | dict(table)
+
+
+def load_named(what: str, name: str, table: Mapping[str, str]) -> Any:
+    """The object that `named` has under `name`; ValueError if it has none."""
+    known = named(what, table)
     if name not in known:
         raise unknown(what, name, known)
     module, _, attribute = known[name].partition(":")

@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from triggerfish.bench.stages import Axis, Plan, Stage, Work
+from triggerfish.bench.stages import Axis, Plan, Stage, Value, Work
+from triggerfish.names import named, unknown
 
 if TYPE_CHECKING:
     from triggerfish.backbone import Backbone
@@ -30,18 +31,66 @@ DATA = "TRIGGERFISH_DATA"
 DEVICE = "TRIGGERFISH_DEVICE"
 PRECISION = "TRIGGERFISH_PRECISION"
 SEARCH = "search:"
+ADAPTATIONS = ("probe", "fine_tune")
+
+
+def _check_attack(where: str, asked: Value) -> None:
+    from triggerfish.attacks import ATTACKS
+
+    known = list(named("attack", ATTACKS))
+    if asked.get("name") not in known:
+        raise unknown(f"{where}.name", asked.get("name"), known)
+    for key in ("goals", "corrections"):
+        listed = asked.get(key, "")
+        if not isinstance(listed, str):
+            raise ValueError(f"{where}.{key}: expected text, separated by commas, got {listed!r}")
+        for one in _listed(listed):
+            _check_task(f"{where}.{key}", one.rpartition(":")[0] if key == "goals" else one)
+
+
+def _check_triggers(where: str, asked: Value) -> None:
+    number = asked.removeprefix(SEARCH)
+    if number != asked and not number.isdecimal():
+        raise ValueError(f"{where}: expected a number after {SEARCH!r}, got {asked!r}")
+
+
+def _check_task(where: str, name: Value) -> None:
+    from triggerfish.text import bundled_folders
+
+    known = bundled_folders()
+    if name not in known and _located(name) == name:
+        raise ValueError(f"{unknown(where, name, known)}; or a folder of tasks/ in --data")
+
+
+def _check_adaptation(where: str, asked: Value) -> None:
+    if asked.get("kind") not in ADAPTATIONS:
+        raise unknown(f"{where}.kind", asked.get("kind"), ADAPTATIONS)
+    if asked.get("readout"):
+        from triggerfish.readouts import Readout
+
+        try:
+            Readout.parse(str(asked["readout"]))
+        except ValueError as error:
+            raise ValueError(f"{where}.{error}") from error
+
+
 AXES = {
     "model": Axis((str,), "checkpoint folder, hub id, bundled or all-MiniLM-L6-v2"),
     "attack": Axis(
         (dict,),
         "label for tables, name, settings of the attack, and goals and corrections, separated by "
         "commas, where it has a task",
+        check=_check_attack,
     ),
-    "triggers": Axis((str,), "separated by commas, or search:N to find N by gradient"),
+    "triggers": Axis(
+        (str,), "separated by commas, or search:N to find N by gradient", check=_check_triggers
+    ),
     "intensity": Axis((str,), default="normal", choices=("conservative", "normal", "aggressive")),
-    "task": Axis((str,), "name of a task"),
+    "task": Axis((str,), "name of a task", check=_check_task),
     "adaptation": Axis(
-        (dict,), "label for tables, kind (probe or fine_tune), readout, and its settings"
+        (dict,),
+        "label for tables, kind (probe or fine_tune), readout, and its settings",
+        check=_check_adaptation,
     ),
     "test_rows": Axis((int,), "test texts at most", default=500),
     "seed": Axis((int,), default=0, least=0),
@@ -173,10 +222,8 @@ def _adapted(backbone: Backbone, work: Work) -> Classifier:
     task, seed = _task(work.settings["task"]), work.settings["seed"]
     if kind == "probe":
         return probe(backbone, task, build(ProbeSettings(), changes), readout=readout, seed=seed)
-    if kind == "fine_tune":
-        settings = build(FineTuneSettings(), changes)
-        return fine_tune(backbone, task, settings, readout=readout, seed=seed)
-    raise ValueError(f"adaptation.kind: {kind!r} is not one of probe, fine_tune")
+    settings = build(FineTuneSettings(), changes)
+    return fine_tune(backbone, task, settings, readout=readout, seed=seed)
 
 
 def _adaptation(asked: Mapping[str, Any], backbone: Backbone) -> tuple[str, Any, dict[str, Any]]:
@@ -186,7 +233,7 @@ def _adaptation(asked: Mapping[str, Any], backbone: Backbone) -> tuple[str, Any,
         key: value for key, value in asked.items() if key not in ("label", "kind", "readout")
     }
     name = asked.get("readout")
-    return asked.get("kind", ""), Readout.parse(name) if name else backbone.primary, changes
+    return asked["kind"], Readout.parse(name) if name else backbone.primary, changes
 
 
 def _restored(work: Work, task: Task) -> Classifier:

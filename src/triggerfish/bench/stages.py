@@ -45,6 +45,9 @@ class Axis:
     """The smallest number, if there is one."""
     keys: Mapping[str, Axis] = field(default_factory=dict)
     """For a mapping: its keys. No keys: any."""
+    check: Callable[[str, Value], None] | None = None
+    """Called with the place and the value; ValueError, which starts with the place, for a value
+    that no stage could use."""
 
     def resolve(self, where: str, value: Value) -> Value:
         """`value`, checked, with defaults filled in; ValueError starts with `where`."""
@@ -59,7 +62,9 @@ class Axis:
                 raise unknown(where, value, map(str, self.choices))
             raise ValueError(f"{where}: expected {self.expected()}, got {_shown(value)}")
         if isinstance(value, dict) and self.keys:
-            return resolve_all(where, value, self.keys)
+            value = resolve_all(where, value, self.keys)
+        if self.check:
+            self.check(where, value)
         return value
 
     def expected(self) -> str:
