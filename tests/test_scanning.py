@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -187,6 +188,26 @@ def test_ended_budget_is_inconclusive(clean: Backbone, texts: list[str]) -> None
     assert result.coverage.vocabulary == 0
 
 
+def test_the_budget_holds_while_candidates_are_tokenized(
+    clean: Backbone, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    words_ids = Backbone.words_ids
+
+    def slow(backbone: Backbone, words: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for one in words_ids(backbone, words):
+            time.sleep(0.01)
+            read.append(one[0])
+            yield one
+
+    monkeypatch.setattr(Backbone, "words_ids", slow)
+    result = scan(clean, texts, words=[], settings=replace(QUICK, budget_seconds=0.05))
+    assert result.verdict == "inconclusive"
+    assert "budget of 0.05 s ended in stage 1" in result.reasons[0]
+    assert len(read) <= 6
+    assert (result.forward_tokens, result.coverage.words) == (0, 0)
+
+
 def test_too_few_texts_are_inconclusive(clean: Backbone) -> None:
     result = scan(clean, text.bundled_corpus()[:50], words=[])
     assert result.verdict == "inconclusive"
@@ -216,11 +237,16 @@ def test_every_kind_of_family_can_be_scanned(family: str, texts: list[str], tmp_
     assert result.coverage.vocabulary == len(model.readable)
 
 
-def test_a_readout_that_never_varies_is_reported(clean: Backbone, texts: list[str]) -> None:
+def test_a_readout_that_never_varies_is_reported(
+    clean: Backbone, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise Incomplete("enough")
+
     deaf = clean.clone()
     deaf.model.pooler.dense.weight.zero_()
-    settings = replace(QUICK, budget_seconds=3)
-    result = scan(deaf, texts, words=[], settings=settings)
+    monkeypatch.setattr(Screening, "begin", stop)  # of the stage after the clean texts
+    result = scan(deaf, texts, words=[], settings=QUICK)
     assert "pooler" not in result.coverage.readouts
     assert "constant on clean texts: pooler" in result.coverage.not_examined
 

@@ -137,7 +137,8 @@ def _more(result: ScanResult) -> str:
     """What would make an inconclusive scan a conclusive one."""
     reasons = " ".join(result.reasons)
     if "the budget of" in reasons:
-        continues = result.provenance.command.startswith("triggerfish scan ")
+        kept = result.forward_tokens > 0
+        continues = kept and result.provenance.command.startswith("triggerfish scan ")
         if continues and result.settings.get("method") in ("hybrid", "screening"):
             return "Run the same command again: it continues where this scan stopped."
         return "Scan again with a larger budget."

@@ -20,7 +20,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -151,24 +152,43 @@ class Screening:
         self.seed = seed
         self.store = store
         self.batch_tokens = batch_tokens
-        self.listing = Listing.of(backbone, backbone.words_ids(spellings(backbone, words)))
-        drawn, self.normalised = (
-            characters(backbone, words) if settings.characters else (Listing(), 0)
-        )
-        self.drawn = drawn
-        self.entries, self.untyped = entries(backbone, (self.listing, drawn))
-        listed = self.listing.candidates()
-        self.words = listed[: settings.max_words]
-        self.beyond_limit = len(listed) - len(self.words)
-        known = {word.token_ids for word in self.words}
-        self.characters = [one for one in drawn.candidates() if one.token_ids not in known]
-        self.words += self.characters
         self.texts = texts
         self.readouts = backbone.readouts
         self.constant: tuple[Readout, ...] = ()
         self.started = time.monotonic()
         self.done = 0
+        self.listing, self.drawn, self.normalised = Listing(), Listing(), 0
+        self.entries: list[Candidate] = []
+        self.untyped: list[Candidate] = []
+        self.words: list[Candidate] = []
+        self.characters: list[Candidate] = []
+        self.beyond_limit = 0
         self.plan(SCREENING)
+        with suppress(Incomplete):  # which the first stage raises again
+            self._list_candidates(words)
+            self.plan(SCREENING)
+
+    def _list_candidates(self, words: Sequence[str]) -> None:
+        """Tokenize all candidates. Incomplete once the budget is used up."""
+        backbone, s = self.backbone, self.settings
+        listing = Listing.of(
+            backbone, self._in_time(backbone.words_ids(spellings(backbone, words)))
+        )
+        drawn, normalised = characters(backbone, words) if s.characters else (Listing(), 0)
+        self._check_budget()
+        self.entries, self.untyped = entries(backbone, (listing, drawn))
+        self.listing, self.drawn, self.normalised = listing, drawn, normalised
+        listed = listing.candidates()
+        self.words = listed[: s.max_words]
+        self.beyond_limit = len(listed) - len(self.words)
+        known = {word.token_ids for word in self.words}
+        self.characters = [one for one in drawn.candidates() if one.token_ids not in known]
+        self.words += self.characters
+
+    def _in_time(self, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            self._check_budget()
+            yield item
 
     def plan(self, stages: Collection[str]) -> None:
         """Set the stages of this scan, for its progress."""
@@ -311,8 +331,10 @@ class Screening:
         """Draw texts from three disjoint sets of documents, for the screening, the hold-out and the
         clean reference.
 
-        Incomplete if there are too few; ValueError if a text has a token without an embedding.
+        Incomplete if there are too few, or if the budget is used up. ValueError if a text has a
+        token without an embedding.
         """
+        self._check_budget()
         docs = list(dict.fromkeys(self.texts))
         random.Random(f"{self.seed}/documents").shuffle(docs)
         s = self.settings
