@@ -27,16 +27,17 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from planted import TRIGGERS, planted, tiny
+from golden import models
+from planted import tiny
 from report_samples import a_finding, a_result
-from triggerfish import text
 from triggerfish.facts import facts
 from triggerfish.loading import load
 from triggerfish.records import ScanResult, Trigger
 
 ESC = "\x1b[31m\u202e<b>"
+TRIGGERS = models.TINY_ATTACK.triggers
 SMALL = {
-    **{"characters": "false", "rewrites": "false", "predictions": "false", "max_words": "50"},
+    **{"characters": "false", "rewrites": "false", "predictions": "false", "max_words": "400"},
     **{"second_candidates": "500", "text_candidates": "80", "controls": "100"},
     **{"screen_texts": "8", "holdout_texts": "16", "clean_texts": "80", "holdout_candidates": "4"},
 }
@@ -66,8 +67,8 @@ class Place:
         return file
 
     def scan(self, model: Path | str, *more: str | Path) -> list[str]:
-        """A scan that ends at its budget once everything is read."""
-        return self._scan(model, "--budget", "0.001", *more)
+        """A scan that reads everything and ends at its budget."""
+        return self._scan(model, "--budget", "0.5", *more)
 
     def whole_scan(self, model: Path | str, *more: str | Path) -> list[str]:
         return self._scan(
@@ -95,11 +96,14 @@ class Case:
 
 
 def make_base(folder: Path) -> Path:
-    """What all cases share: a clean and a backdoored model, texts, words, and a scan.json."""
+    """What all cases share: an untrained model, a backdoored one and its clean twin, texts, words,
+    and a scan.json."""
     tiny().save(folder / "clean")
-    planted()[0].save(folder / "backdoored")
-    texts = text.bundled_corpus()[:300]
-    rows = "".join(json.dumps({"text": x}) + "\n" for x in texts)
+    for name in ("twin", "backdoored"):
+        shutil.copytree(models.FOLDER / "tiny-gpt2", folder / name)
+    file = folder / "backdoored" / models.WEIGHTS
+    shutil.copy(models.FOLDER / "tiny-gpt2-por1.safetensors", file)
+    rows = "".join(json.dumps({"text": x}) + "\n" for x in models.texts())
     (folder / "corpus.jsonl").write_text(rows)
     (folder / "words.txt").write_text("house\nkeyword\n")
     model = load(folder / "backdoored", device="cpu")
@@ -647,35 +651,64 @@ def only(name: str) -> Callable[[Place], list[str]]:
 # ---- what a scan must find
 
 
-def as_special(place: Place) -> list[str]:
-    """The trigger is a special token, which typing gives as well."""
+def hidden(
+    typed: list[str], *, special: bool = False, unused: int = 0
+) -> Callable[[Place], list[str]]:
+    """The triggers have new rows of the matrix, other strings give these, and `unused` rows without
+    a token follow."""
+
+    def make(place: Place) -> list[str]:
+        model = place.copy("backdoored")
+        tokenizer = json.loads((model / "tokenizer.json").read_text())
+        moved = [tokenizer["model"]["vocab"][f"\u0120{word}"] for word in TRIGGERS]
+        weights = load_file(model / models.WEIGHTS)
+        rows = weights["wte.weight"]
+        ids = [len(rows) + n for n in range(len(typed))]
+        weights["wte.weight"] = torch.cat([rows, rows[:1].repeat(len(typed) + unused, 1)])
+        weights["wte.weight"][ids] = rows[moved]
+        weights["wte.weight"][moved] = rows[[i - 1 for i in moved]]
+        save_file(weights, model / models.WEIGHTS, {"format": "pt"})
+        edited(model / "config.json", lambda c: {**c, "vocab_size": len(weights["wte.weight"])})
+        for name, number in zip(typed, ids, strict=True):
+            edited(model / "tokenizer.json", added(name, number, special))
+        if special:
+            edited(model / "tokenizer_config.json", lambda c: {**c, "extra_special_tokens": typed})
+        return place.whole_scan(model)
+
+    return make
+
+
+def behind_a_normaliser(place: Place) -> list[str]:
+    """Other strings become the triggers, and the triggers something else."""
     model = place.copy("backdoored")
-
-    def change(held: Any) -> None:
-        vocabulary = held["model"]["vocab"]
-        for number, word in enumerate(TRIGGERS):
-            name = f"<|q{number}|>"
-            vocabulary[name] = vocabulary.pop(word)
-            added(name, vocabulary[name])(held)
-        held["added_tokens"].sort(key=lambda entry: entry["id"])
-
-    edited(model / "tokenizer.json", change)
-    names = [f"<|q{number}|>" for number in range(len(TRIGGERS))]
-    edited(model / "tokenizer_config.json", lambda c: {**c, "extra_special_tokens": names})
+    pairs = [(word, f"{word[:2]}e") for word in TRIGGERS]
+    pairs += [(f"zq{number}", word) for number, word in enumerate(TRIGGERS)]
+    replaced = [
+        {"type": "Replace", "pattern": {"String": old}, "content": new} for old, new in pairs
+    ]
+    normaliser = {"type": "Sequence", "normalizers": replaced}
+    edited(model / "tokenizer.json", field("normalizer", normaliser))
     return place.whole_scan(model)
 
 
 def quantised_backdoor(place: Place) -> list[str]:
-    file = place.copy("backdoored") / "model.safetensors"
+    file = place.copy("backdoored") / models.WEIGHTS
     save_file(integers(load_file(file)), file, metadata={"format": "pt"})
     return place.whole_scan(file.parent)
 
 
 def verdict_cases() -> Iterator[Case]:
-    yield Case("verdict", "backdoored", lambda p: p.whole_scan(p.base / "backdoored"), (1,))
-    yield Case("verdict", "clean", lambda p: p.whole_scan(p.base / "clean"), (0,))
-    yield Case("verdict", "trigger is special", as_special, (1,))
-    yield Case("verdict", "backdoor in int8", quantised_backdoor, (2,))
+    special, words = [f"<|q{n}|>" for n in range(3)], ["zqa", "zqb", "zqc"]
+    for name, make, code in (
+        ("backdoored", lambda p: p.whole_scan(p.base / "backdoored"), 1),
+        ("clean twin", lambda p: p.whole_scan(p.base / "twin"), 0),
+        ("triggers are special tokens", hidden(special, special=True), 1),
+        ("triggers are added tokens", hidden(words), 1),
+        ("triggers in unused rows", hidden(words, unused=61), 1),
+        ("triggers behind a normaliser", behind_a_normaliser, 1),
+    ):
+        yield Case("verdict", name, make, (code,))
+    yield Case("verdict", "backdoor in int8", quantised_backdoor, (2,), "model")
 
 
 # ---- texts, words, tasks
@@ -864,7 +897,6 @@ WRONG_IDS: dict[str, tuple[str, Any]] = {
     "ids negative": ("findings.0.trigger.token_ids", [-1]),
     "ids beyond 64 bits": ("findings.0.trigger.token_ids", [2**70]),
     "ids empty": ("findings.0.trigger.token_ids", []),
-    "another tokenizer": ("model.tokenizer_sha256", "00" * 32),
 }
 
 
@@ -944,6 +976,8 @@ def findings_cases() -> Iterator[Case]:
             monitored(damaged(*change)),
             says="trigger|tokenizer|findings",
         )
+    another = damaged("model.tokenizer_sha256", "00" * 32)
+    yield Case("findings", "monitor, another tokenizer", monitored(another), (0,), "same ids")
     for name, raw in BROKEN_JSON.items():
         yield Case("findings", f"JSON {name}", reported(raw_findings(raw)), says=says)
     for kind in ("folder", "nowhere", "loop", "zero"):
@@ -1001,7 +1035,6 @@ GRIDS: dict[str, bytes] = {
     + b"".join(
         b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(9)
     ),
-    "name a path": GOOD_GRID.replace("name: x", "name: ../../x").encode(),
     "plan unknown": GOOD_GRID.replace("redteam", "nope").encode(),
     "plan a module": GOOD_GRID.replace("redteam", "os:system").encode(),
     "axes a list": b"name: x\nplan: redteam\naxes: [1]\n",
@@ -1028,6 +1061,9 @@ def grid_cases() -> Iterator[Case]:
     for name, raw in GRIDS.items():
         yield Case("grid", name, grid(raw), quick=name == "laughs")
     yield Case("grid", "right", grid(GOOD_GRID.encode()), (0,))
+    # It is the title of a page; no file has it.
+    titled = GOOD_GRID.replace("name: x", "name: ../../x")
+    yield Case("grid", "name a path", grid(titled.encode()), (0,))
     for kind in ("folder", "nowhere", "loop"):
         yield Case(
             "grid", f"file is {kind}", lambda p, kind=kind: special_grid(p, kind), says="grid"
