@@ -152,7 +152,7 @@ def _naming(path: Path) -> Iterator[None]:
         if error.errno not in _NO_ROOM:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-    except Exception as error:
+    except Exception as error:  # no class to name: safetensors loads only where it was used
         from safetensors import SafetensorError
 
         if not isinstance(error, SafetensorError):
