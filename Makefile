@@ -26,7 +26,7 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What the scan says of thirteen small models, beside what is recorded: about ten minutes.
+# What the scan says of fourteen small models, beside what is recorded: about ten minutes.
 golden: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/golden/run.py
 

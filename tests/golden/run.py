@@ -1,4 +1,4 @@
-"""Golden results: what the scan says of thirteen small models, number by number.
+"""Golden results: what the scan says of fourteen small models, number by number.
 
     make golden                                     # all models, differences as a table
     python tests/golden/run.py --precision bf16     # the same in another precision
